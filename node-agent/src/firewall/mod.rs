@@ -1,0 +1,50 @@
+//! The firewall: `table inet hoody`, one transaction per change, over netlink in process.
+//!
+//! Policy is in force before a container's first packet: [`Firewall::apply`] is called before the
+//! container's link comes up.
+
+mod error;
+
+pub use error::FirewallError;
+
+use async_trait::async_trait;
+use hoody_protocol::{
+    firewall::{FirewallSpec, RuleCounter},
+    id::{ContainerId, UserId},
+};
+use std::net::Ipv4Addr;
+
+/// What the firewall needs to know of a container.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The container.
+    pub id: ContainerId,
+    /// Its owner: containers of one owner may reach each other, others not.
+    pub owner: UserId,
+    /// Host side interface.
+    pub interface: String,
+    /// Its address; other source addresses are dropped.
+    pub address: Ipv4Addr,
+    /// Its rules.
+    pub rules: FirewallSpec,
+}
+
+/// The node's packet filter. Calls are idempotent.
+#[async_trait]
+pub trait Firewall: Send + Sync + std::fmt::Debug {
+    /// Makes the table, its base chains and the masquerading; keeps containers' chains that stand.
+    /// Called at start and to repair.
+    async fn prepare(&self) -> Result<(), FirewallError>;
+    /// Puts a container's policy in force in one transaction, replacing the one before; then drops
+    /// connections that it no longer allows.
+    async fn apply(&self, policy: &Policy) -> Result<(), FirewallError>;
+    /// True where the container's chains stand as the last `apply` of this process left them.
+    async fn is_applied(&self, id: ContainerId) -> Result<bool, FirewallError>;
+    /// Removes a container's chains, map and set entries and its connections; success where there are
+    /// none.
+    async fn remove(&self, id: ContainerId) -> Result<(), FirewallError>;
+    /// Counters per rule, accumulated across replacements.
+    async fn counters(&self, id: ContainerId) -> Result<Vec<RuleCounter>, FirewallError>;
+    /// Every container of which the table holds anything, for finding leftovers.
+    async fn inventory(&self) -> Result<Vec<ContainerId>, FirewallError>;
+}

@@ -1,0 +1,13 @@
+//! The node agent: executes on one rented server what the control plane wants of it.
+//!
+//! Data flows one way: [`link`] (to the control plane) → [`desired`] (persisted state and journal) →
+//! [`reconcile`] (one owner task per container) → the kernel-facing capabilities [`images`],
+//! [`storage`], [`runtime`], [`network`], [`firewall`] and [`stats`]. Only those touch the kernel; each
+//! stands behind a small trait that is passed in.
+
+pub mod firewall;
+pub mod images;
+pub mod network;
+pub mod runtime;
+pub mod stats;
+pub mod storage;

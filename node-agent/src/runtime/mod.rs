@@ -1,0 +1,114 @@
+//! Processes: an OCI runtime (runc by default) run with conmon, so that containers outlive the agent
+//! and leave their exit code behind.
+
+mod error;
+
+pub use error::RuntimeError;
+
+use crate::storage::IdRange;
+use async_trait::async_trait;
+use hoody_protocol::{container::Limits, id::ContainerId};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+
+/// All that a container's processes are made from.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// The container.
+    pub id: ContainerId,
+    /// The mounted root file system.
+    pub rootfs: PathBuf,
+    /// Its ids.
+    pub ids: IdRange,
+    /// Host name inside.
+    pub hostname: String,
+    /// Command line of the first process; empty: the image's `/sbin/init` where it has one, otherwise
+    /// an init that waits and reaps.
+    pub command: Vec<String>,
+    /// Environment of the first process, complete.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; empty: `/`.
+    pub workdir: String,
+    /// `uid[:gid]` or `name[:group]`; empty: root.
+    pub user: String,
+    /// Signal that asks the first process to end, for example `SIGTERM`; empty: `SIGTERM`, or
+    /// `SIGRTMIN+3` where the first process is systemd.
+    pub stop_signal: String,
+    /// Limits.
+    pub limits: Limits,
+    /// Name servers for `/etc/resolv.conf`.
+    pub dns: Vec<Ipv4Addr>,
+}
+
+/// What the runtime says of a container's processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Process {
+    /// There is none, and no trace of one.
+    Absent,
+    /// Made, namespaces present, first process not started.
+    Created {
+        /// Host pid of the waiting first process.
+        pid: i32,
+    },
+    /// The first process runs.
+    Running {
+        /// Host pid of the first process.
+        pid: i32,
+    },
+    /// The first process is frozen.
+    Paused {
+        /// Host pid of the first process.
+        pid: i32,
+    },
+    /// The first process ended; [`Runtime::delete`] clears the rest.
+    Exited {
+        /// Its exit code (128 + signal where a signal ended it); `None` where it was lost.
+        code: Option<i32>,
+        /// True where the kernel ended it, or another process of it, for using too much memory.
+        oom_killed: bool,
+    },
+}
+
+/// Cgroup measurements. What the kernel does not offer is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CgroupStats {
+    /// Processor time used, nanoseconds.
+    pub cpu_usage_ns: Option<u64>,
+    /// Memory in use.
+    pub memory_bytes: Option<u64>,
+    /// Highest memory use.
+    pub memory_peak_bytes: Option<u64>,
+    /// Swap in use.
+    pub swap_bytes: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u32>,
+}
+
+/// Processes of containers. Calls are idempotent; what is already so counts as success.
+#[async_trait]
+pub trait Runtime: Send + Sync + std::fmt::Debug {
+    /// Makes namespaces and cgroup and prepares the first process without starting it; returns its
+    /// host pid. Where it is already made, that one's pid.
+    async fn create(&self, bundle: &Bundle) -> Result<i32, RuntimeError>;
+    /// Starts the first process of a created container.
+    async fn start(&self, id: ContainerId) -> Result<(), RuntimeError>;
+    /// What there is.
+    async fn state(&self, id: ContainerId) -> Result<Process, RuntimeError>;
+    /// Asks the first process to end with its stop signal (`force` false), or kills every process of
+    /// the container (`force` true). Thaws it first where it is paused.
+    async fn signal_stop(&self, id: ContainerId, force: bool) -> Result<(), RuntimeError>;
+    /// Freezes every process.
+    async fn pause(&self, id: ContainerId) -> Result<(), RuntimeError>;
+    /// Thaws every process.
+    async fn resume(&self, id: ContainerId) -> Result<(), RuntimeError>;
+    /// Removes what is left of an exited, created or half-made container: runtime state, bundle,
+    /// conmon, cgroups. Kills what still runs.
+    async fn delete(&self, id: ContainerId) -> Result<(), RuntimeError>;
+    /// Returns when the first process has ended, at once where there is none.
+    async fn wait(&self, id: ContainerId) -> Result<(), RuntimeError>;
+    /// Changes the limits of a container that runs.
+    async fn update_limits(&self, id: ContainerId, limits: &Limits) -> Result<(), RuntimeError>;
+    /// Measurements.
+    async fn stats(&self, id: ContainerId) -> Result<CgroupStats, RuntimeError>;
+    /// Every container of which the runtime, conmon or a cgroup holds anything, for finding leftovers.
+    async fn inventory(&self) -> Result<Vec<ContainerId>, RuntimeError>;
+}

@@ -1,0 +1,54 @@
+//! Root file systems on a btrfs pool: an image's subvolume is snapshotted for each container and
+//! mounted idmapped, so that nothing is ever chowned.
+
+mod error;
+
+pub use error::StorageError;
+
+use async_trait::async_trait;
+use hoody_protocol::id::ContainerId;
+use std::path::{Path, PathBuf};
+
+/// The block of user and group ids that a container's user namespace maps to 0..65536.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct IdRange {
+    /// The host id of the container's root.
+    pub first: u32,
+}
+
+impl IdRange {
+    /// Ids in every range.
+    pub const LENGTH: u32 = 65_536;
+}
+
+/// Bytes used and allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// In use.
+    pub used_bytes: u64,
+    /// The limit, or the size of the pool.
+    pub total_bytes: u64,
+}
+
+/// Root file systems. Every call is idempotent; what is already so counts as success.
+#[async_trait]
+pub trait Storage: Send + Sync + std::fmt::Debug {
+    /// Makes the container's root file system as a writable snapshot of the read-only subvolume
+    /// `image`, limited to `disk_bytes`. Where it exists, only the limit is set.
+    async fn create(&self, id: ContainerId, image: &Path, disk_bytes: u64) -> Result<(), StorageError>;
+    /// True where the container's root file system exists whole.
+    async fn exists(&self, id: ContainerId) -> Result<bool, StorageError>;
+    /// Mounts the root file system idmapped to `ids`, nosuid is NOT set (setuid files work inside the
+    /// container's user namespace), nodev is; returns the mount point.
+    async fn mount(&self, id: ContainerId, ids: IdRange) -> Result<PathBuf, StorageError>;
+    /// Unmounts it; success where it is not mounted.
+    async fn unmount(&self, id: ContainerId) -> Result<(), StorageError>;
+    /// Deletes the root file system, nested subvolumes first; success where there is none.
+    async fn delete(&self, id: ContainerId) -> Result<(), StorageError>;
+    /// Bytes that the container's root file system uses and may use.
+    async fn usage(&self, id: ContainerId) -> Result<Usage, StorageError>;
+    /// Bytes of the whole pool.
+    async fn pool_usage(&self) -> Result<Usage, StorageError>;
+    /// Every container that has anything in the pool or a mount, for finding leftovers.
+    async fn inventory(&self) -> Result<Vec<ContainerId>, StorageError>;
+}

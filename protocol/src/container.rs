@@ -1,0 +1,188 @@
+//! A container: what it should be ([`ContainerSpec`]) and what the node says it is
+//! ([`StatusReport`]).
+
+use crate::{
+    bounded::{List, Map, Text},
+    firewall::FirewallSpec,
+    id::{ContainerId, ProjectId, UserId},
+    image::ImageSpec,
+    time::UnixMs,
+    version::SpecVersion,
+};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+
+/// Environment variables of one container.
+pub const MAX_ENV: usize = 1024;
+/// Name servers of one container.
+pub const MAX_DNS_SERVERS: usize = 4;
+
+/// What a container should be, whole. The node persists it and converges to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// The container.
+    pub id: ContainerId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its owner; containers of different owners do not reach each other.
+    pub owner: UserId,
+    /// Orders specifications: older ones are refused, the same one with other content too.
+    pub version: SpecVersion,
+    /// Position in the container's one order of specifications and operations.
+    pub sequence: u64,
+    /// What state the container should be in.
+    pub desired: Desired,
+    /// Started again by the agent after a reboot, without the control plane.
+    pub autostart: bool,
+    /// Host name inside the container: one DNS label.
+    pub hostname: Text<63>,
+    /// The root file system it was made from. Never changes after the first specification.
+    pub image: ImageSpec,
+    /// Environment of the first process, over the image's own; takes effect at the next start.
+    pub env: Map<Text<128>, Text<32768>, MAX_ENV>,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Name servers; empty: the node's default.
+    pub dns: List<Ipv4Addr, MAX_DNS_SERVERS>,
+    /// Firewall rules.
+    pub firewall: FirewallSpec,
+}
+
+/// The state a container should be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Desired {
+    /// The first process runs. `run` counts the requests to start: a first process that ends by itself
+    /// is not started again until the number grows.
+    Running {
+        /// Which start request this is, from 1.
+        run: u64,
+    },
+    /// Running, but frozen. `run` as above.
+    Paused {
+        /// Which start request this is, from 1.
+        run: u64,
+    },
+    /// No process; the root file system stays.
+    Stopped {
+        /// True: kill at once instead of asking the first process to end.
+        force: bool,
+    },
+    /// The tombstone: processes, root file system, network and firewall go.
+    Deleted,
+}
+
+/// Resource limits; 0 is never "unlimited" but refused by [`Limits::is_valid`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Thousandths of a core.
+    pub cpu_millis: u32,
+    /// Memory, swap included.
+    pub memory_bytes: u64,
+    /// Root file system.
+    pub disk_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+impl Limits {
+    /// The least memory a container is given.
+    pub const MIN_MEMORY_BYTES: u64 = 16 << 20;
+    /// The least root file system a container is given.
+    pub const MIN_DISK_BYTES: u64 = 16 << 20;
+    /// The least processor time a container is given.
+    pub const MIN_CPU_MILLIS: u32 = 10;
+    /// The fewest processes a container is given.
+    pub const MIN_PIDS: u32 = 8;
+
+    /// True where every limit is at least its minimum.
+    pub fn is_valid(&self) -> bool {
+        self.cpu_millis >= Self::MIN_CPU_MILLIS
+            && self.memory_bytes >= Self::MIN_MEMORY_BYTES
+            && self.disk_bytes >= Self::MIN_DISK_BYTES
+            && self.pids >= Self::MIN_PIDS
+    }
+}
+
+/// The state a container is in, as the node last saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// The image is being fetched or the root file system made.
+    Creating,
+    /// Root file system present, no process.
+    Stopped,
+    /// The first process is being started.
+    Starting,
+    /// The first process runs.
+    Running,
+    /// The first process runs and is frozen.
+    Paused,
+    /// The first process was asked to end.
+    Stopping,
+    /// The last pass could not go on; `cause` says why. Retried with growing pauses.
+    Failed,
+    /// Being deleted.
+    Deleting,
+    /// Nothing of it is left on the node.
+    Deleted,
+}
+
+impl State {
+    /// The lowercase word, as the wire carries it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// Why something did not work, in a form a client may see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Stable word for programs, for example `image_unavailable`.
+    pub code: Text<64>,
+    /// A sentence for people, without anything of the node's inside.
+    pub message: Text<512>,
+}
+
+impl Cause {
+    /// A cause with this code and message; both are cut to their limits.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: Text::truncated(code), message: Text::truncated(message) }
+    }
+}
+
+/// A change of a container's state, journaled by the node until it is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The container.
+    pub container: ContainerId,
+    /// The specification that the node was converging to.
+    pub version: SpecVersion,
+    /// The state reached.
+    pub state: State,
+    /// True where the state is what `version` asks for: nothing remains to be done.
+    pub converged: bool,
+    /// Why, where the state did not come from a request: a failure, or the first process's end.
+    pub cause: Option<Cause>,
+    /// Exit code of the first process where it has ended.
+    pub exit_code: Option<i32>,
+    /// The address, once given.
+    pub address: Option<Ipv4Addr>,
+    /// When the first process started, while it runs.
+    pub started_at: Option<UnixMs>,
+    /// Set where the firewall rules of `version` could not be put in force; the rules before them
+    /// still stand.
+    pub firewall_error: Option<Cause>,
+    /// When the node saw it.
+    pub at: UnixMs,
+}

@@ -1,0 +1,24 @@
+//! The contract between the control plane and the node agent: identifiers, messages, the frame
+//! codec, protocol versions and the TLS and QUIC configuration of both sides.
+//!
+//! Everything except [`transport`] and [`stream`] is pure data and code without sockets, so that it
+//! is tested with plain bytes. Every type that arrives from a peer bounds its collections while it is
+//! being decoded ([`bounded`]) and refuses what its invariants exclude: a decoded value is valid.
+
+pub mod blob;
+pub mod bounded;
+pub mod codec;
+pub mod container;
+pub mod enrol;
+pub mod firewall;
+pub mod id;
+pub mod image;
+pub mod join_token;
+pub mod link;
+pub mod operation;
+pub mod stats;
+pub mod stream;
+pub mod tag;
+pub mod time;
+pub mod transport;
+pub mod version;

@@ -1,0 +1,108 @@
+//! Frames on QUIC streams, each read and write with a deadline.
+
+use crate::{
+    codec::{self, DecodeError, Frame, HEADER_BYTES, Header},
+    tag::Message,
+};
+use quinn::{ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+use std::time::Duration;
+
+/// The time a peer has for one frame, once it has begun.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Stream error code: the receiver does not understand what was sent.
+pub const MALFORMED: VarInt = VarInt::from_u32(1);
+
+/// Why a frame could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The peer ended the stream between two frames: no more will come.
+    #[error("the peer ended the stream")]
+    Finished,
+    /// The peer ended the stream inside a frame.
+    #[error("the stream ended inside a frame")]
+    Truncated,
+    /// The bytes are not a valid frame.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The peer took longer than [`FRAME_DEADLINE`].
+    #[error("the peer took longer than {} s for a frame", FRAME_DEADLINE.as_secs())]
+    Deadline,
+    /// The connection or stream broke.
+    #[error("read from the stream")]
+    Read(#[from] quinn::ReadError),
+    /// The connection or stream broke.
+    #[error("write to the stream")]
+    Write(#[from] WriteError),
+}
+
+/// Reads the next frame. Waits for its first byte without limit (the connection's idle timeout is the
+/// limit), for the rest up to [`FRAME_DEADLINE`].
+pub async fn read_frame(stream: &mut RecvStream) -> Result<Frame, StreamError> {
+    let mut header = [0; HEADER_BYTES];
+    let Some(first) = stream.read(&mut header[..1]).await? else { return Err(StreamError::Finished) };
+    let rest = async {
+        stream.read_exact(&mut header[first..]).await.map_err(inside_frame)?;
+        let header = Header::parse(header)?;
+        let mut body = vec![0; header.length];
+        stream.read_exact(&mut body).await.map_err(inside_frame)?;
+        Ok(Frame { tag: header.tag, body })
+    };
+    tokio::time::timeout(FRAME_DEADLINE, rest).await.map_err(|_| StreamError::Deadline)?
+}
+
+fn inside_frame(error: ReadExactError) -> StreamError {
+    match error {
+        ReadExactError::FinishedEarly(_) => StreamError::Truncated,
+        ReadExactError::ReadError(error) => error.into(),
+    }
+}
+
+/// Reads the next frame as a message of type `M`.
+pub async fn read<M: Message>(stream: &mut RecvStream) -> Result<M, StreamError> {
+    Ok(read_frame(stream).await?.decode()?)
+}
+
+/// Writes a message.
+pub async fn write<M: Message>(stream: &mut SendStream, message: &M) -> Result<(), StreamError> {
+    let frame = codec::encode(message);
+    tokio::time::timeout(FRAME_DEADLINE, stream.write_all(&frame)).await.map_err(|_| StreamError::Deadline)??;
+    Ok(())
+}
+
+/// Opens a bidirectional stream, sends `request` and reads the answer, all within `deadline`.
+pub async fn ask<Q: Message, A: Message>(
+    connection: &quinn::Connection,
+    request: &Q,
+    deadline: Duration,
+) -> Result<A, AskError> {
+    let exchange = async {
+        let (mut send, mut recv) = connection.open_bi().await?;
+        write(&mut send, request).await?;
+        // The peer may have answered already; that it cannot be told the end does not matter then.
+        let _ = send.finish();
+        let frame = read_frame(&mut recv).await?;
+        if frame.is::<crate::link::Refusal>() {
+            return Err(AskError::Refused(frame.decode::<crate::link::Refusal>().map_err(StreamError::from)?.cause));
+        }
+        Ok(frame.decode().map_err(StreamError::from)?)
+    };
+    tokio::time::timeout(deadline, exchange).await.map_err(|_| AskError::Deadline)?
+}
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// No answer in time.
+    #[error("the peer did not answer in time")]
+    Deadline,
+    /// The connection ended.
+    #[error("the connection ended")]
+    Connection(#[from] quinn::ConnectionError),
+    /// The exchange broke.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The peer does not know or expect the question.
+    #[error("the peer refused: {}", .0.message)]
+    Refused(crate::container::Cause),
+}

@@ -1,0 +1,63 @@
+//! Every message tag, in one place. A number is never used again: a removed message keeps its line,
+//! marked as removed.
+
+/// Implemented by every message that is the body of a frame.
+pub trait Message: serde::Serialize + serde::de::DeserializeOwned {
+    /// The frame's tag.
+    const TAG: u16;
+    /// The message's name, for errors.
+    const NAME: &'static str;
+    /// Bytes of the largest body, checked before the body is read.
+    const MAX_BYTES: usize;
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+macro_rules! tags {
+    ($($tag:literal $type:path, $max:expr;)+) => {
+        $(impl Message for $type {
+            const TAG: u16 = $tag;
+            const NAME: &'static str = stringify!($type);
+            const MAX_BYTES: usize = $max;
+        })+
+        /// Every tag with its size limit; a tag that is not here is unknown.
+        pub const ALL: &[(u16, usize)] = &[$(($tag, $max)),+];
+    };
+}
+
+tags! {
+    1 crate::enrol::EnrolRequest, 32 * KIB;
+    2 crate::enrol::EnrolReply, 192 * KIB;
+    3 crate::enrol::RenewRequest, 32 * KIB;
+    10 crate::link::Hello, MIB;
+    11 crate::link::HelloReply, 4 * KIB;
+    12 crate::link::Heartbeat, KIB;
+    20 crate::container::ContainerSpec, 2 * MIB;
+    21 crate::operation::OperationRequest, 4 * KIB;
+    22 crate::link::CommandReply, 4 * KIB;
+    30 crate::link::ReportBatch, MIB;
+    31 crate::link::ReportAck, KIB;
+    32 crate::stats::StatsBatch, 4 * MIB;
+    40 crate::blob::BlobRequest, KIB;
+    41 crate::blob::BlobReply, 4 * KIB;
+    255 crate::link::Refusal, 4 * KIB;
+}
+
+/// The size limit of a tag; `None` where the tag is unknown.
+pub fn max_bytes(tag: u16) -> Option<usize> {
+    ALL.iter().find(|(known, _)| *known == tag).map(|(_, max)| *max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_unique() {
+        let mut tags: Vec<u16> = ALL.iter().map(|(tag, _)| *tag).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        assert_eq!(tags.len(), ALL.len());
+    }
+}
