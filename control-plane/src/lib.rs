@@ -1,1 +1,16 @@
+//! The control plane: the public HTTP API, the store of what should be, and the links to the nodes.
+//!
+//! Data flows one way: [`api`] (routes, request and response types) → [`service`] (authorise, validate,
+//! orchestrate) → [`store`] (the only place with SQL). [`nodes`] speaks with the agents, [`scheduler`]
+//! places containers, [`tasks`] run in the background.
 
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod error;
+pub mod keys;
+pub mod nodes;
+pub mod scheduler;
+pub mod service;
+pub mod store;
+pub mod tasks;

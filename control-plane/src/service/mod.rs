@@ -1,0 +1,1 @@
+//! Authorise, validate, orchestrate.

@@ -1,0 +1,63 @@
+//! Database errors, with constraint violations of both databases mapped to one meaning.
+
+/// Why a query failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL is of no database we know.
+    #[error("a database URL begins with sqlite:// or postgres://")]
+    UnknownUrl,
+    /// A uniqueness constraint was violated.
+    #[error("{what} is already in use")]
+    Duplicate {
+        /// What must be unique, in a client's words.
+        what: &'static str,
+    },
+    /// A referenced row is missing, or is still referenced.
+    #[error("a referenced row is missing or still in use")]
+    MissingReference,
+    /// The database was written by a newer build.
+    #[error("the database has migration {found}, this build knows {known}: run the newer build")]
+    Newer {
+        /// The newest migration in the database.
+        found: i64,
+        /// The newest migration of this build.
+        known: i64,
+    },
+    /// A stored value does not parse: damage, or a defect.
+    #[error("stored {what} is not valid")]
+    Corrupt {
+        /// Table and column.
+        what: &'static str,
+        /// What the parser said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Anything else.
+    #[error("database")]
+    Database(#[source] sqlx::Error),
+}
+
+/// Constraint name (PostgreSQL), table and columns (SQLite), and what a client calls it.
+const UNIQUE: &[(&str, &str, &str)] = &[
+    ("users_username_key", "users.username", "this username"),
+    ("users_email_key", "users.email", "this e-mail address"),
+    ("projects_user_alias_key", "projects.user_id, projects.alias", "this project alias"),
+    ("servers_name_key", "servers.name", "this server name"),
+    ("images_name_key", "images.name", "this image name"),
+    ("containers_project_name_key", "containers.project_id, containers.name", "this container name"),
+];
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let Some(database) = error.as_database_error() else { return Self::Database(error) };
+        if database.is_unique_violation() {
+            let constraint = database.constraint().unwrap_or_default();
+            let message = database.message();
+            let known = UNIQUE.iter().find(|(name, columns, _)| *name == constraint || message.contains(columns));
+            return Self::Duplicate { what: known.map_or("a value that must be unique", |(_, _, what)| what) };
+        }
+        if database.is_foreign_key_violation() {
+            return Self::MissingReference;
+        }
+        Self::Database(error)
+    }
+}

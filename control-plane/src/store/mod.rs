@@ -1,0 +1,98 @@
+//! The only place with SQL. One set of portable queries for SQLite and PostgreSQL through sqlx's `Any`
+//! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
+//! around aggregates.
+
+mod error;
+pub mod migrations;
+
+pub use error::StoreError;
+
+use sqlx::{Any, AnyPool, Transaction, any::AnyPoolOptions};
+use std::time::Duration;
+
+/// Which database is behind the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// One file, one writer.
+    Sqlite,
+    /// A server that several replicas share.
+    Postgres,
+}
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    backend: Backend,
+    read: AnyPool,
+    write: AnyPool,
+}
+
+/// Readers of an SQLite database, and connections to PostgreSQL.
+const CONNECTIONS: u32 = 16;
+/// Longest wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Opens `sqlite://<path>` or `postgres://…` and applies the migrations.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let store = if url.starts_with("sqlite:") {
+            // One writer: SQLite allows no second, and queueing here is fair where its busy handler is not.
+            let write = sqlite_pool(url, 1, "rwc").await?;
+            let read = sqlite_pool(url, CONNECTIONS, "rw").await?;
+            Self { backend: Backend::Sqlite, read, write }
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
+            let pool = options.connect(url).await?;
+            Self { backend: Backend::Postgres, read: pool.clone(), write: pool }
+        } else {
+            return Err(StoreError::UnknownUrl);
+        };
+        migrations::apply(&store).await?;
+        Ok(store)
+    }
+
+    /// Which database this is.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// For queries that only read.
+    pub fn reader(&self) -> &AnyPool {
+        &self.read
+    }
+
+    /// Begins a transaction that writes. On SQLite it takes the write lock at once, so that it cannot
+    /// fail half-way for want of it.
+    pub async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        Ok(match self.backend {
+            Backend::Sqlite => self.write.begin_with("BEGIN IMMEDIATE").await?,
+            Backend::Postgres => self.write.begin().await?,
+        })
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+}
+
+async fn sqlite_pool(url: &str, connections: u32, mode: &str) -> Result<AnyPool, StoreError> {
+    let options = AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
+        |connection, _| {
+            Box::pin(async move {
+                for pragma in [
+                    "PRAGMA busy_timeout = 5000",
+                    "PRAGMA journal_mode = WAL",
+                    "PRAGMA synchronous = FULL",
+                    "PRAGMA foreign_keys = ON",
+                ] {
+                    sqlx::query(pragma).execute(&mut *connection).await?;
+                }
+                Ok(())
+            })
+        },
+    );
+    Ok(options.connect(&format!("{url}?mode={mode}")).await?)
+}
