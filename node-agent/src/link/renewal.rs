@@ -1,0 +1,60 @@
+//! Renews the certificate over the live link at two thirds of its life. The new one is used from the next
+//! connection on; the control plane closes a connection whose certificate expires.
+
+use super::{
+    identity::{Certificates, IdentityStore, NodeIdentity},
+    session::SessionEnd,
+};
+use hoody_protocol::{
+    enrol::{EnrolReply, RenewRequest},
+    stream,
+    time::now_ms,
+    transport,
+};
+use quinn::Connection;
+use std::time::Duration;
+
+const RENEW_DEADLINE: Duration = Duration::from_secs(20);
+/// Pause after a renewal that failed.
+const RETRY: Duration = Duration::from_secs(60);
+/// The longest sleep at once: clocks may be set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+/// Waits for the time and renews. Returns after a renewal, which ends the session, so that the next one
+/// is made with the new certificate.
+pub(super) async fn run(connection: Connection, store: IdentityStore, identity: NodeIdentity) -> SessionEnd {
+    let due = match transport::renewal_due_ms(&identity.identity.chain[0]) {
+        Ok(due) => due,
+        Err(error) => return error.into(),
+    };
+    loop {
+        let remaining = Duration::from_millis(due.saturating_sub(now_ms()));
+        if !remaining.is_zero() {
+            tokio::time::sleep(remaining.min(LOOK_AGAIN)).await;
+            continue;
+        }
+        match renew(&connection, &store, &identity).await {
+            Ok(()) => {
+                tracing::info!(server = %identity.server, "the certificate was renewed");
+                return SessionEnd::Broken("reconnecting with the renewed certificate".into());
+            }
+            Err(SessionEnd::Broken(error)) => tracing::warn!(%error, "the certificate could not be renewed"),
+            Err(SessionEnd::Refused { cause, .. }) => tracing::warn!(cause = %cause.message, "the renewal was refused"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn renew(connection: &Connection, store: &IdentityStore, identity: &NodeIdentity) -> Result<(), SessionEnd> {
+    let csr = transport::signing_request(&store.key()?)?;
+    let request = RenewRequest { csr: csr.to_vec().try_into()? };
+    match stream::ask(connection, &request, RENEW_DEADLINE).await? {
+        EnrolReply::Refused(cause) => Err(SessionEnd::Refused { cause, retry: true }),
+        EnrolReply::Issued { server, chain, authorities } => {
+            let chain = chain.iter().map(|der| hex::encode(&**der)).collect();
+            let authorities = authorities.iter().map(|der| hex::encode(&**der)).collect();
+            let addresses = identity.addresses.clone();
+            Ok(store.save(&Certificates { server, addresses, chain, authorities })?)
+        }
+    }
+}
