@@ -5,9 +5,13 @@
 //! [`storage`], [`runtime`], [`network`], [`firewall`] and [`stats`]. Only those touch the kernel; each
 //! stands behind a small trait that is passed in.
 
+pub mod config;
+pub mod desired;
 pub mod firewall;
 pub mod images;
+pub mod link;
 pub mod network;
+pub mod reconcile;
 pub mod runtime;
 pub mod stats;
 pub mod storage;

@@ -2,7 +2,7 @@
 //! is made, given back when it is removed.
 
 use super::DesiredError;
-use crate::{network::address::AddressPool, storage::IdRange};
+use crate::{network::AddressPool, storage::IdRange};
 use std::{
     collections::HashSet,
     net::Ipv4Addr,

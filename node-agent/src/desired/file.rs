@@ -40,9 +40,9 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, DesiredError> {
     };
     let damaged = |reason: &str| DesiredError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged("it has no header"))?;
+    let content = bytes.split_off(end + 1);
     let header = std::str::from_utf8(&bytes[..end]).map_err(|_| damaged("its header is not text"))?;
     let expected = header.strip_prefix(HEADER).ok_or_else(|| damaged("its header is unknown"))?;
-    let content = bytes.split_off(end + 1);
     if Digest::of(&content).to_string() != expected {
         return Err(damaged("its checksum does not match"));
     }
@@ -60,9 +60,11 @@ pub fn remove(path: &Path) -> Result<(), DesiredError> {
 
 pub(super) fn sync_parent(path: &Path) -> Result<(), DesiredError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    File::open(parent)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|source| DesiredError::Io { action: "sync the folder", path: parent.to_owned(), source })
+    File::open(parent).and_then(|folder| folder.sync_all()).map_err(|source| DesiredError::Io {
+        action: "sync the folder",
+        path: parent.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

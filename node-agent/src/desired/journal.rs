@@ -211,7 +211,9 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
                 match rewrite(&writer.path, writer.next, &kept) {
                     Ok(file) => writer.file = file,
                     // The old file still holds every entry; they are acknowledged and would be sent again.
-                    Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the journal was not shortened"),
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the journal was not shortened")
+                    }
                 }
             }
         }
@@ -290,7 +292,8 @@ fn load(path: &Path) -> Result<(VecDeque<ReportEntry>, u64), DesiredError> {
     let damaged = |reason: &str| DesiredError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let first = lines.next().and_then(|line| std::str::from_utf8(line).ok());
-    let mut next: u64 = first.and_then(|line| line.trim_end().parse().ok()).ok_or_else(|| damaged("no first position"))?;
+    let mut next: u64 =
+        first.and_then(|line| line.trim_end().parse().ok()).ok_or_else(|| damaged("no first position"))?;
     let mut entries = VecDeque::new();
     while let Some(line) = lines.next() {
         match parse(line) {
@@ -317,7 +320,6 @@ fn parse(line: &[u8]) -> Option<Line> {
     let checksum = u32::from_str_radix(std::str::from_utf8(checksum).ok()?.trim_end(), 16).ok()?;
     (crc32fast::hash(json) == checksum).then(|| serde_json::from_slice(json).ok()).flatten()
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -33,7 +33,7 @@ pub enum DesiredError {
     },
     /// No address can be given.
     #[error(transparent)]
-    Address(crate::network::address::AddressError),
+    Address(crate::network::AddressError),
     /// Every id range is taken.
     #[error("every range of user ids is taken")]
     IdsExhausted,

@@ -33,15 +33,14 @@ impl ControlPlaneBlobs {
         if let Some(connection) = kept.as_ref().filter(|connection| connection.close_reason().is_none()) {
             return Ok(connection.clone());
         }
-        let unusable = |error: &dyn std::error::Error| {
+        fn unusable(error: &(dyn std::error::Error + 'static)) -> BlobError {
             tracing::warn!(error, "no connection for blobs");
             BlobError::Unreachable
-        };
+        }
         let identity = self.identity.load().map_err(|error| unusable(&error))?.ok_or(BlobError::Unreachable)?;
         let config = transport::client_config(Some(&identity.identity), &identity.authorities, transport::BULK)
             .map_err(|error| unusable(&error))?;
-        let connection =
-            dial(&identity.addresses, &config).await.map_err(|error: DialError| unusable(&error))?;
+        let connection = dial(&identity.addresses, &config).await.map_err(|error: DialError| unusable(&error))?;
         *kept = Some(connection.clone());
         Ok(connection)
     }

@@ -2,8 +2,11 @@
 //! the authority it trusts.
 
 use crate::desired::{DesiredError, file};
-use hoody_protocol::{id::ServerId, transport};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use hoody_protocol::{
+    id::ServerId,
+    transport::{self, NodeKey},
+};
+use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -61,15 +64,15 @@ impl IdentityStore {
         Self { folder: folder.into() }
     }
 
-    /// The node's key in PKCS #8; made and saved where there is none, so that a join that is cut short
+    /// The node's key; made and saved where there is none, so that a join that is cut short
     /// goes on with the same key.
-    pub fn key(&self) -> Result<PrivatePkcs8KeyDer<'static>, IdentityError> {
+    pub fn key(&self) -> Result<NodeKey, IdentityError> {
         let path = self.folder.join("key");
         if let Some(bytes) = file::read(&path)? {
-            return Ok(bytes.into());
+            return NodeKey::from_pkcs8(&bytes).map_err(malformed(&path));
         }
-        let key = transport::generate_node_key();
-        file::write(&path, key.secret_pkcs8_der())?;
+        let key = transport::generate_node_key().map_err(malformed(&path))?;
+        file::write(&path, key.pkcs8())?;
         Ok(key)
     }
 
@@ -84,8 +87,7 @@ impl IdentityStore {
         let path = self.certificates_path();
         let Some(content) = file::read(&path)? else { return Ok(None) };
         let stored: Certificates = serde_json::from_slice(&content).map_err(malformed(&path))?;
-        let key = PrivateKeyDer::Pkcs8(self.key()?);
-        let identity = transport::Identity { chain: decode(&path, &stored.chain)?, key };
+        let identity = transport::Identity::of_node(decode(&path, &stored.chain)?, &self.key()?);
         Ok(Some(NodeIdentity {
             server: stored.server,
             addresses: stored.addresses,

@@ -29,9 +29,12 @@ pub enum JoinError {
     /// The control plane could not be reached, or is not the one that made the token.
     #[error("the control plane of the token could not be reached")]
     Dial(#[from] DialError),
-    /// The key, the request or the TLS configuration cannot be used.
-    #[error("the node's key cannot be used")]
+    /// The TLS configuration cannot be made.
+    #[error("the connection cannot be configured")]
     Transport(#[from] transport::TransportError),
+    /// The key cannot be used.
+    #[error("the node's key cannot be used")]
+    Key(#[from] transport::IdentityError),
     /// No answer.
     #[error("the control plane did not answer")]
     Ask(#[from] AskError),
@@ -48,13 +51,13 @@ pub async fn join(store: &IdentityStore, token: &JoinToken) -> Result<ServerId, 
     let key = store.key()?;
     let request = EnrolRequest {
         secret: token.secret.clone(),
-        csr: transport::signing_request(&key)?.to_vec().try_into()?,
+        csr: transport::signing_request(&key)?.try_into()?,
         agent_version: Text::truncated(env!("CARGO_PKG_VERSION")),
     };
     let addresses: Vec<String> = token.addresses.iter().map(ToString::to_string).collect();
     let connection = dial(&addresses, &transport::enrol_client_config(token.authority)?).await?;
     let reply: EnrolReply = stream::ask(&connection, &request, ENROL_DEADLINE).await?;
-    connection.close(0u32.into(), b"done");
+    transport::Close::Done.close(&connection);
     match reply {
         EnrolReply::Refused(cause) => Err(JoinError::Refused(cause)),
         EnrolReply::Issued { server, chain, authorities } => {

@@ -8,8 +8,8 @@ use super::{
 use hoody_protocol::{
     enrol::{EnrolReply, RenewRequest},
     stream,
-    time::now_ms,
-    transport,
+    time::{UnixMs, now_ms},
+    transport::{self, IdentityError},
 };
 use quinn::Connection;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// Waits for the time and renews. Returns after a renewal, which ends the session, so that the next one
 /// is made with the new certificate.
 pub(super) async fn run(connection: Connection, store: IdentityStore, identity: NodeIdentity) -> SessionEnd {
-    let due = match transport::renewal_due_ms(&identity.identity.chain[0]) {
+    let due = match due(&identity) {
         Ok(due) => due,
         Err(error) => return error.into(),
     };
@@ -36,18 +36,25 @@ pub(super) async fn run(connection: Connection, store: IdentityStore, identity: 
         match renew(&connection, &store, &identity).await {
             Ok(()) => {
                 tracing::info!(server = %identity.server, "the certificate was renewed");
-                return SessionEnd::Broken("reconnecting with the renewed certificate".into());
+                return SessionEnd::Renewed;
             }
             Err(SessionEnd::Broken(error)) => tracing::warn!(%error, "the certificate could not be renewed"),
             Err(SessionEnd::Refused { cause, .. }) => tracing::warn!(cause = %cause.message, "the renewal was refused"),
+            Err(SessionEnd::Renewed | SessionEnd::Restarting) => {}
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
+fn due(identity: &NodeIdentity) -> Result<UnixMs, IdentityError> {
+    let leaf = identity.identity.chain.first().ok_or(IdentityError::NoCertificate)?;
+    let left_when_due = transport::NODE_CERTIFICATE_LIFETIME.saturating_sub(transport::RENEW_AFTER);
+    Ok(transport::certificate_identity(leaf)?.not_after.saturating_sub(left_when_due.as_millis() as u64))
+}
+
 async fn renew(connection: &Connection, store: &IdentityStore, identity: &NodeIdentity) -> Result<(), SessionEnd> {
     let csr = transport::signing_request(&store.key()?)?;
-    let request = RenewRequest { csr: csr.to_vec().try_into()? };
+    let request = RenewRequest { csr: csr.try_into()? };
     match stream::ask(connection, &request, RENEW_DEADLINE).await? {
         EnrolReply::Refused(cause) => Err(SessionEnd::Refused { cause, retry: true }),
         EnrolReply::Issued { server, chain, authorities } => {

@@ -14,6 +14,7 @@ use hoody_protocol::{
     stats::StatsBatch,
     stream::{self, StreamError},
     time::now_ms,
+    transport::Close,
     version,
 };
 use quinn::{Connection, RecvStream, SendStream};
@@ -45,8 +46,15 @@ pub struct Shared {
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum SessionEnd {
-    Refused { cause: Cause, retry: bool },
+    Refused {
+        cause: Cause,
+        retry: bool,
+    },
     Broken(Box<dyn std::error::Error + Send + Sync>),
+    /// The certificate was renewed: connect with the new one.
+    Renewed,
+    /// The control plane goes down in order: it, or a replica, answers soon.
+    Restarting,
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for SessionEnd {
@@ -82,8 +90,12 @@ pub(super) async fn run(
         None => unreachable!("tasks were just spawned"),
     };
     // The connection's own end says more than the task that noticed it first.
-    let end = connection.close_reason().map_or(end, SessionEnd::from);
-    connection.close(0u32.into(), b"session ended");
+    let end = match connection.close_reason() {
+        Some(reason) if Close::of(&reason) == Some(Close::Restarting) => SessionEnd::Restarting,
+        Some(reason) => reason.into(),
+        None => end,
+    };
+    Close::Done.close(connection);
     end
 }
 

@@ -97,6 +97,8 @@ impl Link {
         match session::run(&connection, &self.shared, &self.identity, &identity, up).await {
             SessionEnd::Refused { cause, retry } => LinkEnd::Refused { cause, retry },
             SessionEnd::Broken(error) => LinkEnd::Broken(error),
+            SessionEnd::Renewed => LinkEnd::Renewed,
+            SessionEnd::Restarting => LinkEnd::Restarting,
         }
     }
 }
@@ -113,6 +115,10 @@ enum LinkEnd {
     Dial(DialError),
     #[error("the control plane refused the link: {}", .cause.message)]
     Refused { cause: Cause, retry: bool },
+    #[error("connecting again with the renewed certificate")]
+    Renewed,
+    #[error("the control plane is restarting")]
+    Restarting,
     #[error("{}", chain(.0.as_ref()))]
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }

@@ -71,16 +71,20 @@ impl Reconciler {
                 Ok(mut record) => {
                     allocation.adopt(record.address, record.ids);
                     // An outcome is journaled before the record says so; a crash between the two ends here.
-                    for outcome in done.iter().filter(|outcome| outcome.container == record.spec.id) {
+                    let id = record.spec.id;
+                    for outcome in done.iter().filter(|outcome| outcome.container == id) {
                         record.finish(outcome.clone());
                     }
                     loaded.push(record);
                 }
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a container's record is unusable"),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a container's record is unusable")
+                }
             }
         }
         let context = Arc::new(context::Context { settings, capabilities, records, allocation, journal });
-        let this = Self(Arc::new(Shared { context, containers: Mutex::default(), creating: tokio::sync::Mutex::default() }));
+        let this =
+            Self(Arc::new(Shared { context, containers: Mutex::default(), creating: tokio::sync::Mutex::default() }));
         for record in loaded {
             this.spawn(record);
         }
@@ -116,7 +120,10 @@ impl Reconciler {
                 }
                 Err(error) => {
                     tracing::error!(container = %id, error = &error as &dyn std::error::Error, "a specification was not persisted");
-                    return CommandReply::Refused(Cause::new("not_persisted", "the server could not persist the specification"));
+                    return CommandReply::Refused(Cause::new(
+                        "not_persisted",
+                        "the server could not persist the specification",
+                    ));
                 }
             }
         }
@@ -124,7 +131,8 @@ impl Reconciler {
 
     /// Accepts an operation: persisted when this answers `Accepted`.
     pub async fn operate(&self, request: OperationRequest) -> CommandReply {
-        let unknown = || CommandReply::Refused(Cause::new("unknown_container", "this server does not hold the container"));
+        let unknown =
+            || CommandReply::Refused(Cause::new("unknown_container", "this server does not hold the container"));
         let Some(handle) = self.handle(request.container) else { return unknown() };
         let (reply, answer) = oneshot::channel();
         if handle.inbox.send(Request::Operation(request, reply)).await.is_err() {

@@ -7,7 +7,7 @@ use super::{
     start, stop,
 };
 use crate::{
-    desired::record::{Accepted, Record, Run, Phase},
+    desired::record::{Accepted, Phase, Record, Run},
     runtime::Process,
 };
 use hoody_protocol::{
@@ -24,7 +24,13 @@ pub(super) async fn execute(cell: &Cell, record: &Record, accepted: &Accepted) -
     if !accepted.begun {
         let waited = now_ms().saturating_sub(accepted.at);
         if waited > accepted.request.begin_within_ms {
-            return finish(cell, record, id, Some(Cause::new("too_late", "the server did not begin the operation in time"))).await;
+            return finish(
+                cell,
+                record,
+                id,
+                Some(Cause::new("too_late", "the server did not begin the operation in time")),
+            )
+            .await;
         }
         cell.update(|record| change(record, id, |accepted| accepted.begun = true)).await.map_err(not_persisted)?;
     }

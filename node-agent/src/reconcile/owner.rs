@@ -10,9 +10,9 @@ use crate::desired::{
     record::{Accepted, Phase, Record},
 };
 use hoody_protocol::{
+    container::Limits,
     container::{Cause, ContainerSpec, Desired, State, StatusReport},
     firewall::FirewallSpec,
-    container::Limits,
     link::{CommandReply, Report},
     operation::OperationRequest,
     time::{UnixMs, now_ms},
@@ -131,7 +131,8 @@ impl Cell {
             _ => (None, None),
         };
         let version = record.spec.version;
-        let firewall_error = self.enforced().firewall_error.filter(|(failed, _)| *failed == version).map(|(_, cause)| cause);
+        let firewall_error =
+            self.enforced().firewall_error.filter(|(failed, _)| *failed == version).map(|(_, cause)| cause);
         self.publish.send_replace(View {
             version,
             sequence: record.sequence,

@@ -60,7 +60,9 @@ pub(super) async fn ensure_running(
             let same = matches!(&record.run, Some(Run { number: begun, phase: Phase::Started { .. }, .. }) if *begun == number);
             if same { record } else { started(cell, number).await? }
         }
-        Process::Created { .. } | Process::Exited { .. } | Process::Absent => launch(cell, record, number, process).await?,
+        Process::Created { .. } | Process::Exited { .. } | Process::Absent => {
+            launch(cell, record, number, process.clone()).await?
+        }
     };
     freeze(cell, &record, &process).await?;
     let state = if matches!(record.spec.desired, Desired::Paused { .. }) { State::Paused } else { State::Running };
@@ -101,7 +103,8 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: Process) -> R
 async fn create(cell: &Cell, record: &Record) -> Result<i32, PassError> {
     let capabilities = &cell.context.capabilities;
     let mounted = capabilities.storage.mount(record.spec.id, record.ids).await;
-    let root = mounted.map_err(failed("mount", "storage_failed", "the container's root file system could not be mounted"))?;
+    let root =
+        mounted.map_err(failed("mount", "storage_failed", "the container's root file system could not be mounted"))?;
     let bundle = bundle(cell, record, &root);
     capabilities.runtime.create(&bundle).await.map_err(runtime_failed("create"))
 }
@@ -175,7 +178,10 @@ async fn enforce_firewall(cell: &Cell, record: &Record) -> Result<(), PassError>
         }
         Err(error) if applied => {
             tracing::warn!(container = %spec.id, error = &error as &dyn std::error::Error, "new firewall rules were refused; the old ones stand");
-            let cause = Cause::new("firewall_refused", "the server refused the firewall rules; the rules before them stay in force");
+            let cause = Cause::new(
+                "firewall_refused",
+                "the server refused the firewall rules; the rules before them stay in force",
+            );
             cell.set_enforced(|enforced| enforced.firewall_error = Some((spec.version, cause)));
             Ok(())
         }

@@ -57,15 +57,22 @@ pub(super) async fn end(cell: &Cell, record: &Record, force: bool) -> Result<Opt
         let timeout = cell.context.settings.stop_timeout;
         match unless_requested(cell, tokio::time::timeout(timeout, runtime.wait(id))).await? {
             Ok(ended) => ended.map_err(runtime_failed("wait for the first process"))?,
-            Err(_) => tracing::info!(container = %id, timeout_s = timeout.as_secs(), "the first process did not end when asked"),
+            Err(_) => {
+                tracing::info!(container = %id, timeout_s = timeout.as_secs(), "the first process did not end when asked")
+            }
         }
     }
-    if matches!(runtime.state(id).await.map_err(runtime_failed("look at the first process"))?, Process::Running { .. } | Process::Paused { .. }) {
+    if matches!(
+        runtime.state(id).await.map_err(runtime_failed("look at the first process"))?,
+        Process::Running { .. } | Process::Paused { .. }
+    ) {
         runtime.signal_stop(id, true).await.map_err(runtime_failed("kill the processes"))?;
         match tokio::time::timeout(KILL_DEADLINE, runtime.wait(id)).await {
             Ok(ended) => ended.map_err(runtime_failed("wait for the first process"))?,
             Err(late) => {
-                return Err(failed("kill the processes", "processes_stuck", "processes of the container do not end")(late));
+                return Err(failed("kill the processes", "processes_stuck", "processes of the container do not end")(
+                    late,
+                ));
             }
         }
     }
@@ -94,7 +101,11 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
     };
     network.map_err(failed("detach the link", "network_failed", "the container's network could not be removed"))?;
     runtime.map_err(runtime_failed("remove the processes"))?;
-    firewall.map_err(failed("remove the firewall", "firewall_failed", "the container's firewall could not be removed"))?;
+    firewall.map_err(failed(
+        "remove the firewall",
+        "firewall_failed",
+        "the container's firewall could not be removed",
+    ))?;
     storage.map_err(failed("unmount", "storage_failed", "the container's root file system could not be unmounted"))
 }
 
