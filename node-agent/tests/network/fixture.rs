@@ -15,14 +15,14 @@ use std::{
 };
 
 /// The node's own address in the tests.
-pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 /// How long a datagram that must arrive may take.
 const ARRIVAL: Duration = Duration::from_secs(3);
 /// How long a datagram that must not arrive is waited for.
 const ABSENCE: Duration = Duration::from_millis(200);
 
 /// Runs a test on a thread in a network namespace of its own, which stands for the node's.
-pub fn on_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn on_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("the kernel tests need root");
         ip("link set lo up");
@@ -36,27 +36,27 @@ pub fn on_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static
 }
 
 /// The network under test.
-pub fn network() -> RoutedVeth {
+pub(crate) fn network() -> RoutedVeth {
     RoutedVeth::new(RoutedVethConfig::default()).unwrap()
 }
 
 /// The n-th container's address.
-pub fn address(n: u8) -> Ipv4Addr {
+pub(crate) fn address(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 88, 0, n)
 }
 
 /// A process in user and network namespaces of its own, as an OCI runtime leaves one behind.
-pub struct Container {
+pub(crate) struct Container {
     child: Child,
-    pub id: ContainerId,
+    pub(crate) id: ContainerId,
 }
 
 impl Container {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_as(ContainerId::generate())
     }
 
-    pub fn start_as(id: ContainerId) -> Self {
+    pub(crate) fn start_as(id: ContainerId) -> Self {
         let mut command = Command::new("sleep");
         command.arg("infinity");
         // SAFETY: between fork and exec only system calls are made, nothing is allocated.
@@ -69,12 +69,12 @@ impl Container {
         Self { child: command.spawn().unwrap(), id }
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
     /// Runs blocking code inside the network namespace.
-    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -86,7 +86,7 @@ impl Container {
     }
 
     /// `ip` inside.
-    pub fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         let command = arguments.to_owned();
         self.inside(move || ip(&command))
     }
@@ -100,26 +100,26 @@ impl Drop for Container {
 }
 
 /// Runs `ip` in the calling thread's namespace and returns what it printed.
-pub fn ip(arguments: &str) -> String {
+pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// `ip -j` in the calling thread's namespace.
-pub fn ip_json(arguments: &str) -> serde_json::Value {
+pub(crate) fn ip_json(arguments: &str) -> serde_json::Value {
     let printed = ip(&format!("-j {arguments}"));
     if printed.trim().is_empty() { serde_json::json!([]) } else { serde_json::from_str(&printed).unwrap() }
 }
 
 /// Links, routes, neighbours and addresses of the calling thread's namespace.
-pub fn everything() -> String {
+pub(crate) fn everything() -> String {
     ["link", "route show table all", "neigh", "address"].map(ip).concat()
 }
 
 /// Sends one datagram from a socket bound to `from` in one place to `to` in another; the time until it
 /// arrived, `None` where it did not.
-pub fn deliver(
+pub(crate) fn deliver(
     sender: Option<&Container>,
     from: Ipv4Addr,
     receiver: Option<&Container>,
@@ -146,16 +146,16 @@ pub fn deliver(
 }
 
 /// Asserts that datagrams pass both ways between the node and the container.
-pub fn assert_reachable(container: &Container, address: Ipv4Addr) {
+pub(crate) fn assert_reachable(container: &Container, address: Ipv4Addr) {
     assert!(deliver(None, NODE, Some(container), address, true).is_some(), "node to container");
     assert!(deliver(Some(container), address, None, NODE, true).is_some(), "container to node");
 }
 
 /// Sees every ARP frame of the calling thread's namespace.
-pub struct ArpWatch(std::os::fd::OwnedFd);
+pub(crate) struct ArpWatch(std::os::fd::OwnedFd);
 
 impl ArpWatch {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         use std::os::fd::FromRawFd;
         let protocol = (libc::ETH_P_ARP as u16).to_be();
         // SAFETY: a system call without pointers.
@@ -168,7 +168,7 @@ impl ArpWatch {
     }
 
     /// True where a frame was seen.
-    pub fn saw_any(&self) -> bool {
+    pub(crate) fn saw_any(&self) -> bool {
         let mut buffer = [0u8; 128];
         // SAFETY: the buffer is valid for its whole length during the call.
         let length = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
