@@ -5,6 +5,7 @@
 //! [`storage`], [`runtime`], [`network`], [`firewall`] and [`stats`]. Only those touch the kernel; each
 //! stands behind a small trait that is passed in.
 
+pub mod facts;
 pub mod firewall;
 pub mod images;
 pub mod network;
