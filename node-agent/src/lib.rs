@@ -3,10 +3,13 @@
 //! Data flows one way: [`link`] (to the control plane) → [`desired`] (persisted state and journal) →
 //! [`reconcile`] (one owner task per container) → the kernel-facing capabilities [`images`],
 //! [`storage`], [`runtime`], [`network`], [`firewall`] and [`stats`]. Only those touch the kernel; each
-//! stands behind a small trait that is passed in.
+//! stands behind a small trait that is passed in. [`agent`] puts it all together.
 
+pub mod agent;
+pub mod cli;
 pub mod config;
 pub mod desired;
+pub mod facts;
 pub mod firewall;
 pub mod images;
 pub mod link;

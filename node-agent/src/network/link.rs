@@ -8,6 +8,11 @@ use netlink_packet_route::{
     nsid::{NsidAttribute, NsidMessage},
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Pause between two looks at a link that is about to run. From Linux 6.8 on the look itself makes it run.
+const RUNNING_POLL: Duration = Duration::from_millis(1);
 
 /// What the kernel says of a link.
 #[derive(Debug, Clone, Default)]
@@ -122,6 +127,22 @@ pub(super) async fn up(session: &Session, name: &str) -> Result<(), NetworkError
     let message = LinkMessageBuilder::<LinkUnspec>::default().name(name).up().build();
     session.request("bring up link", RouteNetlinkMessage::SetLink(message), 0).await?;
     Ok(())
+}
+
+/// Returns when a link whose both ends are up also passes traffic. The kernel starts the end that came up
+/// first a moment after the second (net/core/link_watch.c) and drops what is sent over it meanwhile.
+pub(super) async fn wait_running(session: &Session, name: &str) -> Result<(), NetworkError> {
+    loop {
+        let link = find(session, name).await?;
+        match link {
+            Some(link) if link.flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running) => return Ok(()),
+            Some(_) if Instant::now() < session.deadline() => tokio::time::sleep(RUNNING_POLL).await,
+            Some(_) => {
+                return Err(NetworkError::Deadline { action: "start link", interface: session.interface().to_owned() });
+            }
+            None => return Err(NetworkError::Vanished { interface: session.interface().to_owned() }),
+        }
+    }
 }
 
 /// Deletes a link, its other end, and the routes and neighbour entries of both. Success where it is

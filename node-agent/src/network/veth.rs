@@ -165,7 +165,9 @@ impl Network for RoutedVeth {
         let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, sysctl::disable_ipv6).await?;
         let pair = self.ensure_pair(&host, &inside, &namespace, owner).await?;
         self.configure_inside(&inside, &pair.inside, owner).await?;
-        self.configure_host(&host, &pair.host, owner).await
+        self.configure_host(&host, &pair.host, owner).await?;
+        link::wait_running(&inside, CONTAINER_INTERFACE).await?;
+        link::wait_running(&host, &host_interface(id)).await
     }
 
     async fn is_attached(&self, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError> {
