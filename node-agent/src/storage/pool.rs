@@ -1,0 +1,257 @@
+//! [`Storage`] on a btrfs pool.
+//!
+//! Layout: `<pool>/containers/<id>` is the subvolume of a container. A snapshot is atomic, so it exists
+//! whole or not at all. `<mounts>/<id>` is where it is mounted idmapped. Calls for one container are
+//! serialised by a lock of their own; nothing else is shared but the kernel.
+
+use super::{
+    IdRange, QuotaMode, Storage, StorageError, Usage,
+    blocking::{Blocking, Locks, Step},
+    ioctl, mount, quota, subvolume, user_namespace,
+};
+use async_trait::async_trait;
+use hoody_protocol::id::ContainerId;
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+const CONTAINERS: &str = "containers";
+/// Opening the pool: enabling quotas walks the whole tree of roots once.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+/// A snapshot waits for the commit of a transaction that others write into.
+const CREATE_DEADLINE: Duration = Duration::from_secs(60);
+/// Deleting may have to commit once per nested subvolume.
+const DELETE_DEADLINE: Duration = Duration::from_secs(120);
+const MOUNT_DEADLINE: Duration = Duration::from_secs(15);
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where a pool is.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// A folder on a btrfs file system, for this agent alone.
+    pub pool: PathBuf,
+    /// Where root file systems are mounted; every folder above it must let the containers' root pass
+    /// (mode 0711) where the OCI runtime opens the root file system as that user.
+    pub mounts: PathBuf,
+    /// How to count where quotas are still off; `Simple` falls back to `Full` on kernels without it.
+    pub quota: QuotaMode,
+}
+
+/// Root file systems on a btrfs pool.
+#[derive(Debug)]
+pub struct BtrfsPool {
+    shared: Arc<Shared>,
+    blocking: Blocking,
+    locks: Locks<ContainerId>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: PathBuf,
+    containers: PathBuf,
+    mounts: PathBuf,
+    handle: OwnedFd,
+    mode: QuotaMode,
+}
+
+impl BtrfsPool {
+    /// Opens the pool: makes its folders, turns quotas on, makes the mounts folder private, and forgets the
+    /// quota groups of subvolumes that are gone.
+    pub async fn open(config: PoolConfig) -> Result<Self, StorageError> {
+        let blocking = Blocking::default();
+        let step = Step::new("open pool", &config.pool, OPEN_DEADLINE);
+        let shared = blocking.run(step, async { None }, move || Shared::open(config)).await?;
+        Ok(Self { shared: Arc::new(shared), blocking, locks: Locks::default() })
+    }
+
+    /// How the pool counts.
+    pub fn quota_mode(&self) -> QuotaMode {
+        self.shared.mode
+    }
+
+    /// Runs `work` off the async threads, with the container's lock where there is one.
+    async fn run<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        deadline: Duration,
+        id: Option<ContainerId>,
+        work: impl FnOnce(&Shared) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let path = id.map_or_else(|| self.shared.pool.clone(), |id| self.shared.root(id));
+        let lock = async {
+            match id {
+                Some(id) => Some(self.locks.lock(id).await),
+                None => None,
+            }
+        };
+        let shared = self.shared.clone();
+        self.blocking.run(Step::new(action, &path, deadline), lock, move || work(&shared)).await
+    }
+}
+
+#[async_trait]
+impl Storage for BtrfsPool {
+    async fn create(&self, id: ContainerId, image: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+        let image = image.to_owned();
+        self.run("create", CREATE_DEADLINE, Some(id), move |s| s.create(id, &image, disk_bytes)).await
+    }
+
+    async fn exists(&self, id: ContainerId) -> Result<bool, StorageError> {
+        self.run("look up", LOOKUP_DEADLINE, None, move |s| Ok(s.find(id)?.is_some())).await
+    }
+
+    async fn mount(&self, id: ContainerId, ids: IdRange) -> Result<PathBuf, StorageError> {
+        self.run("mount", MOUNT_DEADLINE, Some(id), move |s| s.mount(id, ids)).await
+    }
+
+    async fn unmount(&self, id: ContainerId) -> Result<(), StorageError> {
+        self.run("unmount", MOUNT_DEADLINE, Some(id), move |s| s.unmount(id)).await
+    }
+
+    async fn delete(&self, id: ContainerId) -> Result<(), StorageError> {
+        self.run("delete", DELETE_DEADLINE, Some(id), move |s| s.delete(id)).await
+    }
+
+    async fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
+        self.run("measure", LOOKUP_DEADLINE, None, move |s| s.usage(id)).await
+    }
+
+    async fn pool_usage(&self) -> Result<Usage, StorageError> {
+        self.run("measure", LOOKUP_DEADLINE, None, |s| space(s.handle.as_fd(), &s.pool)).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<ContainerId>, StorageError> {
+        self.run("list", LOOKUP_DEADLINE, None, |s| s.inventory()).await
+    }
+}
+
+impl Shared {
+    fn open(config: PoolConfig) -> Result<Self, StorageError> {
+        let PoolConfig { pool, mounts, quota: preferred } = config;
+        let handle = subvolume::open_folder(&pool).map_err(StorageError::io("open", &pool))?;
+        if !subvolume::is_btrfs(handle.as_fd()).map_err(StorageError::io("inspect", &pool))? {
+            return Err(StorageError::NotBtrfs { path: pool });
+        }
+        let containers = pool.join(CONTAINERS);
+        make_folder(&containers, 0o700)?;
+        make_folder(&mounts, 0o711)?;
+        mount::make_private(&mounts).map_err(StorageError::io("make private", &mounts))?;
+        let mode = quota::enable(handle.as_fd(), preferred).map_err(StorageError::io("enable quotas on", &pool))?;
+        let removed = quota::remove_stale(handle.as_fd()).map_err(StorageError::io("clean quotas of", &pool))?;
+        tracing::info!(pool = %pool.display(), ?mode, removed_quota_groups = removed, "pool open");
+        Ok(Self { pool, containers, mounts, handle, mode })
+    }
+
+    fn root(&self, id: ContainerId) -> PathBuf {
+        self.containers.join(id.to_string())
+    }
+
+    fn mount_point(&self, id: ContainerId) -> PathBuf {
+        self.mounts.join(id.to_string())
+    }
+
+    fn find(&self, id: ContainerId) -> Result<Option<OwnedFd>, StorageError> {
+        let path = self.root(id);
+        subvolume::open(&path).map_err(StorageError::io("open", &path))
+    }
+
+    fn create(&self, id: ContainerId, image: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+        let path = self.root(id);
+        let set_limit = |root: OwnedFd| {
+            let subvolume = ioctl::subvolume_id(root.as_fd())?;
+            ioctl::limit_quota(self.handle.as_fd(), subvolume, Some(disk_bytes))
+        };
+        if let Some(root) = self.find(id)? {
+            return set_limit(root).map_err(StorageError::io("limit", &path));
+        }
+        let source = subvolume::open(image)
+            .map_err(StorageError::io("open", image))?
+            .ok_or_else(|| StorageError::NotAnImage { path: image.to_owned() })?;
+        if !ioctl::is_read_only(source.as_fd()).map_err(StorageError::io("inspect", image))? {
+            return Err(StorageError::NotAnImage { path: image.to_owned() });
+        }
+        let parent = subvolume::open_folder(&self.containers).map_err(StorageError::io("open", &self.containers))?;
+        ioctl::snapshot(source.as_fd(), parent.as_fd(), &id.to_string(), disk_bytes)
+            .map_err(StorageError::io("snapshot to", &path))
+    }
+
+    fn mount(&self, id: ContainerId, ids: IdRange) -> Result<PathBuf, StorageError> {
+        if ids.first < IdRange::LENGTH || ids.first.checked_add(IdRange::LENGTH).is_none() {
+            return Err(StorageError::InvalidIds { first: ids.first });
+        }
+        let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
+        let target = self.mount_point(id);
+        if mount::is_idmapped(root.as_fd(), &target, ids.first).map_err(StorageError::io("inspect", &target))? {
+            return Ok(target);
+        }
+        make_folder(&target, 0o700)?;
+        // Another subvolume or other ids, left behind by something that is over.
+        mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
+        user_namespace::create(ids)
+            .and_then(|namespace| mount::idmapped(root.as_fd(), namespace.as_fd(), &target))
+            .map_err(StorageError::io("mount", &target))?;
+        Ok(target)
+    }
+
+    fn unmount(&self, id: ContainerId) -> Result<(), StorageError> {
+        let target = self.mount_point(id);
+        mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
+        match fs::remove_dir(&target) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StorageError::io("remove mount point", &target)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn delete(&self, id: ContainerId) -> Result<(), StorageError> {
+        self.unmount(id)?;
+        let path = self.root(id);
+        subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+        // Groups of earlier deletions whose space has come back since; this one's is too early.
+        quota::remove_stale(self.handle.as_fd()).map_err(StorageError::io("clean quotas of", &self.pool))?;
+        Ok(())
+    }
+
+    fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
+        let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
+        let (used_bytes, limit) = ioctl::subvolume_id(root.as_fd())
+            .and_then(|subvolume| quota::usage(self.handle.as_fd(), subvolume))
+            .map_err(StorageError::io("measure", &self.root(id)))?;
+        let total_bytes = match limit {
+            Some(limit) => limit,
+            None => space(self.handle.as_fd(), &self.pool)?.total_bytes,
+        };
+        Ok(Usage { used_bytes, total_bytes })
+    }
+
+    fn inventory(&self) -> Result<Vec<ContainerId>, StorageError> {
+        let mut found = BTreeSet::new();
+        for folder in [&self.containers, &self.mounts] {
+            let wrap = |error| StorageError::io("list", folder)(error);
+            for entry in fs::read_dir(folder).map_err(wrap)? {
+                let name = entry.map_err(wrap)?.file_name();
+                found.extend(name.to_str().and_then(|name| name.parse::<ContainerId>().ok()));
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+}
+
+/// Size of the file system and what of it is not available; `total - used` is what can still be written.
+pub(crate) fn space(file: BorrowedFd<'_>, path: &Path) -> Result<Usage, StorageError> {
+    let found = nix::sys::statfs::fstatfs(file).map_err(|e| StorageError::io("measure", path)(e.into()))?;
+    let block = found.block_size() as u64;
+    let total_bytes = found.blocks().saturating_mul(block);
+    Ok(Usage { used_bytes: total_bytes.saturating_sub(found.blocks_available().saturating_mul(block)), total_bytes })
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), StorageError> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(StorageError::io("make folder", path))
+}
