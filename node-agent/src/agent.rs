@@ -7,15 +7,11 @@ use crate::{
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
     images::{ImageStore, ImageStoreConfig},
-    link::{
-        Link, LinkState, SessionWork,
-        blobs::ControlPlaneBlobs,
-        identity::IdentityStore,
-    },
+    link::{Link, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
     runtime::{OciRuntime, Runtime, RuntimeConfig},
-    stats::Sampler,
+    stats::{Sampler, Sources},
     storage::{BtrfsPool, PoolConfig, Storage},
 };
 use hoody_protocol::id::ContainerId;
@@ -93,8 +89,13 @@ pub struct StatusAnswer {
 
 /// Makes the agent's folders, readable for nobody else.
 pub fn make_folders(config: &Config) -> Result<(), AgentError> {
-    let folders =
-        [config.state_dir.clone(), config.run_dir.clone(), config.identity_dir(), config.containers_dir(), config.blobs_dir()];
+    let folders = [
+        config.state_dir.clone(),
+        config.run_dir.clone(),
+        config.identity_dir(),
+        config.containers_dir(),
+        config.blobs_dir(),
+    ];
     for path in folders {
         let failed = |source| AgentError::Io { action: "make the folder", path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(&path).map_err(failed)?;
@@ -143,7 +144,7 @@ impl Agent {
             firewall: Arc::new(firewall),
         };
 
-        let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?;
+        let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();
         let pool = AddressPool::new(config.node_cidr).map_err(capability("node_cidr cannot be used"))?;
         let settings = Settings {
             boot_id: boot_id.clone(),
@@ -159,8 +160,13 @@ impl Agent {
         let reconciler = Reconciler::start(settings, capabilities.clone(), records, allocation, journal.clone())?;
         report_unknown(&capabilities, &reconciler).await;
 
-        let sampler = Sampler::new(&capabilities);
-        let facts = facts::gather(pool_bytes);
+        let sampler = Sampler::new(Sources {
+            runtime: capabilities.runtime.clone(),
+            storage: capabilities.storage.clone(),
+            network: capabilities.network.clone(),
+            firewall: capabilities.firewall.clone(),
+        });
+        let facts = facts::gather(pool_bytes).map_err(capability("the server's facts cannot be read"))?;
         let work = SessionWork { reconciler: reconciler.clone(), journal: journal.clone(), sampler, facts, boot_id };
         let link = Link::new(identity, work);
         let status = listen(&config.status_socket())?;

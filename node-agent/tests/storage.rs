@@ -115,7 +115,12 @@ async fn owners_are_mapped_and_root_inside_owns_everything() {
     let id = f.container(100 * MIB).await;
     let root = f.storage.mount(id, IDS).await.unwrap();
     assert_eq!(fs::metadata(root.join("etc/motd")).unwrap().uid(), IDS.first);
-    let out = run_inside(&root, IDS.first, ROOT, "set -e; echo hi > /new; chown 12:65535 /new; chmod 600 /etc/motd; mkdir /d; ls -ln /new");
+    let out = run_inside(
+        &root,
+        IDS.first,
+        ROOT,
+        "set -e; echo hi > /new; chown 12:65535 /new; chmod 600 /etc/motd; mkdir /d; ls -ln /new",
+    );
     assert!(out.status.success(), "{}", said(&out));
     let below = fs::metadata(f.root(id).join("new")).unwrap();
     assert_eq!((below.uid(), below.gid()), (12, 65_535), "stored as the container sees it");
