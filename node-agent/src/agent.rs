@@ -12,12 +12,12 @@ use crate::{
     reconcile::{Capabilities, Reconciler, Settings, View},
     runtime::{OciRuntime, Runtime, RuntimeConfig},
     stats::{Sampler, Sources},
-    storage::{BtrfsPool, PoolConfig, Storage},
+    storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
 };
 use hoody_protocol::id::ContainerId;
 use nix::fcntl::{Flock, FlockArg};
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions, Permissions},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -31,7 +31,11 @@ const DRIFT_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The time somebody who asks for the status has to read it.
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
-const PRIVATE_FOLDER: u32 = 0o700;
+/// Mode of folders that only root enters.
+const PRIVATE: u32 = 0o700;
+/// Mode of the run folder: a container's root, which is nobody on the server, passes through it to its
+/// root file system and sees nothing else.
+const PASSABLE: u32 = 0o711;
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -90,17 +94,17 @@ pub struct StatusAnswer {
 /// Makes the agent's folders, readable for nobody else.
 pub fn make_folders(config: &Config) -> Result<(), AgentError> {
     let folders = [
-        config.state_dir.clone(),
-        config.run_dir.clone(),
-        config.identity_dir(),
-        config.containers_dir(),
-        config.blobs_dir(),
+        (config.state_dir.clone(), PRIVATE),
+        (config.run_dir.clone(), PASSABLE),
+        (config.identity_dir(), PRIVATE),
+        (config.containers_dir(), PRIVATE),
+        (config.blobs_dir(), PRIVATE),
     ];
-    for path in folders {
+    for (path, mode) in folders {
         let failed = |source| AgentError::Io { action: "make the folder", path: path.clone(), source };
-        DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(&path).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(mode).create(&path).map_err(failed)?;
         // It may have been there with other rights.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(PRIVATE_FOLDER)).map_err(failed)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
     }
     Ok(())
 }
@@ -130,7 +134,8 @@ impl Agent {
         let firewall = NftConfig { table: config.nft_table.clone(), ..NftConfig::new(config.node_cidr) };
         let firewall = NftFirewall::open(firewall).map_err(capability("the firewall cannot be used"))?;
         firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
-        let storage = PoolConfig::new(&config.pool, config.run_dir.join("rootfs"));
+        let storage =
+            PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
         let pool_bytes = storage.pool_usage().await.map_err(capability("the storage pool cannot be read"))?.total_bytes;
         let blobs = Arc::new(ControlPlaneBlobs::new(identity.clone()));
@@ -222,6 +227,7 @@ fn listen(path: &Path) -> Result<UnixListener, AgentError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("replace")(error)),
         _ => {}
     }
-    // The folder is 0700, so that nobody else reaches the socket.
-    UnixListener::bind(path).map_err(failed("listen on"))
+    let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed("close to others"))?;
+    Ok(listener)
 }
