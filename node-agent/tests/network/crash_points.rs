@@ -129,6 +129,24 @@ fn arp_back_on() {
 }
 
 #[test]
+fn kernel_settings_changed() {
+    for (setting, value) in [
+        ("ipv4/conf/IF/rp_filter", "2"),
+        ("ipv4/conf/IF/accept_redirects", "1"),
+        ("ipv4/conf/IF/send_redirects", "1"),
+        ("ipv4/conf/IF/accept_source_route", "1"),
+        ("ipv4/conf/IF/proxy_arp", "1"),
+        ("ipv4/conf/IF/forwarding", "0"),
+        ("ipv6/conf/IF/disable_ipv6", "0"),
+    ] {
+        let change = move |_: &Container, interface: &str| {
+            std::fs::write(format!("/proc/sys/net/{}", setting.replace("IF", interface)), value).unwrap();
+        };
+        converges_after(change, true);
+    }
+}
+
+#[test]
 fn inside_end_down() {
     converges_after(|container, _| drop(container.ip("link set eth0 down")), true);
 }
