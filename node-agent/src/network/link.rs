@@ -70,6 +70,8 @@ impl End<'_> {
         LinkMessageBuilder::default().mtu(self.mtu).arp(false)
     }
 
+    /// For a link to be made. Its hardware address is given at once: one that the kernel chose would be
+    /// taken as free to change by udev.
     fn new_message(&self) -> LinkMessageBuilder<LinkUnspec> {
         self.message().name(self.name).address(self.mac.to_vec())
     }

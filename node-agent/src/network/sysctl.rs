@@ -22,21 +22,36 @@ pub(super) fn prepare_node() -> Result<(), NetworkError> {
 
 /// The host side of a container's link, before it comes up.
 pub(super) fn prepare_host_interface(interface: &str) -> Result<(), NetworkError> {
-    for (setting, value) in [
+    host_settings(interface).try_for_each(|(path, value)| set(&path, value))
+}
+
+/// True where the settings of the host side are as [`prepare_host_interface`] leaves them. They may not
+/// be: systemd's udev rules apply sysctl.d to every new interface, at any time after it appears.
+pub(super) fn is_host_interface_prepared(interface: &str) -> Result<bool, NetworkError> {
+    for (path, value) in host_settings(interface) {
+        match read(&path) {
+            Ok(found) if found.trim() == value => {}
+            Err(error) if !is_missing(&error) => return Err(error),
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// Settings of the host side. A kernel without IPv6 has nothing to close.
+fn host_settings(interface: &str) -> impl Iterator<Item = (PathBuf, &'static str)> {
+    const SETTINGS: [(&str, &str); 6] = [
         ("forwarding", "1"),
         ("rp_filter", STRICT),
         ("accept_redirects", "0"),
         ("send_redirects", "0"),
         ("accept_source_route", "0"),
         ("proxy_arp", "0"),
-    ] {
-        set(&ipv4(interface, setting), value)?;
-    }
-    let ipv6 = Path::new(IPV6_INTERFACES).join(interface).join("disable_ipv6");
-    match set(&ipv6, "1") {
-        Err(error) if is_missing(&error) && !Path::new(IPV6_INTERFACES).exists() => Ok(()),
-        outcome => outcome,
-    }
+    ];
+    let ipv6 = Path::new(IPV6_INTERFACES);
+    let ipv6 = ipv6.exists().then(|| (ipv6.join(interface).join("disable_ipv6"), "1"));
+    let interface = interface.to_owned();
+    SETTINGS.into_iter().map(move |(setting, value)| (ipv4(&interface, setting), value)).chain(ipv6)
 }
 
 /// Closes IPv6 for every interface that is there and every one that will come. A kernel without IPv6

@@ -124,7 +124,8 @@ impl RoutedVeth {
         route::set_default_route(inside, link.index, self.config.gateway).await
     }
 
-    async fn configure_host(&self, host: &Session, link: &Link, owner: Owner) -> Result<(), NetworkError> {
+    /// Everything of the host's end that can be done while it is down.
+    async fn prepare_host(&self, host: &Session, link: &Link, owner: Owner) -> Result<(), NetworkError> {
         let name = host_interface(owner.id);
         let settings = name.clone();
         let write = move || sysctl::prepare_host_interface(&settings);
@@ -132,9 +133,7 @@ impl RoutedVeth {
         let alias = identity::alias(owner.id, owner.address);
         // Switching ARP off forgets the neighbours, so they come after it.
         link::set(host, link, self.host_end(&name, owner.id), Some(&alias)).await?;
-        route::set_neighbour(host, link.index, owner.address, container_mac(owner.id)).await?;
-        link::up(host, &name).await?;
-        route::set_host_route(host, link.index, owner.address).await
+        route::set_neighbour(host, link.index, owner.address, container_mac(owner.id)).await
     }
 
     fn host_end<'a>(&self, name: &'a str, id: ContainerId) -> End<'a> {
@@ -164,10 +163,14 @@ impl Network for RoutedVeth {
         // IPv6 is closed before there is an interface to speak it on.
         let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, sysctl::disable_ipv6).await?;
         let pair = self.ensure_pair(&host, &inside, &namespace, owner).await?;
-        self.configure_inside(&inside, &pair.inside, owner).await?;
-        self.configure_host(&host, &pair.host, owner).await?;
+        tokio::try_join!(
+            self.configure_inside(&inside, &pair.inside, owner),
+            self.prepare_host(&host, &pair.host, owner)
+        )?;
+        link::up(&host, host.interface()).await?;
+        route::set_host_route(&host, pair.host.index, address).await?;
         link::wait_running(&inside, CONTAINER_INTERFACE).await?;
-        link::wait_running(&host, &host_interface(id)).await
+        link::wait_running(&host, host.interface()).await
     }
 
     async fn is_attached(&self, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError> {
@@ -176,6 +179,7 @@ impl Network for RoutedVeth {
         Ok(link.is_connected()
             && link.mac == host_mac(id)
             && link.alias.as_deref() == Some(&identity::alias(id, address))
+            && sysctl::is_host_interface_prepared(host.interface())?
             && route::has_neighbour(&host, link.index, address, container_mac(id)).await?
             && route::has_host_route(&host, link.index, address).await?)
     }

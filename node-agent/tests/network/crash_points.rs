@@ -2,6 +2,7 @@
 
 use crate::fixture::{Container, address, assert_reachable, everything, ip, ip_json, network, on_node};
 use hoody_agent::network::{Network, container_mac, host_interface};
+use std::{future::poll_fn, task::Poll};
 
 /// Brings a container's link into a partial state, attaches, and asserts that all is well and that
 /// detach removes all of it.
@@ -128,6 +129,24 @@ fn arp_back_on() {
 }
 
 #[test]
+fn kernel_settings_changed() {
+    for (setting, value) in [
+        ("ipv4/conf/IF/rp_filter", "2"),
+        ("ipv4/conf/IF/accept_redirects", "1"),
+        ("ipv4/conf/IF/send_redirects", "1"),
+        ("ipv4/conf/IF/accept_source_route", "1"),
+        ("ipv4/conf/IF/proxy_arp", "1"),
+        ("ipv4/conf/IF/forwarding", "0"),
+        ("ipv6/conf/IF/disable_ipv6", "0"),
+    ] {
+        let change = move |_: &Container, interface: &str| {
+            std::fs::write(format!("/proc/sys/net/{}", setting.replace("IF", interface)), value).unwrap();
+        };
+        converges_after(change, true);
+    }
+}
+
+#[test]
 fn inside_end_down() {
     converges_after(|container, _| drop(container.ip("link set eth0 down")), true);
 }
@@ -181,5 +200,63 @@ fn attached_to_the_process_before_a_restart() {
         network().attach(container.id, before.pid(), address(2)).await.unwrap();
         network().attach(container.id, container.pid(), address(2)).await.unwrap();
         assert!(!before.ip("link").contains("eth0"), "the old process still holds an end");
+    });
+}
+
+#[test]
+fn a_pair_of_the_old_process_and_one_that_looks_alike() {
+    converges_from(async |container, interface| {
+        let before = Container::start_as(container.id);
+        network().attach(container.id, before.pid(), address(2)).await.unwrap();
+        // In fresh namespaces the indices of both pairs are equal, on both ends.
+        let elsewhere = Container::start();
+        container.ip(&format!("link add eth0 type veth peer name eth0 netns {}", elsewhere.pid()));
+        let alike = container.inside(|| ip_json("link show eth0"));
+        let ours = ip_json(&format!("link show {interface}"));
+        assert_eq!((&alike[0]["ifindex"], &alike[0]["link_index"]), (&ours[0]["link_index"], &ours[0]["ifindex"]));
+        network().attach(container.id, container.pid(), address(2)).await.unwrap();
+        assert!(!elsewhere.ip("link").contains("eth0"));
+    });
+}
+
+/// Attaches, but stops for good after so many steps of the future, each of which is one answer of the
+/// kernel; true where it was done before.
+async fn attach_and_stop_after(steps: usize, container: &Container) -> bool {
+    let network = network();
+    let mut attach = network.attach(container.id, container.pid(), address(2));
+    let mut left = steps;
+    poll_fn(move |context| {
+        if left == 0 {
+            return Poll::Ready(false);
+        }
+        left -= 1;
+        attach.as_mut().poll(context).map(|outcome| outcome.map(|()| true).unwrap())
+    })
+    .await
+}
+
+#[test]
+fn stopped_after_any_step() {
+    on_node(|| async {
+        let network = network();
+        network.prepare().await.unwrap();
+        let before = everything();
+        for steps in 1.. {
+            let container = Container::start();
+            let done = attach_and_stop_after(steps, &container).await;
+            network.detach(container.id).await.unwrap();
+            assert_eq!(everything(), before, "detached after {steps} steps");
+
+            attach_and_stop_after(steps, &container).await;
+            network.attach(container.id, container.pid(), address(2)).await.unwrap();
+            assert!(network.is_attached(container.id, address(2)).await.unwrap(), "after {steps} steps");
+            assert_reachable(&container, address(2));
+            network.detach(container.id).await.unwrap();
+            assert_eq!(everything(), before, "attached again after {steps} steps");
+            if done {
+                assert!(steps > 10, "only {steps} steps were tried");
+                break;
+            }
+        }
     });
 }

@@ -52,9 +52,6 @@ fn two_containers_have_links_of_their_own() {
         network.attach(two.id, two.pid(), address(3)).await.unwrap();
         assert!(deliver(Some(&one), address(2), Some(&two), address(3), true).is_some());
         assert!(deliver(Some(&two), address(3), Some(&one), address(2), true).is_some());
-        // Not as the neighbour.
-        one.ip("address add 10.88.0.3/32 dev lo");
-        one.ip("address del 10.88.0.3/32 dev lo");
         network.detach(one.id).await.unwrap();
         assert!(network.is_attached(two.id, address(3)).await.unwrap());
         assert_reachable(&two, address(3));
@@ -104,5 +101,26 @@ fn a_link_of_a_container_whose_id_ends_alike_is_left_alone() {
         network.detach(other.id).await.unwrap();
         assert!(network.is_attached(holder.id, address(2)).await.unwrap());
         assert_reachable(&holder, address(2));
+    });
+}
+
+#[test]
+fn many_are_attached_at_one_time() {
+    on_node(|| async {
+        let network = network();
+        network.prepare().await.unwrap();
+        let before = everything();
+        let containers: Vec<_> = (2..22).map(|n| (Container::start(), address(n))).collect();
+        let attached = containers.iter().map(|(container, at)| network.attach(container.id, container.pid(), *at));
+        for outcome in futures::future::join_all(attached).await {
+            outcome.unwrap();
+        }
+        for (container, at) in &containers {
+            assert_reachable(container, *at);
+        }
+        assert_eq!(network.inventory().await.unwrap().len(), containers.len());
+        let detached = containers.iter().map(|(container, _)| network.detach(container.id));
+        assert!(futures::future::join_all(detached).await.iter().all(Result::is_ok));
+        assert_eq!(everything(), before);
     });
 }
