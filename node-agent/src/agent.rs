@@ -6,7 +6,7 @@ use crate::{
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
-    images::{ImageStore, ImageStoreConfig},
+    images::{ImageConfig, ImageStore},
     link::{Link, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
@@ -139,7 +139,11 @@ impl Agent {
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
         let pool_bytes = storage.pool_usage().await.map_err(capability("the storage pool cannot be read"))?.total_bytes;
         let blobs = Arc::new(ControlPlaneBlobs::new(identity.clone()));
-        let images = ImageStoreConfig::new(&config.pool, config.blobs_dir(), config.pool_reserve_bytes);
+        let program = std::env::current_exe().map_err(capability("the agent's own program cannot be found"))?;
+        let images = ImageConfig {
+            reserve_bytes: config.pool_reserve_bytes,
+            ..ImageConfig::new(config.pool.clone(), config.blobs_dir(), program)
+        };
         let images = ImageStore::open(images, blobs).await.map_err(capability("the image store cannot be used"))?;
         let capabilities = Capabilities {
             images: Arc::new(images),

@@ -5,7 +5,10 @@ mod join;
 mod run;
 mod status;
 
-use crate::config::{Config, LogFormat};
+use crate::{
+    config::{Config, LogFormat},
+    images::unpack,
+};
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
@@ -39,8 +42,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // The sandboxed child of image unpacking is this program again; it must not touch anything else.
-    if let Some(exit) = crate::images::unpack::child_main(std::env::args_os()) {
-        return exit;
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == unpack::SUBCOMMAND) {
+        return unpack::child_main(arguments);
     }
     let arguments = Arguments::parse();
     match execute(arguments) {
