@@ -10,7 +10,7 @@ use crate::{
     link::{Link, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
-    runtime::{OciRuntime, Runtime, RuntimeConfig},
+    runtime::{OciRuntime, RuntimeConfig},
     stats::{Sampler, Sources},
     storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
 };

@@ -27,7 +27,9 @@ pub(super) struct Exec {
 pub(super) async fn execute(config: &Config, command: Exec) -> Result<ExitCode, Failure> {
     let runtime = agent::runtime(config)?;
     let Exec { container, detach, cwd, env, argv } = command;
-    let status = runtime.exec(container, &ExecRequest { argv, env: env.into_iter().collect(), cwd, detach, limit: None }).await?;
+    let status = runtime
+        .exec(container, &ExecRequest { argv, env: env.into_iter().collect(), cwd, detach, limit: None })
+        .await?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

@@ -11,7 +11,6 @@
 
 use super::{DesiredError, file};
 use hoody_protocol::{
-    id::OperationId,
     link::{MAX_REPORTS, Report, ReportEntry},
     operation::OperationOutcome,
 };

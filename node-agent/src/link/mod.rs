@@ -12,6 +12,7 @@ mod renewal;
 mod session;
 mod supervisor;
 
+pub use session::SessionWork;
 pub use supervisor::{Link, LinkState};
 
 use std::time::Duration;

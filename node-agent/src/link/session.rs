@@ -30,7 +30,7 @@ const HEARTBEAT_BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Dura
 
 /// What a session works with.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SessionWork {
     /// Every container.
     pub reconciler: Reconciler,
     /// Reports to send.
@@ -66,24 +66,24 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for SessionEnd {
 /// Runs the session; `up` is called once the control plane accepted the hello.
 pub(super) async fn run(
     connection: &Connection,
-    shared: &Arc<Shared>,
+    work: &Arc<SessionWork>,
     store: &IdentityStore,
     identity: &NodeIdentity,
     up: impl FnOnce(),
 ) -> SessionEnd {
-    let (control, pause) = match hello(connection, shared).await {
+    let (control, pause) = match hello(connection, work).await {
         Ok(accepted) => accepted,
         Err(end) => return end,
     };
     up();
     let mut tasks = JoinSet::new();
-    tasks.spawn(heartbeats(control, shared.journal.clone(), pause));
-    tasks.spawn(commands(connection.clone(), shared.reconciler.clone()));
-    tasks.spawn(reports(connection.clone(), shared.journal.clone()));
-    tasks.spawn(measurements(connection.clone(), shared.clone(), pause));
+    tasks.spawn(heartbeats(control, work.journal.clone(), pause));
+    tasks.spawn(commands(connection.clone(), work.reconciler.clone()));
+    tasks.spawn(reports(connection.clone(), work.journal.clone()));
+    tasks.spawn(measurements(connection.clone(), work.clone(), pause));
     tasks.spawn(renewal::run(connection.clone(), store.clone(), identity.clone()));
     // Containers that failed for want of the control plane, an image for example, try again now.
-    shared.reconciler.wake_all();
+    work.reconciler.wake_all();
     let end = match tasks.join_next().await {
         Some(Ok(end)) => end,
         Some(Err(panic)) => SessionEnd::Broken(Box::new(panic)),
@@ -99,13 +99,13 @@ pub(super) async fn run(
     end
 }
 
-async fn hello(connection: &Connection, shared: &Shared) -> Result<(SendStream, Duration), SessionEnd> {
-    let inventory = shared.reconciler.inventory();
+async fn hello(connection: &Connection, work: &SessionWork) -> Result<(SendStream, Duration), SessionEnd> {
+    let inventory = work.reconciler.inventory();
     let hello = Hello {
         protocol: version::SUPPORTED,
         agent_version: Text::truncated(env!("CARGO_PKG_VERSION")),
-        boot_id: Text::truncated(shared.boot_id.clone()),
-        facts: shared.facts.clone(),
+        boot_id: Text::truncated(work.boot_id.clone()),
+        facts: work.facts.clone(),
         inventory: inventory.try_into()?,
     };
     let exchange = async {
@@ -210,9 +210,9 @@ async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
     }
 }
 
-async fn measurements(connection: Connection, shared: Arc<Shared>, pause: Duration) -> SessionEnd {
+async fn measurements(connection: Connection, work: Arc<SessionWork>, pause: Duration) -> SessionEnd {
     loop {
-        for batch in shared.sampler.sample(&shared.reconciler.running()).await {
+        for batch in work.sampler.sample(&work.reconciler.running()).await {
             if let Err(error) = push(&connection, &batch).await {
                 return error;
             }

@@ -5,7 +5,7 @@
 use super::{
     DialError, dial,
     identity::{IdentityError, IdentityStore},
-    session::{self, SessionEnd, Shared},
+    session::{self, SessionEnd, SessionWork},
 };
 use hoody_protocol::{
     container::Cause,
@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How the link is.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum LinkState {
     /// The control plane accepted the hello.
@@ -40,15 +40,15 @@ pub enum LinkState {
 #[derive(Debug)]
 pub struct Link {
     identity: IdentityStore,
-    shared: Arc<Shared>,
+    work: Arc<SessionWork>,
     state: watch::Sender<LinkState>,
 }
 
 impl Link {
     /// A link that is down; [`Link::run`] brings it up.
-    pub fn new(identity: IdentityStore, shared: Shared) -> Self {
+    pub fn new(identity: IdentityStore, work: SessionWork) -> Self {
         let state = LinkState::Down { since: now_ms(), reason: "not tried yet".into() };
-        Self { identity, shared: Arc::new(shared), state: watch::Sender::new(state) }
+        Self { identity, work: Arc::new(work), state: watch::Sender::new(state) }
     }
 
     /// Watches the state.
@@ -94,7 +94,7 @@ impl Link {
             tracing::info!(server = %identity.server, remote = %connection.remote_address(), "the link is up");
             self.state.send_replace(LinkState::Up { since: now_ms() });
         };
-        match session::run(&connection, &self.shared, &self.identity, &identity, up).await {
+        match session::run(&connection, &self.work, &self.identity, &identity, up).await {
             SessionEnd::Refused { cause, retry } => LinkEnd::Refused { cause, retry },
             SessionEnd::Broken(error) => LinkEnd::Broken(error),
             SessionEnd::Renewed => LinkEnd::Renewed,

@@ -14,6 +14,7 @@ mod start;
 mod stop;
 
 pub use context::{Capabilities, Settings};
+pub use owner::View;
 
 use crate::desired::{
     DesiredError,
@@ -27,7 +28,7 @@ use hoody_protocol::{
     link::{CommandReply, InventoryEntry},
     operation::OperationRequest,
 };
-use owner::{Owner, Request, View};
+use owner::{Owner, Request};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},

@@ -37,7 +37,7 @@ pub(super) enum Request {
 }
 
 /// What others may see of a container.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct View {
     /// The version held.
     pub version: SpecVersion,

@@ -62,7 +62,7 @@ impl ContainerSampler {
     pub async fn sample(&mut self, containers: &[ContainerId]) -> Vec<ContainerStats> {
         let sources = &self.sources;
         let measured: Vec<_> =
-            stream::iter(containers).map(|id| measure(sources, *id)).buffered(PARALLEL).collect().await;
+            stream::iter(containers.to_vec()).map(|id| measure(sources, id)).buffered(PARALLEL).collect().await;
         let mut readings = HashMap::with_capacity(measured.len());
         let mut stats = Vec::with_capacity(measured.len());
         for (mut container, reading) in measured {
