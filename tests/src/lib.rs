@@ -6,5 +6,6 @@ pub mod api;
 pub mod cluster;
 pub mod contract;
 pub mod image;
+pub mod probe;
 pub mod traces;
 pub mod wait;

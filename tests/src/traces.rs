@@ -41,6 +41,31 @@ pub fn of_container(server: &Server, container: &str) -> Result<Vec<String>> {
     Ok(traces)
 }
 
+/// What exists on a server, by kind; equal before and after whatever leaves nothing behind. Images that were
+/// fetched meanwhile stay and do not count.
+pub fn snapshot(server: &Server) -> Result<Vec<(String, Vec<String>)>> {
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+        lines.sort();
+        lines
+    };
+    let inside = format!("/{}/", server.name);
+    let processes = processes_in(&inside)?.into_iter().map(command_line).collect();
+    let mounts = mounts(&server.run_dir().display().to_string())?;
+    let containers = fs::read_dir(server.pool().join("containers")).map(|entries| entries.count()).unwrap_or(0);
+    let records = fs::read_dir(server.folder.join("state/containers"))?.count();
+    let rules = output(server, "nft", &["--stateless", "list", "ruleset"])?;
+    Ok(vec![
+        ("processes".into(), processes),
+        ("mounts".into(), mounts.iter().map(|path| path.display().to_string()).collect()),
+        ("links".into(), sorted(output(server, "ip", &["-br", "link"])?)),
+        ("routes".into(), sorted(output(server, "ip", &["route"])?)),
+        ("neighbours".into(), sorted(output(server, "ip", &["neigh", "show", "nud", "permanent"])?)),
+        ("rules".into(), sorted(rules)),
+        ("files".into(), vec![format!("{containers} root file systems, {records} records")]),
+    ])
+}
+
 fn output(server: &Server, program: &str, arguments: &[&str]) -> Result<String> {
     let output = server.command(program).args(arguments).output().with_context(|| program.to_owned())?;
     anyhow::ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));

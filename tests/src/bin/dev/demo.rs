@@ -4,19 +4,13 @@ use anyhow::{Context, Result, ensure};
 use hoody_tests::{
     api::Api,
     cluster::{Cluster, Plan, TENANT},
-    traces, wait,
+    probe, traces, wait,
 };
 use serde_json::{Value, json};
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 const WEB_PORT: u16 = 8000;
 const PAGE: &str = "hello from inside";
-/// A firewall's `drop` is silence: this long without an answer counts as unreachable.
-const PROBE_DEADLINE: Duration = Duration::from_millis(400);
 
 #[derive(Debug, Default)]
 struct Steps(Vec<(String, Duration)>);
@@ -106,7 +100,7 @@ async fn main_job(steps: &mut Steps, cluster: &Cluster) -> Result<()> {
         })
         .await?;
     let web = SocketAddr::from((address, WEB_PORT));
-    steps.step("reach it", async { answers(web, true).await }).await?;
+    steps.step("reach it", async { Ok(((), probe::answers(&web, true).await?)) }).await?;
     let firewall = format!("/api/v1/containers/{container}/firewall/ingress");
     let rule = json!({ "action": "drop", "protocol": "tcp", "destination_port": WEB_PORT.to_string(), "description": "no web" });
     steps
@@ -115,14 +109,14 @@ async fn main_job(steps: &mut Steps, cluster: &Cluster) -> Result<()> {
             Ok(((), String::new()))
         })
         .await?;
-    steps.step("it is unreachable", async { answers(web, false).await }).await?;
+    steps.step("it is unreachable", async { Ok(((), probe::answers(&web, false).await?)) }).await?;
     steps
         .step("toggle the rule off", async {
             api.patch(&firewall, json!({ "port": WEB_PORT, "state": "disabled" })).await?.data()?;
             Ok(((), String::new()))
         })
         .await?;
-    steps.step("it answers again", async { answers(web, true).await }).await?;
+    steps.step("it answers again", async { Ok(((), probe::answers(&web, true).await?)) }).await?;
     steps
         .step("set an environment variable", async {
             let path = format!("/api/v1/containers/{container}/env/GREETING");
@@ -165,40 +159,6 @@ fn same(id: String) -> Result<(String, String)> {
 
 fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn address(server: &hoody_tests::cluster::Server, container: &str) -> Result<std::net::Ipv4Addr> {
-    let status = server.status()?;
-    let rows = status["containers"].as_array().context("no containers in the status")?;
-    let row = rows.iter().find(|row| row[0] == container).context("the server does not know the container")?;
-    Ok(row[1]["address"].as_str().context("no address")?.parse()?)
-}
-
-fn serve_web(server: &hoody_tests::cluster::Server, container: &str) -> Result<()> {
-    server.exec_detached(container, &["busybox", "httpd", "-f", "-p", &WEB_PORT.to_string(), "-h", "/srv/www"])
-}
-
-async fn answers(web: SocketAddr, expected: bool) -> Result<((), String)> {
-    let what = if expected { "the page is served" } else { "nothing answers" };
-    let said = wait::until(what, Duration::from_secs(10), async || {
-        let fetched = tokio::task::spawn_blocking(move || fetch(web)).await?;
-        Ok(match (fetched, expected) {
-            (Ok(page), true) if page.contains(PAGE) => Some(format!("http://{web}/ says {PAGE:?}")),
-            (Err(error), false) => Some(format!("http://{web}/: {error}")),
-            _ => None,
-        })
-    })
-    .await?;
-    Ok(((), said))
-}
-
-fn fetch(web: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&web, PROBE_DEADLINE)?;
-    stream.set_read_timeout(Some(PROBE_DEADLINE))?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page)?;
-    Ok(page)
 }
 
 async fn stats(api: &Api, container: &str) -> Result<((), String)> {
