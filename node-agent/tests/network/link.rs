@@ -3,12 +3,19 @@
 use crate::fixture::{
     ArpWatch, Container, NODE, address, assert_reachable, deliver, everything, ip, ip_json, network, on_node,
 };
+use futures::StreamExt;
 use hoody_agent::network::{Network, container_mac, host_interface, host_mac};
 use hoody_protocol::id::ContainerId;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkFlags},
+};
+use rtnetlink::MulticastGroup;
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 fn mac(bytes: [u8; 6]) -> String {
@@ -133,6 +140,38 @@ fn counters_are_seen_from_inside() {
         assert_eq!(after.received_packets - before.received_packets, 1);
         assert!(after.sent_bytes - before.sent_bytes > after.received_bytes - before.received_bytes);
         assert_eq!((after.interface.as_str(), after.address), ("eth0", Some(address(2))));
+    });
+}
+
+/// What runs on goes on: nothing of a link that stands is taken away, not for an instant.
+#[test]
+fn attaching_again_takes_nothing_away() {
+    on_node(|| async {
+        let (network, container) = (network(), Container::start());
+        network.prepare().await.unwrap();
+        network.attach(container.id, container.pid(), address(2)).await.unwrap();
+        let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route];
+        let (watch, _handle, mut events) = rtnetlink::new_multicast_connection(&groups).unwrap();
+        let watch = tokio::spawn(watch);
+        let removes = |event: &RouteNetlinkMessage| {
+            matches!(event, RouteNetlinkMessage::DelNeighbour(_) | RouteNetlinkMessage::DelRoute(_))
+        };
+        network.attach(container.id, container.pid(), address(2)).await.unwrap();
+        network.detach(container.id).await.unwrap();
+        let mut before_detach = Vec::new();
+        // Detaching takes the interface down first: everything before that is attach's.
+        let last = loop {
+            let event = tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap();
+            let NetlinkPayload::InnerMessage(event) = event.0.payload else { continue };
+            match event {
+                RouteNetlinkMessage::NewLink(link) if !link.header.flags.contains(LinkFlags::Up) => break link,
+                event => before_detach.push(event),
+            }
+        };
+        assert!(last.attributes.contains(&LinkAttribute::IfName(host_interface(container.id))));
+        assert!(!before_detach.is_empty(), "the watch saw nothing");
+        assert!(!before_detach.iter().any(removes), "{before_detach:?}");
+        watch.abort();
     });
 }
 
