@@ -1,1 +1,5 @@
 //! Authorise, validate, orchestrate.
+
+pub mod password;
+pub mod project;
+pub mod session;
