@@ -3,7 +3,11 @@
 //! around aggregates.
 
 mod error;
+pub mod key;
 pub mod migrations;
+#[cfg(test)]
+pub mod testing;
+pub mod user;
 
 pub use error::StoreError;
 
