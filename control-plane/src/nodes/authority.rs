@@ -29,10 +29,7 @@ pub enum OpenError {
 pub async fn open(store: &Store, keys: &Keys) -> Result<Authority, OpenError> {
     let generate = || {
         let authority = Authority::create(SystemTime::now())?;
-        Ok(Generated {
-            public: hex::encode(authority.certificate()),
-            secret: authority.pkcs8().to_vec().into(),
-        })
+        Ok(Generated { public: hex::encode(authority.certificate()), secret: authority.pkcs8().to_vec().into() })
     };
     let pair = keys.load_or_create(store, PURPOSE, generate).await?;
     Ok(Authority::open(hex::decode(&pair.public)?, &pair.secret)?)

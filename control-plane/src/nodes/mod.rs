@@ -23,6 +23,7 @@ mod streams;
 mod watch;
 
 pub use changes::Changes;
+pub(crate) use enrol::secret_hash;
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::Measurements;
 

@@ -57,8 +57,7 @@ pub async fn redeem(
         "SELECT id, server_id, expires_at, used_by, spent_at FROM join_tokens WHERE secret_hash = $1{}",
         super::lock_rows(store.backend())
     );
-    let Some(row) =
-        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(secret_hash.to_owned()).fetch_optional(&mut *tx).await?
+    let Some(row) = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(secret_hash.to_owned()).fetch_optional(&mut *tx).await?
     else {
         return Ok(Err(Rejected::Unknown));
     };

@@ -163,8 +163,7 @@ pub async fn record_hello(
     let before: Option<String> = row.try_get("facts")?;
     // Facts of an older build that no longer parse count as none: the capacity then stays as it is.
     let before = before.and_then(|text| serde_json::from_str::<NodeFacts>(&text).ok()).map(|facts| capacity(&facts));
-    let present: [i64; 3] =
-        [row.try_get("cpu_millis")?, row.try_get("memory_bytes")?, row.try_get("disk_bytes")?];
+    let present: [i64; 3] = [row.try_get("cpu_millis")?, row.try_get("memory_bytes")?, row.try_get("disk_bytes")?];
     let offered = capacity(&hello.facts);
     let mut wanted = present;
     for (index, value) in wanted.iter_mut().enumerate() {
@@ -198,6 +197,25 @@ pub async fn record_hello(
 fn capacity(facts: &NodeFacts) -> [i64; 3] {
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     [i64::from(facts.cpu_cores) * 1000, signed(facts.memory_bytes), signed(facts.disk_bytes)]
+}
+
+/// The server's link is still there.
+pub async fn set_online(store: &Store, server: ServerId, now: i64) -> Result<(), StoreError> {
+    let online: Option<i64> = sqlx::query_scalar("SELECT online FROM servers WHERE id = $1")
+        .bind(server.to_string())
+        .fetch_optional(store.reader())
+        .await?;
+    if online != Some(0) {
+        return Ok(());
+    }
+    let mut tx = store.begin().await?;
+    sqlx::query("UPDATE servers SET online = 1, online_changed_at = $2 WHERE id = $1 AND online = 0")
+        .bind(server.to_string())
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 /// The server's link is gone.

@@ -142,11 +142,8 @@ async fn change_word(
         .bind(at)
         .execute(&mut *connection)
         .await?;
-    let metadata = Metadata {
-        cause: report.cause.as_ref(),
-        exit_code: report.exit_code,
-        version: report.version.to_string(),
-    };
+    let metadata =
+        Metadata { cause: report.cause.as_ref(), exit_code: report.exit_code, version: report.version.to_string() };
     let metadata = serde_json::to_string(&metadata)
         .map_err(|error| StoreError::Corrupt { what: "status_logs.metadata", source: Box::new(error) })?;
     sqlx::query(
