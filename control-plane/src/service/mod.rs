@@ -3,3 +3,5 @@
 pub mod password;
 pub mod project;
 pub mod session;
+pub mod enrolment;
+pub mod image;
