@@ -12,8 +12,6 @@ pub mod project;
 pub mod session;
 pub mod settings;
 pub mod join_token;
-pub mod key;
-pub mod migrations;
 pub mod node;
 pub mod report;
 #[cfg(test)]
