@@ -1,1 +1,3 @@
 //! Authorise, validate, orchestrate.
+
+pub mod image;

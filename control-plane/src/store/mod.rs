@@ -3,7 +3,10 @@
 //! around aggregates.
 
 mod error;
+pub mod image;
 pub mod migrations;
+#[cfg(test)]
+pub mod testing;
 
 pub use error::StoreError;
 
