@@ -4,9 +4,11 @@
 
 mod error;
 pub mod image;
+pub mod key;
 pub mod migrations;
 #[cfg(test)]
 pub mod testing;
+pub mod user;
 
 pub use error::StoreError;
 
