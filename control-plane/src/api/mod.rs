@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod caller;
 pub mod envelope;
+pub mod images;
 pub mod json;
 pub mod pagination;
 pub mod path;
@@ -29,7 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
-    [].into_iter().fold(OpenApiRouter::new(), OpenApiRouter::merge)
+    [images::router(), admin::images::router()].into_iter().fold(OpenApiRouter::new(), OpenApiRouter::merge)
 }
 
 /// The OpenAPI document.
