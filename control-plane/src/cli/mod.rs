@@ -1,3 +1,6 @@
+//! The program's commands.
+
+pub mod image;
 //! The command line: one command per file.
 
 mod admin;

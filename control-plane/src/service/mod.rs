@@ -1,5 +1,6 @@
 //! Authorise, validate, orchestrate.
 
+pub mod image;
 pub mod password;
 pub mod project;
 pub mod session;

@@ -5,6 +5,7 @@
 pub mod container;
 pub mod dispatch;
 mod error;
+pub mod image;
 pub mod idempotency;
 pub mod key;
 pub mod migrations;
