@@ -1,9 +1,7 @@
-//! The program's commands.
-
-pub mod image;
 //! The command line: one command per file.
 
 mod admin;
+mod image;
 mod openapi;
 mod serve;
 
@@ -35,6 +33,8 @@ enum Command {
     /// Administer the installation, with direct access to its database
     #[command(subcommand)]
     Admin(admin::Command),
+    /// The catalogue of images
+    Image(image::ImageArgs),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -54,6 +54,9 @@ pub enum CliError {
     /// The database failed.
     #[error("open the database")]
     Store(#[from] StoreError),
+    /// A command on images failed.
+    #[error(transparent)]
+    Image(#[from] image::ImageCommandError),
     /// The command itself was refused.
     #[error(transparent)]
     Service(#[from] crate::error::ServiceError),
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(settings) => serve::run(*settings).await,
             Command::Admin(command) => admin::run(command).await,
+            Command::Image(arguments) => Ok(image::run(arguments).await?),
             Command::Openapi => openapi::run(),
         }
     });

@@ -5,16 +5,16 @@
 pub mod container;
 pub mod dispatch;
 mod error;
-pub mod image;
 pub mod idempotency;
+pub mod image;
+pub mod join_token;
 pub mod key;
 pub mod migrations;
+pub mod node;
 pub mod project;
+pub mod report;
 pub mod session;
 pub mod settings;
-pub mod join_token;
-pub mod node;
-pub mod report;
 #[cfg(test)]
 pub mod testing;
 pub mod user;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     desired::record::{Phase, Record, Run},
     firewall::Policy,
-    network::host_interface,
+    network::{NetworkError, host_interface},
     runtime::{Bundle, Process},
 };
 use hoody_protocol::{
@@ -95,7 +95,10 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: Process) -> R
             create(cell, &record).await?
         }
     };
-    enforce(cell, &record, pid).await?;
+    enforce_firewall(cell, &record).await?;
+    // Always: the link of a process that has just ended can still stand for a moment.
+    attach(cell, &record, pid).await?;
+    cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));
     capabilities.runtime.start(id).await.map_err(runtime_failed("start the first process"))?;
     started(cell, number).await
 }
@@ -123,19 +126,17 @@ async fn started(cell: &Cell, number: u64) -> Result<Record, PassError> {
     cell.update(change).await.map_err(not_persisted)
 }
 
-/// Puts rules, link and limits in force, in this order; what stands is left alone.
+/// Puts rules, link and limits of a running container in force, in this order; what stands is left alone.
 async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError> {
     enforce_firewall(cell, record).await?;
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
-    let network_failed = |step| failed(step, "network_failed", "the container's network could not be set up");
-    let network = &capabilities.network;
-    if !network.is_attached(spec.id, record.address).await.map_err(network_failed("look at the link"))? {
-        network.attach(spec.id, pid, record.address).await.map_err(network_failed("attach the link"))?;
+    let attached = capabilities.network.is_attached(spec.id, record.address).await;
+    if !attached.map_err(network_failed("look at the link"))? {
+        attach(cell, record, pid).await?;
     }
-    // A new first process was created with the present limits.
     let enforced = cell.enforced().limits;
-    if enforced.is_some_and(|limits| limits != spec.limits) {
+    if enforced != Some(spec.limits) {
         let updated = capabilities.runtime.update_limits(spec.id, &spec.limits).await;
         updated.map_err(runtime_failed("change the limits"))?;
         let resized = capabilities.storage.create(spec.id, Path::new(""), spec.limits.disk_bytes).await;
@@ -143,6 +144,15 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError
     }
     cell.set_enforced(|enforced| enforced.limits = Some(spec.limits));
     Ok(())
+}
+
+async fn attach(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError> {
+    let attached = cell.context.capabilities.network.attach(record.spec.id, pid, record.address).await;
+    attached.map_err(network_failed("attach the link"))
+}
+
+fn network_failed(step: &'static str) -> impl FnOnce(NetworkError) -> PassError {
+    failed(step, "network_failed", "the container's network could not be set up")
 }
 
 /// Replaces the rules where they are not in force. Where rules of this container stand and the new ones
