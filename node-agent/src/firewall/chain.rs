@@ -21,7 +21,10 @@ use hoody_protocol::{
 };
 use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
-use std::hash::{Hash, Hasher};
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+};
 
 /// Where the ports stand in TCP's and UDP's header, type and code in ICMP's.
 const SOURCE_PORT_OFFSET: u32 = 0;
@@ -34,6 +37,8 @@ const FINGERPRINT_BYTES: usize = 8;
 /// The rules of one direction.
 pub(super) fn compile(policy: &Policy, network: Ipv4Net, direction: Direction) -> Vec<Rule> {
     let mut rules = Vec::new();
+    rules.extend(established());
+    // Behind the replies: what the host asks from an address within the network is answered.
     if direction == Direction::Egress {
         let stranger = vec![
             Expression::Network { offset: DESTINATION_OFFSET, bytes: 4 },
@@ -42,7 +47,6 @@ pub(super) fn compile(policy: &Policy, network: Ipv4Net, direction: Direction) -
         let inside = address_in(DESTINATION_OFFSET, network);
         rules.push(rule("other owners", [ipv4(), inside, stranger, verdict(Verdict::Drop)]));
     }
-    rules.extend(established());
     let enabled = || policy.rules.rules(direction).iter().filter(|rule| rule.enabled);
     rules.extend(enabled().map(|rule| one(policy.id, rule, direction)));
     if enabled().any(|rule| rule.action == Action::Allow) {
@@ -50,6 +54,17 @@ pub(super) fn compile(policy: &Policy, network: Ipv4Net, direction: Direction) -
     }
     sign(&mut rules);
     rules
+}
+
+/// The sets of ports into which these rules look, by name.
+pub(super) fn port_sets<'a>(rules: impl Iterator<Item = &'a Rule>) -> BTreeMap<String, &'a PortRanges> {
+    let expressions = rules.flat_map(|rule| &rule.expressions);
+    expressions
+        .filter_map(|expression| match expression {
+            Expression::PortIn(ranges) => Some((names::port_set(ranges), ranges)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Puts a digest of all the rules into the first one's comment: equal comments are equal chains.
@@ -138,3 +153,7 @@ fn icmp(icmp_type: Option<u8>, icmp_code: Option<u8>) -> Vec<Expression> {
     }
     row
 }
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;

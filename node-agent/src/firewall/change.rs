@@ -5,7 +5,7 @@
 //! one transaction, and the kernel never runs a packet through a chain half filled.
 
 use super::{
-    Policy,
+    Policy, chain,
     inventory::{Installed, Inventory},
     names::{self, BINDINGS, EGRESS_MAP, INGRESS_MAP},
     netlink::{
@@ -32,6 +32,23 @@ pub(super) fn map(direction: Direction) -> &'static str {
     }
 }
 
+/// Makes the sets of ports that the chains look into and that do not stand yet.
+///
+/// This is a transaction of its own, before the one that puts the chains in force: a set of intervals
+/// that is made together with the rules that use it is empty for a moment after they are in force
+/// (measured on 6.18: of a flood, some packets passed a drop rule). While no rule refers to it, a set
+/// decides nothing.
+pub(super) fn make_port_sets(batch: &mut Batch, inventory: &Inventory, chains: &Chains) -> BTreeSet<String> {
+    let wanted = chain::port_sets(chains.iter().flat_map(|(_, rules)| rules));
+    let missing = wanted.into_iter().filter(|(name, _)| !inventory.port_sets.contains(name));
+    missing
+        .map(|(name, ranges)| {
+            batch.add_port_set(&name, ranges);
+            name
+        })
+        .collect()
+}
+
 /// Puts a container's chains in force.
 pub(super) fn apply(batch: &mut Batch, inventory: &Inventory, policy: &Policy, chains: &Chains) -> Installed {
     let next = wanted(inventory, policy);
@@ -45,10 +62,10 @@ pub(super) fn apply(batch: &mut Batch, inventory: &Inventory, policy: &Policy, c
         batch.add_counter(&names::counter(policy.id, *rule));
     }
     for (direction, rules) in chains {
-        let chain = names::chain(policy.id, *direction);
-        batch.flush_chain(&chain);
+        let name = names::chain(policy.id, *direction);
+        batch.flush_chain(&name);
         for rule in rules {
-            batch.add_rule(&chain, rule);
+            batch.add_rule(&name, rule);
         }
     }
     take_out(batch, policy.id, before, &next);

@@ -42,6 +42,8 @@ pub(super) struct Inventory {
     pub(super) containers: HashMap<ContainerId, Installed>,
     /// Sets of owners, with the addresses in them.
     pub(super) owners: BTreeMap<UserId, BTreeSet<Ipv4Addr>>,
+    /// Names of the sets of ports.
+    pub(super) port_sets: BTreeSet<String>,
     /// Bindings that belong to no container.
     pub(super) stray_bindings: BTreeSet<(String, Ipv4Addr)>,
 }
@@ -68,6 +70,7 @@ impl Inventory {
         }
         let sets = read::set_names(connection, table)?;
         inventory.prepared = super::table::BASE_SETS.iter().all(|(name, _)| sets.iter().any(|set| set == name));
+        inventory.port_sets = sets.iter().filter(|name| names::is_port_set(name)).cloned().collect();
         let mut by_interface = HashMap::new();
         for (map, direction) in [(EGRESS_MAP, Direction::Egress), (INGRESS_MAP, Direction::Ingress)] {
             for (key, chain) in read::elements(connection, table, map)? {

@@ -2,6 +2,7 @@
 
 use hoody_protocol::firewall::Direction;
 use hoody_protocol::id::{ContainerId, RuleId, UserId};
+use sha2::{Digest, Sha256};
 use std::net::Ipv4Addr;
 
 /// What the host side interface of every container begins with; no other interface does.
@@ -22,6 +23,9 @@ const EGRESS_PREFIX: &str = "out_";
 const INGRESS_PREFIX: &str = "in_";
 const OWNER_PREFIX: &str = "own_";
 const COUNTER_PREFIX: &str = "rule_";
+const PORTS_PREFIX: &str = "ports_";
+/// Bytes of the digest in the name of a set of ports: a tenant must not find two lists of one name.
+const PORTS_DIGEST_BYTES: usize = 32;
 
 /// A container's chain for one direction.
 pub(super) fn chain(id: ContainerId, direction: Direction) -> String {
@@ -58,6 +62,22 @@ pub(super) fn counter(id: ContainerId, rule: RuleId) -> String {
 pub(super) fn parse_counter(name: &str) -> Option<(ContainerId, RuleId)> {
     let (id, rule) = name.strip_prefix(COUNTER_PREFIX)?.split_once('_')?;
     Some((id.parse().ok()?, rule.parse().ok()?))
+}
+
+/// The set of these ports. It is named by what it holds, so that it never has to be changed and rules
+/// with the same list share it.
+pub(super) fn port_set(ranges: &[(u16, u16)]) -> String {
+    let mut digest = Sha256::new();
+    for (first, last) in ranges {
+        digest.update(first.to_be_bytes());
+        digest.update(last.to_be_bytes());
+    }
+    format!("{PORTS_PREFIX}{}", hex::encode(&digest.finalize()[..PORTS_DIGEST_BYTES]))
+}
+
+/// True for the name of a set of ports.
+pub(super) fn is_port_set(name: &str) -> bool {
+    name.starts_with(PORTS_PREFIX)
 }
 
 /// An interface name as a key.

@@ -170,24 +170,19 @@ fn forward(network: Ipv4Net, connections: u32) -> Vec<Rule> {
 
 fn output(connections: u32) -> Vec<Rule> {
     let to = || container_interface(NFT_META_OIFNAME);
-    let error = vec![Expression::Transport { offset: 0, bytes: 1 }, Expression::IcmpTypeIn(ICMP_ERRORS.to_vec())];
-    vec![
-        // The kernel's own answer to a packet that it refused belongs to no connection: that packet
-        // never began one.
-        rule(
-            "refusals",
-            [
-                to(),
-                ipv4(),
-                protocol(PROTOCOL_ICMP),
-                state(STATE_INVALID | STATE_RELATED),
-                error,
-                verdict(Verdict::Return),
-            ],
-        ),
+    // The kernel's own answer to a packet that it refused belongs to no connection: that packet never
+    // began one.
+    let refusal = |icmp_type: u8| {
+        let is_it = vec![Expression::Transport { offset: 0, bytes: 1 }, equal(&[icmp_type])];
+        let states = state(STATE_INVALID | STATE_RELATED);
+        rule("refusals", [to(), ipv4(), protocol(PROTOCOL_ICMP), states, is_it, verdict(Verdict::Return)])
+    };
+    let mut rules = Vec::from(ICMP_ERRORS.map(refusal));
+    rules.extend([
         rule("to containers", [to(), verdict(Verdict::Jump(TO_CONTAINER.to_owned()))]),
         too_many(to(), DESTINATION_OFFSET, connections),
-    ]
+    ]);
+    rules
 }
 
 /// Drops what would begin a connection beyond the container's limit; asked after the container's own

@@ -44,6 +44,8 @@ struct Applied {
     comments: Vec<(String, Vec<String>)>,
     /// False until the connections that it does not allow are cut.
     purged: bool,
+    /// The sets of ports that its chains look into.
+    port_sets: BTreeSet<String>,
 }
 
 /// The sockets and what is known of the kernel.
@@ -73,6 +75,8 @@ impl Worker {
         self.connection.commit(batch)?;
         self.inventory = Some(Inventory::load(&mut self.connection, &self.config.table)?);
         self.clear_empty_owners();
+        let standing = self.inventory.as_ref().map(|inventory| inventory.port_sets.clone()).unwrap_or_default();
+        self.clear_port_sets(standing);
         Ok(())
     }
 
@@ -82,6 +86,10 @@ impl Worker {
             DIRECTIONS.map(|direction| (direction, chain::compile(policy, self.config.network, direction)));
         let before = self.settle(|worker, inventory| {
             worker.check_unique(inventory, policy)?;
+            let mut sets = Batch::new(&worker.config.table);
+            let made = change::make_port_sets(&mut sets, inventory, &chains);
+            worker.connection.commit(sets)?;
+            inventory.port_sets.extend(made);
             let mut batch = Batch::new(&worker.config.table);
             let next = change::apply(&mut batch, inventory, policy, &chains);
             worker.connection.commit(batch)?;
@@ -97,8 +105,14 @@ impl Worker {
         let comments = chains.iter().map(|(direction, rules)| {
             (names::chain(policy.id, *direction), rules.iter().map(|rule| rule.comment.clone()).collect())
         });
-        let applied = Applied { policy: policy.clone(), comments: comments.collect(), purged: unchanged };
-        self.applied.insert(policy.id, applied);
+        let applied = Applied {
+            policy: policy.clone(),
+            comments: comments.collect(),
+            purged: unchanged,
+            port_sets: chain::port_sets(chains.iter().flat_map(|(_, rules)| rules)).into_keys().collect(),
+        };
+        let former = self.applied.insert(policy.id, applied);
+        self.clear_port_sets(former.map(|applied| applied.port_sets).unwrap_or_default());
         if !unchanged {
             self.purge(policy, before.as_ref(), moved)?;
         }
@@ -145,7 +159,11 @@ impl Worker {
             Ok(Some(before))
         })?;
         let mut addresses = before.map(|installed| installed.addresses()).unwrap_or_default();
-        addresses.extend(self.applied.remove(&id).map(|applied| applied.policy.address));
+        let former = self.applied.remove(&id);
+        addresses.extend(former.as_ref().map(|applied| applied.policy.address));
+        // Of a container that this process did not apply it is not known which sets it used.
+        let standing = self.inventory.as_ref().map(|inventory| inventory.port_sets.clone()).unwrap_or_default();
+        self.clear_port_sets(former.map_or(standing, |applied| applied.port_sets));
         for address in addresses {
             self.cut(address, |_, _| true)?;
             self.stop_counting(address)?;
@@ -287,6 +305,24 @@ impl Worker {
                     tracing::warn!(%owner, error = &error as &dyn std::error::Error, "owner's empty set stays");
                 }
                 _ => _ = inventory.owners.remove(&owner),
+            }
+        }
+    }
+
+    /// Removes those sets of ports that no rule looks into any more; the kernel keeps the others.
+    fn clear_port_sets(&mut self, candidates: BTreeSet<String>) {
+        let Some(inventory) = &mut self.inventory else { return };
+        let in_use = |name: &String| self.applied.values().any(|applied| applied.port_sets.contains(name));
+        for name in candidates.into_iter().filter(|name| !in_use(name)) {
+            let mut batch = Batch::new(&self.config.table);
+            batch.delete_set(&name);
+            match self.connection.commit(batch) {
+                // A chain that this process has not applied refers to it.
+                Err(error) if error.errno() == Some(libc::EBUSY) => {}
+                Err(error) if error.errno() != Some(libc::ENOENT) => {
+                    tracing::warn!(name, error = &error as &dyn std::error::Error, "set of ports stays");
+                }
+                _ => _ = inventory.port_sets.remove(&name),
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use super::{
     attribute::PutAttribute,
-    expression::{AnonymousSet, Expression, Verdict},
+    expression::{Expression, Verdict},
     set_message,
     wire::*,
 };
@@ -54,13 +54,13 @@ pub(crate) struct Batch {
     pub(super) bytes: Vec<u8>,
     /// Where each message begins, and what it is about.
     messages: Vec<(usize, Operation, Object)>,
-    anonymous_sets: u32,
+    sets: u32,
 }
 
 impl Batch {
     /// An empty transaction on the table.
     pub(crate) fn new(table: &str) -> Self {
-        let mut batch = Self { table: table.to_owned(), bytes: Vec::new(), messages: Vec::new(), anonymous_sets: 0 };
+        let mut batch = Self { table: table.to_owned(), bytes: Vec::new(), messages: Vec::new(), sets: 0 };
         batch.edge(NFNL_MSG_BATCH_BEGIN);
         batch
     }
@@ -106,45 +106,37 @@ impl Batch {
         });
     }
 
-    /// Appends a rule to a chain, with the sets that it needs.
+    /// Appends a rule to a chain; the sets that it looks into must stand.
     pub(crate) fn add_rule(&mut self, chain: &str, rule: &Rule) {
         let object = Object::Rule { chain: chain.to_owned(), comment: rule.comment.clone() };
-        let mut anonymous = Vec::with_capacity(rule.expressions.len());
-        for expression in &rule.expressions {
-            anonymous.push(self.add_anonymous_set(expression, &object));
-        }
         self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, Operation::Add, object, |out, table| {
             out.put_text(NFTA_RULE_TABLE, table);
             out.put_text(NFTA_RULE_CHAIN, chain);
             out.nest(NFTA_RULE_EXPRESSIONS, |out| {
-                for (expression, set) in rule.expressions.iter().zip(anonymous) {
-                    expression.put(out, set);
-                }
+                rule.expressions.iter().for_each(|expression| expression.put(out));
             });
             out.put(NFTA_RULE_USERDATA, &comment_userdata(&rule.comment));
         });
     }
 
-    fn add_anonymous_set(&mut self, expression: &Expression, object: &Object) -> Option<AnonymousSet> {
-        let (shape, elements) = set_message::anonymous(expression)?;
-        self.anonymous_sets += 1;
-        let id = self.anonymous_sets;
-        self.message(NFT_MSG_NEWSET, NLM_F_CREATE, Operation::Add, object.clone(), |out, table| {
-            set_message::put_anonymous(out, table, id, shape);
-        });
-        self.message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, Operation::Add, object.clone(), |out, table| {
-            set_message::put_anonymous_elements(out, table, id, &elements);
-        });
-        Some(AnonymousSet(id))
-    }
-
     /// Makes a named set or map.
     pub(crate) fn add_set(&mut self, name: &str, shape: SetShape) {
         // The id only tells sets made by one transaction apart.
-        self.anonymous_sets += 1;
-        let id = self.anonymous_sets;
+        self.sets += 1;
+        let id = self.sets;
         self.message(NFT_MSG_NEWSET, NLM_F_CREATE, Operation::Add, Object::Set(name.to_owned()), |out, table| {
             set_message::put_set(out, table, name, id, shape);
+        });
+    }
+
+    /// Makes the set of these ports, which cannot be changed while a rule refers to it.
+    pub(crate) fn add_port_set(&mut self, name: &str, ranges: &[(u16, u16)]) {
+        let elements = set_message::port_elements(ranges);
+        let size = Some(elements.len() as u32);
+        let flags = NFT_SET_CONSTANT | NFT_SET_INTERVAL;
+        self.add_set(name, SetShape { flags, key_type: TYPE_INET_SERVICE, key_bytes: 2, size });
+        self.message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, Operation::Add, Object::Set(name.to_owned()), |out, table| {
+            set_message::put_interval_elements(out, table, name, &elements);
         });
     }
 
@@ -213,7 +205,6 @@ impl Batch {
         }
         Finished {
             acknowledged: first + self.messages.len() as u32 - 2,
-            first,
             bytes: self.bytes,
             about: self.messages.into_iter().map(|(_, operation, object)| (operation, object)).collect(),
         }
@@ -247,10 +238,9 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) bytes: Vec<u8>,
-    pub(super) first: u32,
     /// The sequence number whose answer is the last one.
     pub(super) acknowledged: u32,
-    /// By sequence number less `first`.
+    /// In the order of the sequence numbers.
     pub(super) about: Vec<(Operation, Object)>,
 }
 

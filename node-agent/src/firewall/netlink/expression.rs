@@ -4,6 +4,7 @@
 //! the rule. All of ours work on register 1; a concatenation continues into register 2.
 
 use super::{attribute::PutAttribute, wire::*};
+use crate::firewall::names::port_set;
 
 /// Ranges of ports, ascending, neither overlapping nor adjacent; both ends included.
 pub(crate) type PortRanges = Vec<(u16, u16)>;
@@ -27,10 +28,8 @@ pub(crate) enum Expression {
     Compare(u32, Vec<u8>),
     /// Goes on where the register is an element of the named set; with `inverted`, where it is not.
     Lookup { set: String, inverted: bool },
-    /// Goes on where the register is a port within the ranges.
+    /// Goes on where the register is a port within the ranges, looked up in the set of their name.
     PortIn(PortRanges),
-    /// Goes on where the register is one of these ICMP types.
-    IcmpTypeIn(Vec<u8>),
     /// Takes the verdict that the named map has for the register; goes on where it has none.
     VerdictMap(String),
     /// Counts in the named counter.
@@ -78,16 +77,9 @@ impl Verdict {
     }
 }
 
-/// How an instruction refers to a set that is made in the same transaction and has no name of its own.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AnonymousSet(pub(crate) u32);
-
-/// The name pattern from which the kernel names such a set.
-pub(crate) const ANONYMOUS_NAME: &str = "__set%d";
-
 impl Expression {
-    /// Writes the instruction; `anonymous` is the set of the instructions that need one.
-    pub(crate) fn put(&self, out: &mut Vec<u8>, anonymous: Option<AnonymousSet>) {
+    /// Writes the instruction.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Meta(key) => instruction(out, "meta", |out| {
                 out.put_u32(NFTA_META_DREG, NFT_REG_1);
@@ -121,12 +113,9 @@ impl Expression {
                     out.put_u32(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
                 }
             }),
-            Self::PortIn(_) | Self::IcmpTypeIn(_) => instruction(out, "lookup", |out| {
-                out.put_text(NFTA_LOOKUP_SET, ANONYMOUS_NAME);
+            Self::PortIn(ranges) => instruction(out, "lookup", |out| {
+                out.put_text(NFTA_LOOKUP_SET, &port_set(ranges));
                 out.put_u32(NFTA_LOOKUP_SREG, NFT_REG_1);
-                if let Some(AnonymousSet(id)) = anonymous {
-                    out.put_u32(NFTA_LOOKUP_SET_ID, id);
-                }
             }),
             Self::VerdictMap(map) => instruction(out, "lookup", |out| {
                 out.put_text(NFTA_LOOKUP_SET, map);

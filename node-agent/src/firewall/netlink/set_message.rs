@@ -1,43 +1,19 @@
 //! The bodies of messages about sets and their elements.
 
-use super::{
-    attribute::PutAttribute,
-    batch::SetShape,
-    expression::{ANONYMOUS_NAME, Expression, Verdict},
-    wire::*,
-};
+use super::{attribute::PutAttribute, batch::SetShape, expression::Verdict, wire::*};
 
-/// An element of an anonymous set: its key, and whether an interval ends before it.
-pub(super) type AnonymousElement = (Vec<u8>, bool);
+/// An element of a set of intervals: its key, and whether an interval ends before it.
+pub(super) type IntervalElement = (u16, bool);
 
-/// The set that an instruction needs beside it.
-pub(super) fn anonymous(expression: &Expression) -> Option<(SetShape, Vec<AnonymousElement>)> {
-    let constant = NFT_SET_ANONYMOUS | NFT_SET_CONSTANT;
-    match expression {
-        Expression::PortIn(ranges) => {
-            let mut elements = Vec::with_capacity(ranges.len() * 2);
-            for (first, last) in ranges {
-                elements.push((first.to_be_bytes().to_vec(), false));
-                // The end is the first port outside; a range up to the last port has none.
-                if let Some(end) = last.checked_add(1) {
-                    elements.push((end.to_be_bytes().to_vec(), true));
-                }
-            }
-            let size = Some(elements.len() as u32);
-            let flags = constant | NFT_SET_INTERVAL;
-            Some((SetShape { flags, key_type: TYPE_INET_SERVICE, key_bytes: 2, size }, elements))
-        }
-        Expression::IcmpTypeIn(types) => {
-            let elements: Vec<_> = types.iter().map(|icmp_type| (vec![*icmp_type], false)).collect();
-            let size = Some(elements.len() as u32);
-            Some((SetShape { flags: constant, key_type: TYPE_ICMP_TYPE, key_bytes: 1, size }, elements))
-        }
-        _ => None,
+/// The elements that stand for these ranges.
+pub(super) fn port_elements(ranges: &[(u16, u16)]) -> Vec<IntervalElement> {
+    let mut elements = Vec::with_capacity(ranges.len() * 2);
+    for (first, last) in ranges {
+        elements.push((*first, false));
+        // The end is the first port outside; a range up to the last port has none.
+        elements.extend(last.checked_add(1).map(|end| (end, true)));
     }
-}
-
-pub(super) fn put_anonymous(out: &mut Vec<u8>, table: &str, id: u32, shape: SetShape) {
-    put_set(out, table, ANONYMOUS_NAME, id, shape);
+    elements
 }
 
 pub(super) fn put_set(out: &mut Vec<u8>, table: &str, name: &str, id: u32, shape: SetShape) {
@@ -56,14 +32,13 @@ pub(super) fn put_set(out: &mut Vec<u8>, table: &str, name: &str, id: u32, shape
     }
 }
 
-pub(super) fn put_anonymous_elements(out: &mut Vec<u8>, table: &str, id: u32, elements: &[AnonymousElement]) {
+pub(super) fn put_interval_elements(out: &mut Vec<u8>, table: &str, set: &str, elements: &[IntervalElement]) {
     out.put_text(NFTA_SET_ELEM_LIST_TABLE, table);
-    out.put_text(NFTA_SET_ELEM_LIST_SET, ANONYMOUS_NAME);
-    out.put_u32(NFTA_SET_ELEM_LIST_SET_ID, id);
+    out.put_text(NFTA_SET_ELEM_LIST_SET, set);
     out.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |out| {
         for (key, interval_end) in elements {
             out.nest(NFTA_LIST_ELEM, |out| {
-                out.nest(NFTA_SET_ELEM_KEY, |out| out.put(NFTA_DATA_VALUE, key));
+                out.nest(NFTA_SET_ELEM_KEY, |out| out.put(NFTA_DATA_VALUE, &key.to_be_bytes()));
                 if *interval_end {
                     out.put_u32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
                 }
