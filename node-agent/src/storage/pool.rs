@@ -22,6 +22,8 @@ use std::{
 };
 
 const CONTAINERS: &str = "containers";
+/// Begins the name of a snapshot that has no limit yet; no id begins so.
+const UNLIMITED: &str = ".unlimited-";
 /// Opening the pool: enabling quotas walks the whole tree of roots once.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 /// A snapshot waits for the commit of a transaction that others write into.
@@ -143,9 +145,11 @@ impl Shared {
         make_folder(&mounts, 0o711)?;
         mount::make_private(&mounts).map_err(StorageError::io("make private", &mounts))?;
         let mode = quota::enable(handle.as_fd(), preferred).map_err(StorageError::io("enable quotas on", &pool))?;
-        let removed = quota::remove_stale(handle.as_fd()).map_err(StorageError::io("clean quotas of", &pool))?;
-        tracing::info!(pool = %pool.display(), ?mode, removed_quota_groups = removed, "pool open");
-        Ok(Self { pool, containers, mounts, handle, mode })
+        let opened = Self { pool, containers, mounts, handle, mode };
+        opened.remove_unlimited()?;
+        let removed_quota_groups = opened.remove_stale_quotas()?;
+        tracing::info!(pool = %opened.pool.display(), ?mode, removed_quota_groups, "pool open");
+        Ok(opened)
     }
 
     fn root(&self, id: ContainerId) -> PathBuf {
@@ -177,8 +181,33 @@ impl Shared {
             return Err(StorageError::NotAnImage { path: image.to_owned() });
         }
         let parent = subvolume::open_folder(&self.containers).map_err(StorageError::io("open", &self.containers))?;
-        ioctl::snapshot(source.as_fd(), parent.as_fd(), &id.to_string(), disk_bytes)
-            .map_err(StorageError::io("snapshot to", &path))
+        let snapshot = |name: &str| {
+            ioctl::snapshot(source.as_fd(), parent.as_fd(), name, disk_bytes)
+                .map_err(StorageError::io("snapshot to", &path))
+        };
+        if self.mode == QuotaMode::Simple {
+            return snapshot(&id.to_string());
+        }
+        // With full accounting the kernel puts the image's limit over the one that comes with the snapshot,
+        // so the limit is set before the container's name stands for it.
+        let name = format!("{UNLIMITED}{id}");
+        let made = self.containers.join(&name);
+        subvolume::delete(self.handle.as_fd(), &made).map_err(StorageError::io("delete", &made))?;
+        snapshot(&name)?;
+        subvolume::open_folder(&made).and_then(set_limit).map_err(StorageError::io("limit", &made))?;
+        fs::rename(&made, &path).map_err(StorageError::io("rename", &made))
+    }
+
+    /// Deletes snapshots that never got their limit and name.
+    fn remove_unlimited(&self) -> Result<(), StorageError> {
+        for entry in fs::read_dir(&self.containers).map_err(StorageError::io("list", &self.containers))? {
+            let entry = entry.map_err(StorageError::io("list", &self.containers))?;
+            if entry.file_name().as_encoded_bytes().starts_with(UNLIMITED.as_bytes()) {
+                let path = entry.path();
+                subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+            }
+        }
+        Ok(())
     }
 
     fn mount(&self, id: ContainerId, ids: IdRange) -> Result<PathBuf, StorageError> {
@@ -215,8 +244,12 @@ impl Shared {
         let path = self.root(id);
         subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
         // Groups of earlier deletions whose space has come back since; this one's is too early.
-        quota::remove_stale(self.handle.as_fd()).map_err(StorageError::io("clean quotas of", &self.pool))?;
+        self.remove_stale_quotas()?;
         Ok(())
+    }
+
+    fn remove_stale_quotas(&self) -> Result<usize, StorageError> {
+        quota::remove_stale(self.handle.as_fd()).map_err(StorageError::io("clean quotas of", &self.pool))
     }
 
     fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {

@@ -38,7 +38,6 @@ const LIMIT_HAS_EXCLUSIVE: u64 = 1 << 1;
 /// Highest group id of level 0; above it the upper 16 bits are the level.
 const LAST_LEVEL_0: u64 = (1 << 48) - 1;
 
-
 /// Turns quotas on where they are off, in the preferred mode where the kernel has it; full quotas that went
 /// inconsistent are counted anew in the background. Returns the mode in force: a mode that is already on is
 /// never changed, because that would lose the limits.
