@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
-use support::{ScratchPool, run, run_inside};
+use support::{ScratchPool, run, run_inside, wait_for};
 
 const MIB: u64 = 1 << 20;
 const IDS: IdRange = IdRange { first: 300_000 };
@@ -115,7 +115,12 @@ async fn owners_are_mapped_and_root_inside_owns_everything() {
     let id = f.container(100 * MIB).await;
     let root = f.storage.mount(id, IDS).await.unwrap();
     assert_eq!(fs::metadata(root.join("etc/motd")).unwrap().uid(), IDS.first);
-    let out = run_inside(&root, IDS.first, ROOT, "set -e; echo hi > /new; chown 12:65535 /new; chmod 600 /etc/motd; mkdir /d; ls -ln /new");
+    let out = run_inside(
+        &root,
+        IDS.first,
+        ROOT,
+        "set -e; echo hi > /new; chown 12:65535 /new; chmod 600 /etc/motd; mkdir /d; ls -ln /new",
+    );
     assert!(out.status.success(), "{}", said(&out));
     let below = fs::metadata(f.root(id).join("new")).unwrap();
     assert_eq!((below.uid(), below.gid()), (12, 65_535), "stored as the container sees it");
@@ -362,8 +367,10 @@ async fn quota_groups_of_deleted_containers_do_not_pile_up() {
         fs::write(f.root(id).join("data"), vec![7; 1 << 20]).unwrap();
         f.storage.delete(id).await.unwrap();
     }
-    run("btrfs", ["subvolume".as_ref(), "sync".as_ref(), f.scratch.pool().as_os_str()]);
-    f.sync();
+    wait_for("the deleted subvolumes' end", || {
+        f.sync();
+        run("btrfs", ["subvolume".as_ref(), "list".as_ref(), "-d".as_ref(), f.scratch.pool().as_os_str()]).is_empty()
+    });
     open(&f.scratch, QuotaMode::Simple).await;
     f.sync();
     assert_eq!(groups(), before);

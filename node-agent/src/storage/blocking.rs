@@ -128,7 +128,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error() {
         let step = Step::new("try", Path::new("/x"), Duration::from_secs(5));
-        let outcome = Blocking::default().run(step, async { None }, || -> Result<(), StorageError> { panic!("x") }).await;
+        let outcome =
+            Blocking::default().run(step, async { None }, || -> Result<(), StorageError> { panic!("x") }).await;
         assert!(matches!(outcome, Err(StorageError::CutOff { .. })));
     }
 }

@@ -359,13 +359,7 @@ pub(crate) fn search(
     }
 }
 
-fn search_once(
-    pool: BorrowedFd<'_>,
-    tree: u64,
-    object: u64,
-    kind: u32,
-    offsets: (u64, u64),
-) -> io::Result<Vec<Item>> {
+fn search_once(pool: BorrowedFd<'_>, tree: u64, object: u64, kind: u32, offsets: (u64, u64)) -> io::Result<Vec<Item>> {
     let key = SearchKey {
         tree,
         min_object: object,

@@ -45,7 +45,8 @@ impl Holder {
         // SAFETY: the stack pointer is the end of an aligned block that outlives the process (see `drop`);
         // the function only makes system calls that cannot fail into `errno`, with all signals blocked, so
         // that sharing memory with the agent has no effect on it. CLONE_PIDFD writes one c_int.
-        let pid = unsafe { libc::clone(pause, stack.as_mut_ptr_range().end.cast(), flags, ptr::null_mut(), &mut pidfd) };
+        let pid =
+            unsafe { libc::clone(pause, stack.as_mut_ptr_range().end.cast(), flags, ptr::null_mut(), &mut pidfd) };
         let error = io::Error::last_os_error();
         drop(blocked);
         if pid < 0 {
@@ -128,7 +129,11 @@ mod tests {
     #[test]
     fn many_threads_at_once() {
         let threads: Vec<_> = (0..8)
-            .map(|n| std::thread::spawn(move || (0..20).for_each(|_| drop(create(IdRange { first: 65_536 * (n + 2) }).unwrap()))))
+            .map(|n| {
+                std::thread::spawn(move || {
+                    (0..20).for_each(|_| drop(create(IdRange { first: 65_536 * (n + 2) }).unwrap()))
+                })
+            })
             .collect();
         threads.into_iter().for_each(|t| t.join().unwrap());
     }

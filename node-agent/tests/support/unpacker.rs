@@ -44,7 +44,10 @@ fn probe() -> ExitCode {
         ("ioctl", call(libc::SYS_ioctl, 0)),
         ("kill", call(libc::SYS_kill, parent.into())),
         ("setuid", call(libc::SYS_setuid, 0)),
-        ("device", nix::sys::stat::mknod("/null", nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRUSR, 259).is_ok()),
+        (
+            "device",
+            nix::sys::stat::mknod("/null", nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRUSR, 259).is_ok(),
+        ),
     ];
     for (name, possible) in outcomes {
         println!("{name} {possible}");

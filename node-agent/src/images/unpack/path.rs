@@ -106,9 +106,13 @@ mod tests {
 
     #[test]
     fn paths_stay_below_the_root() {
-        for (given, expected) in
-            [("a/b", "/r/a/b"), ("/etc/x", "/r/etc/x"), ("./a//./b/", "/r/a/b"), ("./", "/r"), ("a/.../b", "/r/a/.../b")]
-        {
+        for (given, expected) in [
+            ("a/b", "/r/a/b"),
+            ("/etc/x", "/r/etc/x"),
+            ("./a//./b/", "/r/a/b"),
+            ("./", "/r"),
+            ("a/.../b", "/r/a/.../b"),
+        ] {
             assert_eq!(EntryPath::parse(given.as_bytes()).unwrap().below(Path::new("/r")), Path::new(expected));
         }
         for given in ["..", "a/../b", "/..", "a/..", "x\0y"] {

@@ -61,9 +61,7 @@ pub(crate) fn unpack(
     }
     match serde_json::from_slice(&report) {
         Ok(Report::Done(tally)) => Ok(tally),
-        Ok(Report::Refused { refusal, entry }) => {
-            Err(ImageError::LayerRefused { layer: layer.digest, refusal, entry })
-        }
+        Ok(Report::Refused { refusal, entry }) => Err(ImageError::LayerRefused { layer: layer.digest, refusal, entry }),
         Ok(Report::Failed { errno, message, entry }) => {
             let source = if errno > 0 { io::Error::from_raw_os_error(errno) } else { io::Error::other(message) };
             Err(ImageError::Unpack { layer: layer.digest, entry, source })

@@ -63,9 +63,7 @@ fn lower_limits(file_bytes: u64) -> io::Result<()> {
 
 fn confine_to_current_folder() -> io::Result<()> {
     let none = None::<&str>;
-    unshare(
-        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS,
-    )?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let root = std::env::current_dir()?;
     mount(Some(&root), &root, none, MsFlags::MS_BIND, none)?;
