@@ -1,5 +1,7 @@
 //! The image store against the real kernel. Needs root, mkfs.btrfs, tar and busybox-static.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "support/archive.rs"]
 #[allow(unreachable_pub, reason = "a module of this test binary")]
 mod archive;

@@ -1,5 +1,7 @@
 //! The btrfs pool against the real kernel. Needs root, mkfs.btrfs, btrfs, busybox-static and util-linux.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use hoody_agent::storage::{BtrfsPool, IdRange, PoolConfig, QuotaMode, Storage, StorageError};
@@ -131,6 +133,21 @@ async fn owners_are_mapped_and_root_inside_owns_everything() {
     assert!(!foreign.status.success());
     assert!(!root.join("by-other").exists());
     assert!(fs::write(root.join("by-host"), "x").is_err(), "the host's root has no id in the mount");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_hosts_users_only_the_containers_root_gets_to_its_files() {
+    let f = Fixture::new().await;
+    let id = f.container(100 * MIB).await;
+    let file = f.storage.mount(id, IDS).await.unwrap().join("etc/motd");
+    let read_as = |user: u32| {
+        let ids = [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into()];
+        std::process::Command::new("setpriv").args(ids).arg("cat").arg(&file).output().unwrap()
+    };
+    assert_eq!(said(&read_as(IDS.first)), "welcome\n");
+    for stranger in [65_534, IDS.first + 1, OTHER_IDS.first] {
+        assert!(said(&read_as(stranger)).contains("Permission denied"), "{stranger}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
