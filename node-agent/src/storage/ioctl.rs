@@ -177,8 +177,9 @@ pub(crate) fn create_subvolume(parent: BorrowedFd<'_>, name: &str) -> io::Result
     Ok(())
 }
 
-/// Makes `name` in the folder `parent` as a writable snapshot of the subvolume `source`; the limit on
-/// exclusive bytes is in force from the first instant. Returns after the file system's transaction is
+/// Makes `name` in the folder `parent` as a writable snapshot of the subvolume `source`. With simple
+/// accounting the limit on exclusive bytes is in force from the first instant; with full accounting the kernel
+/// (6.18, `btrfs_qgroup_inherit`) puts the source's limits in its place. Returns after the file system's transaction is
 /// committed.
 pub(crate) fn snapshot(
     source: BorrowedFd<'_>,

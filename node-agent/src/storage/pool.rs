@@ -1,7 +1,9 @@
 //! [`Storage`] on a btrfs pool.
 //!
 //! Layout: `<pool>/containers/<id>` is the subvolume of a container. A snapshot is atomic, so it exists
-//! whole or not at all. `<mounts>/<id>` is where it is mounted idmapped. Calls for one container are
+//! whole or not at all. `<mounts>/<id>/rootfs` is where it is mounted idmapped. An OCI runtime opens that path
+//! as the container's root, so every folder above has to let it pass; of `<mounts>/<id>` only its group is
+//! let pass, or any user of the host could run the container's setuid programs. Calls for one container are
 //! serialised by a lock of their own; nothing else is shared but the kernel.
 
 use super::{
@@ -13,15 +15,22 @@ use async_trait::async_trait;
 use hoody_protocol::id::ContainerId;
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs::{self, Permissions},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 const CONTAINERS: &str = "containers";
+/// Begins the name of a snapshot that has no limit yet; no id begins so.
+const UNLIMITED: &str = ".unlimited-";
+/// Name of the mount point inside its gate.
+const MOUNT_POINT: &str = "rootfs";
+/// The group may pass: the container's root.
+const GATE_MODE: u32 = 0o710;
 /// Opening the pool: enabling quotas walks the whole tree of roots once.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 /// A snapshot waits for the commit of a transaction that others write into.
@@ -29,6 +38,8 @@ const CREATE_DEADLINE: Duration = Duration::from_secs(60);
 /// Deleting may have to commit once per nested subvolume.
 const DELETE_DEADLINE: Duration = Duration::from_secs(120);
 const MOUNT_DEADLINE: Duration = Duration::from_secs(15);
+/// Looking through the quota groups costs some microseconds for each.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Where a pool is.
@@ -36,8 +47,8 @@ const LOOKUP_DEADLINE: Duration = Duration::from_secs(15);
 pub struct PoolConfig {
     /// A folder on a btrfs file system, for this agent alone.
     pub pool: PathBuf,
-    /// Where root file systems are mounted; every folder above it must let the containers' root pass
-    /// (mode 0711) where the OCI runtime opens the root file system as that user.
+    /// Where root file systems are mounted, made with mode 0711. Every folder above it must let the
+    /// containers' root pass too (measured: runc 1.1.5 fails with EACCES below a 0700 folder).
     pub mounts: PathBuf,
     /// How to count where quotas are still off; `Simple` falls back to `Full` on kernels without it.
     pub quota: QuotaMode,
@@ -58,6 +69,8 @@ struct Shared {
     mounts: PathBuf,
     handle: OwnedFd,
     mode: QuotaMode,
+    /// When quota groups were last looked through.
+    swept: Mutex<Instant>,
 }
 
 impl BtrfsPool {
@@ -143,17 +156,24 @@ impl Shared {
         make_folder(&mounts, 0o711)?;
         mount::make_private(&mounts).map_err(StorageError::io("make private", &mounts))?;
         let mode = quota::enable(handle.as_fd(), preferred).map_err(StorageError::io("enable quotas on", &pool))?;
-        let removed = quota::remove_stale(handle.as_fd()).map_err(StorageError::io("clean quotas of", &pool))?;
-        tracing::info!(pool = %pool.display(), ?mode, removed_quota_groups = removed, "pool open");
-        Ok(Self { pool, containers, mounts, handle, mode })
+        let opened = Self { pool, containers, mounts, handle, mode, swept: Mutex::new(Instant::now()) };
+        opened.remove_unlimited()?;
+        let removed_quota_groups = opened.remove_stale_quotas()?;
+        tracing::info!(pool = %opened.pool.display(), ?mode, removed_quota_groups, "pool open");
+        Ok(opened)
     }
 
     fn root(&self, id: ContainerId) -> PathBuf {
         self.containers.join(id.to_string())
     }
 
-    fn mount_point(&self, id: ContainerId) -> PathBuf {
+    /// The folder around the mount point, which keeps everyone but the container's own root out.
+    fn gate(&self, id: ContainerId) -> PathBuf {
         self.mounts.join(id.to_string())
+    }
+
+    fn mount_point(&self, id: ContainerId) -> PathBuf {
+        self.gate(id).join(MOUNT_POINT)
     }
 
     fn find(&self, id: ContainerId) -> Result<Option<OwnedFd>, StorageError> {
@@ -177,8 +197,33 @@ impl Shared {
             return Err(StorageError::NotAnImage { path: image.to_owned() });
         }
         let parent = subvolume::open_folder(&self.containers).map_err(StorageError::io("open", &self.containers))?;
-        ioctl::snapshot(source.as_fd(), parent.as_fd(), &id.to_string(), disk_bytes)
-            .map_err(StorageError::io("snapshot to", &path))
+        let snapshot = |name: &str| {
+            ioctl::snapshot(source.as_fd(), parent.as_fd(), name, disk_bytes)
+                .map_err(StorageError::io("snapshot to", &path))
+        };
+        if self.mode == QuotaMode::Simple {
+            return snapshot(&id.to_string());
+        }
+        // With full accounting the kernel puts the image's limit over the one that comes with the snapshot,
+        // so the limit is set before the container's name stands for it.
+        let name = format!("{UNLIMITED}{id}");
+        let made = self.containers.join(&name);
+        subvolume::delete(self.handle.as_fd(), &made).map_err(StorageError::io("delete", &made))?;
+        snapshot(&name)?;
+        subvolume::open_folder(&made).and_then(set_limit).map_err(StorageError::io("limit", &made))?;
+        fs::rename(&made, &path).map_err(StorageError::io("rename", &made))
+    }
+
+    /// Deletes snapshots that never got their limit and name.
+    fn remove_unlimited(&self) -> Result<(), StorageError> {
+        for entry in fs::read_dir(&self.containers).map_err(StorageError::io("list", &self.containers))? {
+            let entry = entry.map_err(StorageError::io("list", &self.containers))?;
+            if entry.file_name().as_encoded_bytes().starts_with(UNLIMITED.as_bytes()) {
+                let path = entry.path();
+                subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+            }
+        }
+        Ok(())
     }
 
     fn mount(&self, id: ContainerId, ids: IdRange) -> Result<PathBuf, StorageError> {
@@ -190,7 +235,12 @@ impl Shared {
         if mount::is_idmapped(root.as_fd(), &target, ids.first).map_err(StorageError::io("inspect", &target))? {
             return Ok(target);
         }
+        let gate = self.gate(id);
+        make_folder(&gate, 0o700)?;
         make_folder(&target, 0o700)?;
+        fs::set_permissions(&gate, Permissions::from_mode(GATE_MODE))
+            .and_then(|()| std::os::unix::fs::chown(&gate, Some(0), Some(ids.first)))
+            .map_err(StorageError::io("set owner of", &gate))?;
         // Another subvolume or other ids, left behind by something that is over.
         mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
         user_namespace::create(ids)
@@ -202,21 +252,37 @@ impl Shared {
     fn unmount(&self, id: ContainerId) -> Result<(), StorageError> {
         let target = self.mount_point(id);
         mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
-        match fs::remove_dir(&target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StorageError::io("remove mount point", &target)(error))
+        for folder in [target, self.gate(id)] {
+            match fs::remove_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(StorageError::io("remove mount point", &folder))?,
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     fn delete(&self, id: ContainerId) -> Result<(), StorageError> {
         self.unmount(id)?;
         let path = self.root(id);
         subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
-        // Groups of earlier deletions whose space has come back since; this one's is too early.
-        quota::remove_stale(self.handle.as_fd()).map_err(StorageError::io("clean quotas of", &self.pool))?;
+        // Groups of earlier deletions whose space has come back since; this one's is too early. (Newer
+        // kernels do it themselves.)
+        let due = {
+            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = swept.elapsed() >= SWEEP_INTERVAL;
+            if due {
+                *swept = Instant::now();
+            }
+            due
+        };
+        if due {
+            self.remove_stale_quotas()?;
+        }
         Ok(())
+    }
+
+    fn remove_stale_quotas(&self) -> Result<usize, StorageError> {
+        quota::remove_stale(self.handle.as_fd()).map_err(StorageError::io("clean quotas of", &self.pool))
     }
 
     fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
