@@ -16,21 +16,21 @@ use std::{
 };
 
 /// Any single condition that a test waits for.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const APPLETS: [&str; 26] = [
     "sh", "cat", "ls", "id", "echo", "sleep", "env", "hostname", "mount", "umount", "true", "false", "stat", "touch",
     "mkdir", "kill", "ps", "grep", "dd", "pwd", "chown", "mknod", "wc", "test", "ping", "ip",
 ];
 
-pub struct Node {
+pub(crate) struct Node {
     folder: tempfile::TempDir,
-    pub config: RuntimeConfig,
-    pub runtime: OciRuntime,
-    pub ids: IdRange,
+    pub(crate) config: RuntimeConfig,
+    pub(crate) runtime: OciRuntime,
+    pub(crate) ids: IdRange,
 }
 
 impl Node {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("hoody-runtime-").tempdir().unwrap();
         // The runtime's first stage passes through as the container's root.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
@@ -42,12 +42,12 @@ impl Node {
         Self { folder, config, runtime, ids }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A busybox root file system, owned by the container's ids.
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         let root = self.path("root");
         if !root.exists() {
             for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "sbin"] {
@@ -66,11 +66,11 @@ impl Node {
         root
     }
 
-    pub fn bundle(&self, command: &[&str]) -> Bundle {
+    pub(crate) fn bundle(&self, command: &[&str]) -> Bundle {
         self.bundle_in(self.root(), command)
     }
 
-    pub fn bundle_in(&self, rootfs: PathBuf, command: &[&str]) -> Bundle {
+    pub(crate) fn bundle_in(&self, rootfs: PathBuf, command: &[&str]) -> Bundle {
         Bundle {
             id: ContainerId::generate(),
             rootfs,
@@ -87,19 +87,19 @@ impl Node {
     }
 
     /// Creates and starts.
-    pub async fn run(&self, bundle: &Bundle) -> i32 {
+    pub(crate) async fn run(&self, bundle: &Bundle) -> i32 {
         let pid = self.runtime.create(bundle).await.unwrap();
         self.runtime.start(bundle.id).await.unwrap();
         pid
     }
 
     /// Runs a command to its end as the container's only job; its exit code and output.
-    pub async fn output(&self, command: &[&str]) -> (Option<i32>, String) {
+    pub(crate) async fn output(&self, command: &[&str]) -> (Option<i32>, String) {
         let bundle = self.bundle(command);
         self.output_of(&bundle).await
     }
 
-    pub async fn output_of(&self, bundle: &Bundle) -> (Option<i32>, String) {
+    pub(crate) async fn output_of(&self, bundle: &Bundle) -> (Option<i32>, String) {
         self.run(bundle).await;
         let ended = tokio::time::timeout(PATIENCE, self.runtime.wait(bundle.id)).await;
         ended.expect("the command ends").unwrap();
@@ -112,19 +112,19 @@ impl Node {
     }
 
     /// What the container wrote, without conmon's time stamps.
-    pub fn log(&self, id: ContainerId) -> String {
+    pub(crate) fn log(&self, id: ContainerId) -> String {
         let text = std::fs::read_to_string(self.config.log_dir.join(format!("{id}.log"))).unwrap_or_default();
         let content = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n";
         text.lines().map(content).collect()
     }
 
-    pub fn cgroup(&self, hierarchy: &str, id: ContainerId) -> PathBuf {
+    pub(crate) fn cgroup(&self, hierarchy: &str, id: ContainerId) -> PathBuf {
         let parent = self.config.cgroup_parent.strip_prefix("/").unwrap();
         Path::new("/sys/fs/cgroup").join(hierarchy).join(parent).join(id.to_string())
     }
 
     /// Everything on this machine that belongs to this node: files, mounts, cgroups, processes.
-    pub fn traces(&self) -> Vec<String> {
+    pub(crate) fn traces(&self) -> Vec<String> {
         let mut found = Vec::new();
         for folder in ["run/containers", "run/runtime", "log"] {
             for entry in std::fs::read_dir(self.path(folder)).unwrap() {
@@ -145,7 +145,12 @@ impl Node {
             let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
             let ours = read("cgroup").contains(self.config.cgroup_parent.to_str().unwrap())
                 || (read("cmdline").contains(folder) && pid != std::process::id());
-            if ours {
+            // A zombie of the machine's init is on its way out; one of this process would be our leak.
+            let stat = read("stat");
+            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+            let (state, parent) = (fields.next(), fields.next());
+            let reaped_by_init = state == Some("Z") && parent != Some(&std::process::id().to_string());
+            if ours && !stat.is_empty() && !reaped_by_init {
                 found.push(format!("process {pid} {}", read("cmdline").replace('\0', " ")));
             }
         }
@@ -185,7 +190,7 @@ impl Drop for Node {
 }
 
 /// Waits for a condition.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
@@ -194,7 +199,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Gives a tree to the container's ids, as the storage's idmapped mount does.
-pub fn own(root: &Path, ids: IdRange) {
+pub(crate) fn own(root: &Path, ids: IdRange) {
     lchown(root, Some(ids.first), Some(ids.first)).unwrap();
     for entry in std::fs::read_dir(root).unwrap() {
         let entry = entry.unwrap();
