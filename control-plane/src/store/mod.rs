@@ -7,6 +7,8 @@ pub mod dispatch;
 mod error;
 pub mod join_token;
 pub mod key;
+#[cfg(test)]
+mod link_testing;
 pub mod migrations;
 pub mod node;
 pub mod report;
