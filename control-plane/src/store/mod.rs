@@ -9,6 +9,8 @@ pub mod idempotency;
 pub mod image;
 pub mod join_token;
 pub mod key;
+#[cfg(test)]
+mod link_testing;
 pub mod migrations;
 pub mod node;
 pub mod project;
