@@ -1,1 +1,2 @@
 //! Authorise, validate, orchestrate.
+pub mod firewall;

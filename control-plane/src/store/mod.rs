@@ -2,12 +2,18 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod container;
 mod error;
+pub mod firewall_texts;
 pub mod migrations;
+pub mod operation;
+pub mod reservation;
+pub mod settings;
+pub mod status_log;
 
 pub use error::StoreError;
 
-use sqlx::{Any, AnyPool, Transaction, any::AnyPoolOptions};
+use sqlx::{Any, AnyConnection, AnyPool, Transaction, any::AnyPoolOptions};
 use std::time::Duration;
 
 /// Which database is behind the store.
@@ -75,6 +81,15 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+}
+
+/// Appended to a `SELECT` whose rows of table (alias) `table` nobody else may change before the transaction
+/// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.
+fn row_lock(connection: &AnyConnection, table: &str) -> String {
+    match connection.backend_name() {
+        "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),
+        _ => String::new(),
     }
 }
 
