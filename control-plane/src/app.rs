@@ -15,3 +15,42 @@ pub struct App {
     /// The links to the nodes.
     pub nodes: Nodes,
 }
+
+impl App {
+    /// An app without links to nodes.
+    pub fn new(config: Config, store: Store, keys: Keys) -> Self {
+        Self { config: Arc::new(config), store, keys: Arc::new(keys), nodes: Nodes::default() }
+    }
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! A whole app for tests: a real store, real keys, and limits that tests do not run into.
+
+    use super::App;
+    use crate::{
+        config::{Config, RateLimits},
+        keys::{Keys, MasterKey},
+        store::Store,
+    };
+
+    /// The settings of [`app`]; its data folder does not exist.
+    pub fn config() -> Config {
+        let mut config = Config::in_dir("/nonexistent".into());
+        let many = 1_000_000;
+        config.rate_limits = RateLimits { authenticated: many, anonymous: many, login: many };
+        config
+    }
+
+    /// An app on `store`.
+    pub async fn app(store: &Store) -> App {
+        with_config(store, config()).await
+    }
+
+    /// An app on `store` with these settings.
+    pub async fn with_config(store: &Store, config: Config) -> App {
+        let master = MasterKey::from_hex(&"42".repeat(32)).expect("a master key");
+        let keys = Keys::open(store, master).await.expect("open the keys");
+        App::new(config, store.clone(), keys)
+    }
+}

@@ -1,1 +1,82 @@
 //! Routes, request and response types; nothing else.
+//!
+//! Each resource has a module with `router()`; [`resources`] lists them. [`router`] puts the layers that
+//! every request passes around them.
+
+pub mod admin;
+pub mod caller;
+pub mod envelope;
+pub mod json;
+pub mod pagination;
+pub mod path;
+pub mod query;
+mod realm;
+pub mod request_id;
+pub mod time;
+
+use crate::app::App;
+use axum::{
+    Router,
+    extract::{OriginalUri, Request},
+    middleware::{self, Next},
+    response::Response,
+};
+use http::{StatusCode, Uri, uri::PathAndQuery};
+use std::collections::BTreeMap;
+use tower::Layer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+/// Every resource's routes. One line per module.
+fn resources() -> OpenApiRouter<App> {
+    [].into_iter().fold(OpenApiRouter::new(), OpenApiRouter::merge)
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> OpenApi {
+    resources().into_openapi()
+}
+
+/// The whole public API.
+pub fn router(app: App) -> Router {
+    let (routes, _document) = resources().split_for_parts();
+    let routed = routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), caller::layer))
+        .layer(middleware::from_fn(request_id::layer))
+        .with_state(app);
+    // The path must be normalised before routing, hence around the router and not as a layer of it.
+    let normalised = middleware::from_fn(trim_trailing_slash).layer(routed);
+    Router::new().fallback_service(normalised)
+}
+
+async fn not_found(OriginalUri(uri): OriginalUri) -> Response {
+    let message = format!("there is nothing at {}: see /docs for what there is", uri.path());
+    envelope::failure(StatusCode::NOT_FOUND, "NOT_FOUND", message, BTreeMap::new())
+}
+
+async fn method_not_allowed(request: Request) -> Response {
+    let message = format!("{} is not possible here: see /docs for what is", request.method());
+    envelope::failure(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message, BTreeMap::new())
+}
+
+/// Paths answer with and without the trailing slash; routes are written without.
+async fn trim_trailing_slash(mut request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() < path.len() && !trimmed.is_empty() {
+        let target = match request.uri().query() {
+            Some(query) => format!("{trimmed}?{query}"),
+            None => trimmed.to_owned(),
+        };
+        let mut parts = request.uri().clone().into_parts();
+        if let Ok(target) = target.parse::<PathAndQuery>() {
+            parts.path_and_query = Some(target);
+        }
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    next.run(request).await
+}

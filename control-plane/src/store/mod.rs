@@ -5,11 +5,15 @@
 pub mod container;
 mod error;
 pub mod firewall_texts;
+pub mod key;
 pub mod migrations;
 pub mod operation;
 pub mod reservation;
 pub mod settings;
 pub mod status_log;
+#[cfg(test)]
+pub mod testing;
+pub mod user;
 
 pub use error::StoreError;
 

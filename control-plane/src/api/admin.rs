@@ -1,0 +1,23 @@
+//! Operators: what only an account with the admin flag may do. The admin API's resources are in the
+//! submodules.
+
+use super::caller::Caller;
+use crate::{app::App, error::ServiceError};
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+/// A caller with the admin flag.
+#[derive(Debug, Clone)]
+pub struct Admin(pub Caller);
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ServiceError> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        if !caller.is_admin {
+            return Err(ServiceError::Forbidden("only operators may do this: ask for the admin flag".to_owned()));
+        }
+        Ok(Self(caller))
+    }
+}

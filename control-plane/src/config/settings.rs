@@ -1,0 +1,280 @@
+//! What a person writes: one list of settings for flags, environment and the TOML file (where the names
+//! have underscores instead of hyphens).
+
+use super::{Config, LogFormat, RateLimits, Secret, Span, Tls};
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::{fs, io, net::SocketAddr, path::PathBuf};
+
+/// Where the control plane keeps its data unless told otherwise.
+const DEFAULT_DATA_DIR: &str = "/var/lib/hoody-control-plane";
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not valid.
+    #[error("configuration file {}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: toml::de::Error,
+    },
+    /// One setting does not fit.
+    #[error("setting {name}: {problem}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+macro_rules! settings {
+    ($($(#[$meta:meta])* $name:ident: $type:ty;)+) => {
+        /// Settings as written; what is absent is left to the next source.
+        #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Settings {
+            $($(#[$meta])* pub $name: Option<$type>,)+
+        }
+
+        impl Settings {
+            /// These settings, with `other` filling in what is absent.
+            pub fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    /// A TOML file with more settings
+    #[arg(long, env = "HOODY_CONFIG")]
+    #[serde(skip)]
+    config: PathBuf;
+    /// Where keys, image blobs and the SQLite database are kept
+    #[arg(long, env = "HOODY_DATA_DIR")]
+    data_dir: PathBuf;
+    /// sqlite://<path> or postgres://<user>@<host>/<database>; default: hoody.db in the data folder
+    #[arg(long, env = "HOODY_DATABASE_URL", hide_env_values = true)]
+    database_url: String;
+    /// Address of the public API (TCP)
+    #[arg(long, env = "HOODY_HTTP_ADDRESS")]
+    http_address: SocketAddr;
+    /// Certificate chain of the public API, PEM
+    #[arg(long, env = "HOODY_TLS_CERTIFICATE")]
+    tls_certificate: PathBuf;
+    /// Key of the certificate, PEM
+    #[arg(long, env = "HOODY_TLS_KEY")]
+    tls_key: PathBuf;
+    /// Address for the nodes (UDP)
+    #[arg(long, env = "HOODY_NODE_ADDRESS")]
+    node_address: SocketAddr;
+    /// host:port under which nodes reach this control plane; written into join tokens
+    #[arg(long, env = "HOODY_NODE_PUBLIC_ADDRESSES", value_delimiter = ',', num_args = 1..)]
+    node_public_addresses: Vec<String>;
+    /// URL under which clients reach the public API
+    #[arg(long, env = "HOODY_PUBLIC_URL")]
+    public_url: String;
+    /// Address for metrics and probes (plain HTTP)
+    #[arg(long, env = "HOODY_METRICS_ADDRESS")]
+    metrics_address: SocketAddr;
+    /// Origins whose browsers may call the API
+    #[arg(long, env = "HOODY_CORS_ORIGINS", value_delimiter = ',', num_args = 1..)]
+    cors_origins: Vec<String>;
+    /// Networks of proxies whose X-Forwarded-For is believed
+    #[arg(long, env = "HOODY_TRUSTED_PROXIES", value_delimiter = ',', num_args = 1..)]
+    trusted_proxies: Vec<IpNet>;
+    /// How logs are written
+    #[arg(long, env = "HOODY_LOG_FORMAT")]
+    log_format: LogFormat;
+    /// File with the master key (64 hexadecimal characters); made at the first start
+    #[arg(long, env = "HOODY_MASTER_KEY_FILE")]
+    master_key_file: PathBuf;
+    /// The master key itself; only as the environment variable, since other users can see flags
+    #[arg(long, env = "HOODY_MASTER_KEY", hide = true, hide_env_values = true)]
+    #[serde(skip)]
+    master_key: Secret;
+    /// How long a write waits for the server before it is answered as still going on
+    #[arg(long, env = "HOODY_DESIRED_STATE_DEADLINE")]
+    desired_state_deadline: Span;
+    /// How long an operation may take
+    #[arg(long, env = "HOODY_OPERATION_DEADLINE")]
+    operation_deadline: Span;
+    /// How often a node reports
+    #[arg(long, env = "HOODY_HEARTBEAT_INTERVAL")]
+    heartbeat_interval: Span;
+    /// How long a request may take
+    #[arg(long, env = "HOODY_REQUEST_DEADLINE")]
+    request_deadline: Span;
+    /// How long requests in progress may go on after a request to stop
+    #[arg(long, env = "HOODY_SHUTDOWN_DEADLINE")]
+    shutdown_deadline: Span;
+    /// Thousandths of a core that a container gets where its creation does not say
+    #[arg(long, env = "HOODY_DEFAULT_CPU_MILLIS")]
+    default_cpu_millis: u32;
+    /// Memory in MiB that a container gets where its creation does not say
+    #[arg(long, env = "HOODY_DEFAULT_MEMORY_MIB")]
+    default_memory_mib: u32;
+    /// Disk in MiB that a container gets where its creation does not say
+    #[arg(long, env = "HOODY_DEFAULT_DISK_MIB")]
+    default_disk_mib: u32;
+    /// Processes that a container may have
+    #[arg(long, env = "HOODY_DEFAULT_PIDS")]
+    default_pids: u32;
+    /// Containers of one project
+    #[arg(long, env = "HOODY_CONTAINER_MAX_PER_PROJECT")]
+    container_max_per_project: u32;
+    /// Projects of one user
+    #[arg(long, env = "HOODY_PROJECT_MAX_PER_USER")]
+    project_max_per_user: u32;
+    /// Requests a minute per user
+    #[arg(long, env = "HOODY_RATE_LIMIT_AUTHENTICATED")]
+    rate_limit_authenticated: u32;
+    /// Requests a minute per address without a valid token
+    #[arg(long, env = "HOODY_RATE_LIMIT_ANONYMOUS")]
+    rate_limit_anonymous: u32;
+    /// Logins a minute per address and account
+    #[arg(long, env = "HOODY_RATE_LIMIT_LOGIN")]
+    rate_limit_login: u32;
+}
+
+impl Settings {
+    /// Adds the file's settings and the defaults, and checks what must fit together.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let all = match &self.config {
+            None => self,
+            Some(path) => {
+                let text =
+                    fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                let file: Self =
+                    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.clone(), source })?;
+                self.or(file)
+            }
+        };
+        all.fill_in()
+    }
+
+    fn fill_in(self) -> Result<Config, ConfigError> {
+        let invalid = |name, problem: &str| ConfigError::Value { name, problem: problem.to_owned() };
+        let mut config = Config::in_dir(self.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()));
+        macro_rules! take {
+            ($($target:ident $(. $inner:ident)? = $value:expr;)+) => {
+                $(if let Some(value) = $value { config.$target $(. $inner)? = value; })+
+            };
+        }
+        config.tls = match (self.tls_certificate, self.tls_key) {
+            (Some(certificate), Some(key)) => Some(Tls { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) => return Err(invalid("tls_key", "is needed beside tls_certificate")),
+            (None, Some(_)) => return Err(invalid("tls_certificate", "is needed beside tls_key")),
+        };
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        let span = |span: Option<Span>| span.map(|Span(duration)| duration);
+        let bytes = |mib: Option<u32>| mib.map(|mib| u64::from(mib) << 20);
+        take! {
+            database_url = self.database_url;
+            http_address = self.http_address;
+            node_address = self.node_address;
+            node_public_addresses = self.node_public_addresses;
+            cors_origins = self.cors_origins;
+            trusted_proxies = self.trusted_proxies;
+            log_format = self.log_format;
+            master_key_file = self.master_key_file;
+            desired_state_deadline = span(self.desired_state_deadline);
+            operation_deadline = span(self.operation_deadline);
+            heartbeat_interval = span(self.heartbeat_interval);
+            request_deadline = span(self.request_deadline);
+            shutdown_deadline = span(self.shutdown_deadline);
+            default_limits.cpu_millis = self.default_cpu_millis;
+            default_limits.memory_bytes = bytes(self.default_memory_mib);
+            default_limits.disk_bytes = bytes(self.default_disk_mib);
+            default_limits.pids = self.default_pids;
+            container_max_per_project = self.container_max_per_project;
+            project_max_per_user = self.project_max_per_user;
+            rate_limits.authenticated = self.rate_limit_authenticated;
+            rate_limits.anonymous = self.rate_limit_anonymous;
+            rate_limits.login = self.rate_limit_login;
+        }
+        config.public_url = self.public_url.unwrap_or_else(|| format!("{scheme}://{}", config.http_address));
+        config.metrics_address = self.metrics_address;
+        config.master_key = self.master_key;
+        if config.node_public_addresses.is_empty() && !config.node_address.ip().is_unspecified() {
+            config.node_public_addresses = vec![config.node_address.to_string()];
+        }
+        if !config.default_limits.is_valid() {
+            return Err(invalid("default_…", "a default limit is below the least a container can have"));
+        }
+        let RateLimits { authenticated, anonymous, login } = config.rate_limits;
+        if [authenticated, anonymous, login].contains(&0) {
+            return Err(invalid("rate_limit_…", "a rate limit of 0 would refuse everything"));
+        }
+        if config.cors_origins.len() > 1 && config.cors_origins.iter().any(|origin| origin == "*") {
+            return Err(invalid("cors_origins", "* stands alone or not at all"));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, Command, FromArgMatches};
+
+    fn from_flags(flags: &[&str]) -> Settings {
+        let command = Settings::augment_args(Command::new("test"));
+        let matches = command.try_get_matches_from([&["test"], flags].concat()).unwrap();
+        Settings::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        fs::write(&path, "project_max_per_user = 7\noperation_deadline = \"3s\"\ncors_origins = [\"https://a\"]\n")
+            .unwrap();
+        let config =
+            from_flags(&["--config", path.to_str().unwrap(), "--project-max-per-user", "8"]).resolve().unwrap();
+        assert_eq!(config.project_max_per_user, 8);
+        assert_eq!(config.operation_deadline.as_secs(), 3);
+        assert_eq!(config.cors_origins, ["https://a"]);
+        assert_eq!(config.container_max_per_project, 100);
+        assert_eq!(config.database_url, format!("sqlite://{DEFAULT_DATA_DIR}/hoody.db"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        fs::write(&path, "htp_address = \"1.2.3.4:5\"").unwrap();
+        let path = path.to_str().unwrap();
+        assert!(matches!(from_flags(&["--config", path]).resolve(), Err(ConfigError::Parse { .. })));
+        assert!(matches!(from_flags(&["--config", "/none"]).resolve(), Err(ConfigError::Read { .. })));
+        for (flags, name) in [
+            (vec!["--tls-key", "k"], "tls_certificate"),
+            (vec!["--rate-limit-login", "0"], "rate_limit_…"),
+            (vec!["--default-memory-mib", "1"], "default_…"),
+            (vec!["--cors-origins", "*,https://a"], "cors_origins"),
+        ] {
+            match from_flags(&flags).resolve() {
+                Err(ConfigError::Value { name: found, .. }) => assert_eq!(found, name),
+                other => panic!("{flags:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_master_key_is_not_shown() {
+        let config = from_flags(&["--master-key", "5ecret"]).resolve().unwrap();
+        assert!(!format!("{config:?}").contains("5ecret"));
+    }
+}

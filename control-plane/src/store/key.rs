@@ -1,0 +1,56 @@
+//! Stored keys, sealed.
+
+use super::{Store, StoreError};
+use hoody_protocol::{id::RequestId, time::now_ms};
+
+/// A stored key.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Row {
+    /// Its id.
+    pub id: String,
+    /// The part stored in the clear.
+    pub public: String,
+    /// The sealed part.
+    pub sealed: String,
+}
+
+/// An id for a new key.
+pub fn new_id() -> String {
+    // Keys share the id form of every resource, but nothing refers to them by a type.
+    RequestId::generate().to_string()
+}
+
+/// The active key of a purpose.
+pub async fn active(store: &Store, purpose: &str) -> Result<Option<Row>, StoreError> {
+    Ok(sqlx::query_as("SELECT id, public, sealed FROM keys WHERE purpose = $1 AND retired_at IS NULL")
+        .bind(purpose)
+        .fetch_optional(store.reader())
+        .await?)
+}
+
+/// Inserts the key unless the purpose has an active one already; gives the one that is active then.
+pub async fn insert_or_active(store: &Store, purpose: &str, row: Row) -> Result<Row, StoreError> {
+    let mut tx = store.begin().await?;
+    let inserted = sqlx::query(
+        "INSERT INTO keys (id, purpose, public, sealed, created_at) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (purpose) WHERE retired_at IS NULL DO NOTHING",
+    )
+    .bind(&row.id)
+    .bind(purpose)
+    .bind(&row.public)
+    .bind(&row.sealed)
+    .bind(now_ms() as i64)
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    let found = if inserted == 1 {
+        row
+    } else {
+        sqlx::query_as("SELECT id, public, sealed FROM keys WHERE purpose = $1 AND retired_at IS NULL")
+            .bind(purpose)
+            .fetch_one(&mut *tx)
+            .await?
+    };
+    tx.commit().await?;
+    Ok(found)
+}

@@ -1,0 +1,108 @@
+//! Accounts.
+
+use super::{Store, StoreError};
+use hoody_protocol::{id::UserId, time::now_ms};
+use sqlx::{AnyConnection, Row, any::AnyRow};
+
+/// An account.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// Unique name for logging in.
+    pub username: String,
+    /// Unique e-mail address, lower case.
+    pub email: Option<String>,
+    /// Name for people.
+    pub alias: String,
+    /// May use the admin API.
+    pub is_admin: bool,
+    /// May not log in.
+    pub is_banned: bool,
+    /// The generation that valid tokens carry.
+    pub token_generation: i64,
+    /// Milliseconds since the epoch.
+    pub created_at: i64,
+    /// Milliseconds since the epoch.
+    pub updated_at: i64,
+}
+
+/// What is needed to make an account.
+#[derive(Debug)]
+pub struct NewUser<'a> {
+    /// Unique name for logging in.
+    pub username: &'a str,
+    /// Unique e-mail address, lower case.
+    pub email: Option<&'a str>,
+    /// PHC string.
+    pub password_hash: &'a str,
+    /// May use the admin API.
+    pub is_admin: bool,
+}
+
+const COLUMNS: &str = "id, username, email, alias, is_admin, is_banned, token_generation, created_at, updated_at";
+
+fn from_row(row: &AnyRow) -> Result<User, StoreError> {
+    let id: String = row.try_get("id")?;
+    Ok(User {
+        id: id.parse().map_err(|error| StoreError::Corrupt { what: "users.id", source: Box::new(error) })?,
+        username: row.try_get("username")?,
+        email: row.try_get("email")?,
+        alias: row.try_get("alias")?,
+        is_admin: row.try_get::<i64, _>("is_admin")? != 0,
+        is_banned: row.try_get::<i64, _>("is_banned")? != 0,
+        token_generation: row.try_get("token_generation")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+/// The account with this id.
+pub async fn by_id(store: &Store, id: UserId) -> Result<Option<User>, StoreError> {
+    sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM users WHERE id = $1")))
+        .bind(id.to_string())
+        .fetch_optional(store.reader())
+        .await?
+        .map(|row| from_row(&row))
+        .transpose()
+}
+
+/// The account with this user name or e-mail address, and its password's hash.
+pub async fn by_login(store: &Store, login: &str) -> Result<Option<(User, String)>, StoreError> {
+    // A user name has no @, an address always has one, so the two cannot be taken for each other.
+    let column = if login.contains('@') { "email" } else { "username" };
+    sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS}, password_hash FROM users WHERE {column} = $1")))
+        .bind(login)
+        .fetch_optional(store.reader())
+        .await?
+        .map(|row| Ok((from_row(&row)?, row.try_get("password_hash")?)))
+        .transpose()
+}
+
+/// Makes an account.
+pub async fn insert(connection: &mut AnyConnection, user: &NewUser<'_>) -> Result<UserId, StoreError> {
+    let id = UserId::generate();
+    sqlx::query(
+        "INSERT INTO users (id, username, email, alias, password_hash, is_admin, created_at, updated_at) \
+         VALUES ($1, $2, $3, $2, $4, $5, $6, $6)",
+    )
+    .bind(id.to_string())
+    .bind(user.username)
+    .bind(user.email)
+    .bind(user.password_hash)
+    .bind(i64::from(user.is_admin))
+    .bind(now_ms() as i64)
+    .execute(connection)
+    .await?;
+    Ok(id)
+}
+
+/// Ends every token of the account that was issued so far.
+pub async fn raise_token_generation(connection: &mut AnyConnection, id: UserId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE users SET token_generation = token_generation + 1, updated_at = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(now_ms() as i64)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
