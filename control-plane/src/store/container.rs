@@ -61,7 +61,7 @@ pub struct ContainerRow {
 }
 
 /// The parts of a server that a container's answer shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerInfo {
     /// Its name.
     pub name: String,

@@ -1,7 +1,7 @@
 //! A firewall rule as clients write it. Everything is optional here: which fields are needed depends
 //! on the request, and every bad field is reported at once.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
 
@@ -41,7 +41,7 @@ pub struct RuleInput {
 }
 
 /// A number or a text.
-#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Scalar {
     /// A number.
