@@ -3,6 +3,7 @@
 pub mod container;
 pub mod environment;
 pub mod firewall;
+pub mod image;
 
 use crate::error::ServiceError;
 

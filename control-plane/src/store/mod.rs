@@ -5,6 +5,7 @@
 pub mod container;
 mod error;
 pub mod firewall_texts;
+pub mod image;
 pub mod key;
 pub mod migrations;
 pub mod operation;
