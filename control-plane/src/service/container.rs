@@ -12,7 +12,7 @@ mod update;
 
 pub use change::{Effect, Progress, change, settle};
 pub use create::{CreateInput, SpecsInput, create};
-pub use delete::delete;
+pub use delete::{Deletion, delete};
 pub use list::{ListInput, list, list_by_project, status_logs};
 pub use operate::{Operation, UnknownOperation, operate};
 pub use update::{UpdateInput, update};
