@@ -8,7 +8,7 @@ const MAX_TEXT: usize = 512;
 
 /// Why a text is not an address or CIDR.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
+pub(super) enum PeerError {
     /// An IPv6 address or CIDR.
     #[error("is IPv6: rules take IPv4 only, and containers have no IPv6")]
     Ipv6,
@@ -22,7 +22,7 @@ pub enum PeerError {
 
 /// Parses an IPv4 address or CIDR. `None` is every address (`0.0.0.0/0`). Bits outside the prefix are
 /// cleared, as packet filters do.
-pub fn parse(text: &str) -> Result<Option<Ipv4Net>, PeerError> {
+pub(super) fn parse(text: &str) -> Result<Option<Ipv4Net>, PeerError> {
     let text = text.trim();
     if text.chars().count() > MAX_TEXT {
         return Err(PeerError::Malformed);

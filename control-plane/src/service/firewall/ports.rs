@@ -10,7 +10,7 @@ const MAX_TEXT: usize = 64;
 
 /// Why a text is not a list of ports.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PortsError {
+pub(super) enum PortsError {
     /// The text is too long.
     #[error("has more than {MAX_TEXT} characters: use ranges such as 8000-8100")]
     TooLong,
@@ -32,7 +32,7 @@ pub enum PortsError {
 
 /// Parses a list of ports. The ranges come back sorted, and those that overlap or touch merged: the
 /// kernel's interval sets refuse overlaps.
-pub fn parse(text: &str) -> Result<List<PortRange, MAX_PORT_RANGES>, PortsError> {
+pub(super) fn parse(text: &str) -> Result<List<PortRange, MAX_PORT_RANGES>, PortsError> {
     if text.chars().count() > MAX_TEXT {
         return Err(PortsError::TooLong);
     }
