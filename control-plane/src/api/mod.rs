@@ -9,8 +9,8 @@ pub mod caller;
 pub mod client;
 mod docs;
 pub mod envelope;
-pub mod images;
 pub mod health;
+pub mod images;
 pub mod json;
 pub mod layer;
 pub mod meta;
@@ -41,8 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
-    [images::router(), admin::images::router()].into_iter().fold(OpenApiRouter::new(), OpenApiRouter::merge)
-    [auth::router(), health::router(), meta::router(), projects::router()]
+    [auth::router(), health::router(), images::router(), admin::images::router(), meta::router(), projects::router()]
         .into_iter()
         .fold(OpenApiRouter::new(), OpenApiRouter::merge)
 }

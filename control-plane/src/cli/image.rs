@@ -22,7 +22,7 @@ use std::{
 
 /// The catalogue of images.
 #[derive(Debug, Args)]
-pub struct ImageArgs {
+pub(super) struct ImageArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -111,7 +111,7 @@ pub enum ImageCommandError {
 }
 
 /// Runs a command against the settings' database and data folder. Needs no key: nothing of an image is secret.
-pub async fn run(args: ImageArgs) -> Result<(), ImageCommandError> {
+pub(super) async fn run(args: ImageArgs) -> Result<(), ImageCommandError> {
     match args.command {
         Command::Import(mut args) => {
             let settings = std::mem::take(&mut args.settings);

@@ -3,8 +3,8 @@
 //! around aggregates.
 
 mod error;
-pub mod image;
 pub mod idempotency;
+pub mod image;
 pub mod key;
 pub mod migrations;
 pub mod project;
