@@ -117,7 +117,7 @@ async fn open(config: Config) -> Result<App, CliError> {
     make_dir(&config.data_dir)?;
     let master = config.open_master_key()?;
     let store = Store::open(&config.database_url).await?;
-    settings::epoch(&store).await?;
+    settings::initialise(&store).await?;
     let keys = Keys::open(&store, master).await?;
     Ok(App::new(config, store, keys))
 }
