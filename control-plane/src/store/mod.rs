@@ -5,11 +5,14 @@
 pub mod container;
 mod error;
 pub mod firewall_texts;
+pub mod idempotency;
 pub mod image;
 pub mod key;
 pub mod migrations;
 pub mod operation;
+pub mod project;
 pub mod reservation;
+pub mod session;
 pub mod settings;
 pub mod status_log;
 #[cfg(test)]
@@ -71,6 +74,21 @@ impl Store {
     /// For queries that only read.
     pub fn reader(&self) -> &AnyPool {
         &self.read
+    }
+
+    /// Connections that are open, and those of them that nobody uses.
+    pub fn connections(&self) -> (u32, usize) {
+        let read = (self.read.size(), self.read.num_idle());
+        match self.backend {
+            Backend::Sqlite => (read.0 + self.write.size(), read.1 + self.write.num_idle()),
+            Backend::Postgres => read,
+        }
+    }
+
+    /// An error where the database does not answer.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.read).await?;
+        Ok(())
     }
 
     /// Begins a transaction that writes. On SQLite it takes the write lock at once, so that it cannot

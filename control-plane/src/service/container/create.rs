@@ -10,7 +10,6 @@ use crate::{
     app::App,
     error::ServiceError,
     scheduler::{self, Demand},
-    service::not_built,
     store::{
         StoreError,
         container::{self, Attributes, ContainerRow, ServerInfo, Status},
@@ -332,7 +331,7 @@ fn validate(app: &App, input: CreateInput) -> Result<Wanted, ServiceError> {
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    not_built(&[
+    fields::not_built(&[
         (input.kvm == Some(true), "kvm", "virtual machines inside containers"),
         (input.dev_kvm == Some(true), "dev_kvm", "virtual machines inside containers"),
         (input.ramdisk == Some(true), "ramdisk", "RAM disks"),

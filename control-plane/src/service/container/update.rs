@@ -8,7 +8,7 @@ use crate::{
     api::caller::Caller,
     app::App,
     error::ServiceError,
-    service::{environment, not_built},
+    service::environment,
     store::container::ContainerRow,
 };
 use hoody_protocol::{bounded::Text, container::Desired, id::ContainerId};
@@ -131,7 +131,7 @@ fn validate(input: &UpdateInput, name: Option<&str>) -> Result<Checked, ServiceE
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    not_built(&[
+    fields::not_built(&[
         (input.ramdisk == Some(true), "ramdisk", "RAM disks"),
         (input.ssh_public_key.as_ref().is_some_and(|key| !key.is_empty()), "ssh_public_key", "SSH keys"),
     ])?;

@@ -1,0 +1,8 @@
+//! The API as its clients see it.
+
+mod auth;
+mod contract;
+mod idempotency;
+mod images;
+mod layers;
+mod projects;
