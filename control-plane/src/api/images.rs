@@ -189,7 +189,3 @@ async fn list(
 async fn get(_caller: Caller, State(app): State<App>, Id(id): Id<ImageId>) -> Result<Reply<DetailsView>, ServiceError> {
     Ok(Reply::ok(image::get(&app.store, id).await?.into(), "here is the image"))
 }
-
-#[cfg(test)]
-#[path = "images_tests.rs"]
-mod tests;

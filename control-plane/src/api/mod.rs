@@ -7,8 +7,11 @@ pub mod admin;
 pub mod auth;
 pub mod caller;
 pub mod client;
+pub mod containers;
 mod docs;
 pub mod envelope;
+pub mod environment;
+pub mod firewall;
 pub mod health;
 pub mod images;
 pub mod json;
@@ -41,9 +44,19 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
-    [admin::images::router(), auth::router(), health::router(), images::router(), meta::router(), projects::router()]
-        .into_iter()
-        .fold(OpenApiRouter::new(), OpenApiRouter::merge)
+    [
+        auth::router(),
+        containers::router(),
+        environment::router(),
+        firewall::router(),
+        health::router(),
+        images::router(),
+        admin::images::router(),
+        meta::router(),
+        projects::router(),
+    ]
+    .into_iter()
+    .fold(OpenApiRouter::new(), OpenApiRouter::merge)
 }
 
 /// The probes alone, for an address of their own.

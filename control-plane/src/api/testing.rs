@@ -75,6 +75,11 @@ impl Client {
         (client, id)
     }
 
+    /// The same client with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { router: self.router.clone(), token: Some(token.to_owned()) }
+    }
+
     /// Sends a request built by the caller.
     pub async fn send(&self, mut request: Request<Body>) -> Answer {
         if let (Some(token), false) = (&self.token, request.headers().contains_key(header::AUTHORIZATION)) {

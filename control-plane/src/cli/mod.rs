@@ -54,12 +54,12 @@ pub enum CliError {
     /// The database failed.
     #[error("open the database")]
     Store(#[from] StoreError),
-    /// A command on images failed.
-    #[error(transparent)]
-    Image(#[from] image::ImageCommandError),
     /// The command itself was refused.
     #[error(transparent)]
     Service(#[from] crate::error::ServiceError),
+    /// An image command failed.
+    #[error(transparent)]
+    Image(#[from] image::ImageCommandError),
     /// A file, folder or socket.
     #[error("{what}")]
     Io {
@@ -89,7 +89,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(settings) => serve::run(*settings).await,
             Command::Admin(command) => admin::run(command).await,
-            Command::Image(arguments) => Ok(image::run(arguments).await?),
+            Command::Image(args) => Ok(image::run(args).await?),
             Command::Openapi => openapi::run(),
         }
     });
@@ -117,7 +117,7 @@ async fn open(config: Config) -> Result<App, CliError> {
     make_dir(&config.data_dir)?;
     let master = config.open_master_key()?;
     let store = Store::open(&config.database_url).await?;
-    settings::epoch(&store).await?;
+    settings::initialise(&store).await?;
     let keys = Keys::open(&store, master).await?;
     Ok(App::new(config, store, keys))
 }

@@ -161,7 +161,7 @@ async fn logout_ends_every_token_of_the_user() {
         let app = app(&store).await;
         let (client, _) = Client::new_user(&app, "ann", false).await;
         let answer = client.post(LOGIN, json!({"username": "ann", "password": PASSWORD})).await.expect(200);
-        let elsewhere = Client { token: answer.data()["token"].as_str().map(str::to_owned), ..client.clone() };
+        let elsewhere = client.with_token(answer.data()["token"].as_str().unwrap());
         elsewhere.get(ME).await.expect(200);
         let answer = client.post(LOGOUT, json!({})).await.expect(200);
         assert!(answer.data().is_null());

@@ -40,7 +40,10 @@ async fn request_ids_are_taken_where_harmless_and_made_otherwise() {
     let (_folder, store) = sqlite().await;
     let client = Client::new(&app(&store).await);
     let id = |answer: crate::api::testing::Answer| answer.headers["x-request-id"].to_str().unwrap().to_owned();
-    let send = |value: &'static str| client.with(Method::GET, "/api/v1/ip", &[("x-request-id", value)], None);
+    let send = |value: &'static str| {
+        let client = client.clone();
+        async move { client.with(Method::GET, "/api/v1/ip", &[("x-request-id", value)], None).await }
+    };
     assert_eq!(id(send("my-request.1").await), "my-request.1");
     assert_eq!(id(send("a b").await).len(), 24);
     assert_eq!(id(client.get("/api/v1/ip").await).len(), 24);

@@ -3,5 +3,6 @@
 mod auth;
 mod contract;
 mod idempotency;
+mod images;
 mod layers;
 mod projects;

@@ -174,7 +174,8 @@ mod tests {
             change(&mut execution);
             from_oci(execution)
         };
-        let cases: [(&str, fn(&mut Execution)); 10] = [
+        type Change = fn(&mut Execution);
+        let cases: [(&str, Change); 10] = [
             ("env", |e| e.env = words(&["A"])),
             ("env", |e| e.env = words(&["=1"])),
             ("env", |e| e.env = words(&["A=\0"])),
