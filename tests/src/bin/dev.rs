@@ -22,7 +22,7 @@ mod demo;
 
 const UP_DEADLINE: Duration = Duration::from_secs(180);
 const DOWN_DEADLINE: Duration = Duration::from_secs(90);
-const IMAGES: [&str; 2] = ["debian", "busybox"];
+const IMAGES: [&str; 2] = ["debian/12", "busybox"];
 
 #[tokio::main]
 async fn main() -> Result<()> {

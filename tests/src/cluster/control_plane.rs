@@ -127,8 +127,7 @@ impl ControlPlane {
 
     /// Adds an image to the catalogue.
     pub fn import_image(&self, name: &str, archive: &Path) -> Result<()> {
-        let catalogue = if name == "debian" { "debian/12" } else { name };
-        run(self.command().args(["image", "import", catalogue]).arg(archive)).map(|_| ())
+        run(self.command().args(["image", "import", name]).arg(archive)).map(|_| ())
     }
 
     /// Makes an account.

@@ -88,18 +88,13 @@ async fn main_job(steps: &mut Steps, cluster: &Cluster) -> Result<()> {
             Ok(((), shown(&seen["status"])))
         })
         .await?;
-    let address = address(server, &container)?;
-    steps
+    let web = steps
         .step("run a web server in it", async {
-            server.exec(
-                &container,
-                &["sh", "-c", &format!("mkdir -p /srv/www && echo '{PAGE}' > /srv/www/index.html")],
-            )?;
-            serve_web(server, &container)?;
-            Ok(((), format!("busybox httpd on port {WEB_PORT}")))
+            let web = probe::web(server, &container, WEB_PORT, PAGE)?;
+            let shown = format!("busybox httpd on {}", web.address);
+            Ok((web, shown))
         })
         .await?;
-    let web = SocketAddr::from((address, WEB_PORT));
     steps.step("reach it", async { Ok(((), probe::answers(&web, true).await?)) }).await?;
     let firewall = format!("/api/v1/containers/{container}/firewall/ingress");
     let rule = json!({ "action": "drop", "protocol": "tcp", "destination_port": WEB_PORT.to_string(), "description": "no web" });
