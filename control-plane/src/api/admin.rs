@@ -1,6 +1,9 @@
 //! Operators: what only an account with the admin flag may do. The admin API's resources are in the
 //! submodules.
 
+pub mod operations;
+pub mod servers;
+
 use super::caller::Caller;
 use crate::{app::App, error::ServiceError};
 use axum::extract::FromRequestParts;

@@ -19,6 +19,7 @@ pub mod projects;
 pub mod query;
 mod realm;
 pub mod request_id;
+pub mod servers;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -40,9 +41,17 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
-    [auth::router(), health::router(), meta::router(), projects::router()]
-        .into_iter()
-        .fold(OpenApiRouter::new(), OpenApiRouter::merge)
+    [
+        admin::operations::router(),
+        admin::servers::router(),
+        auth::router(),
+        health::router(),
+        meta::router(),
+        projects::router(),
+        servers::router(),
+    ]
+    .into_iter()
+    .fold(OpenApiRouter::new(), OpenApiRouter::merge)
 }
 
 /// The probes alone, for an address of their own.

@@ -2,11 +2,18 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod container;
+pub mod dispatch;
 mod error;
 pub mod idempotency;
+pub mod join_token;
 pub mod key;
 pub mod migrations;
+pub mod node;
+pub mod operation_list;
 pub mod project;
+pub mod report;
+pub mod server;
 pub mod session;
 pub mod settings;
 #[cfg(test)]
@@ -98,6 +105,15 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+}
+
+/// Appended to a `SELECT` within a transaction whose rows nobody else may change before it ends. On SQLite
+/// the transaction already is the only writer.
+pub fn lock_rows(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Sqlite => "",
+        Backend::Postgres => " FOR UPDATE",
     }
 }
 
