@@ -5,3 +5,4 @@ mod contract;
 mod idempotency;
 mod layers;
 mod projects;
+mod servers;
