@@ -1,6 +1,7 @@
 //! Authorise, validate, orchestrate.
 
 pub mod container;
+pub mod enrolment;
 pub mod environment;
 pub mod firewall;
 pub mod image;

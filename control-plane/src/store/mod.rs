@@ -3,14 +3,20 @@
 //! around aggregates.
 
 pub mod container;
+pub mod dispatch;
 mod error;
 pub mod firewall_texts;
 pub mod idempotency;
 pub mod image;
+pub mod join_token;
 pub mod key;
+#[cfg(test)]
+mod link_testing;
 pub mod migrations;
+pub mod node;
 pub mod operation;
 pub mod project;
+pub mod report;
 pub mod reservation;
 pub mod session;
 pub mod settings;
@@ -113,6 +119,15 @@ fn row_lock(connection: &AnyConnection, table: &str) -> String {
     match connection.backend_name() {
         "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),
         _ => String::new(),
+    }
+}
+
+/// Appended to a `SELECT` within a transaction whose rows nobody else may change before it ends. On SQLite
+/// the transaction already is the only writer.
+pub fn lock_rows(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Sqlite => "",
+        Backend::Postgres => " FOR UPDATE",
     }
 }
 
