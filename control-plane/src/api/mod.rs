@@ -7,9 +7,13 @@ pub mod admin;
 pub mod auth;
 pub mod caller;
 pub mod client;
+pub mod containers;
 mod docs;
 pub mod envelope;
+pub mod environment;
+pub mod firewall;
 pub mod health;
+pub mod images;
 pub mod json;
 pub mod layer;
 pub mod meta;
@@ -42,10 +46,15 @@ use utoipa_axum::router::OpenApiRouter;
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
     [
+        admin::images::router(),
         admin::operations::router(),
         admin::servers::router(),
         auth::router(),
+        containers::router(),
+        environment::router(),
+        firewall::router(),
         health::router(),
+        images::router(),
         meta::router(),
         projects::router(),
         servers::router(),

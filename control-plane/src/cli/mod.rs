@@ -1,6 +1,7 @@
 //! The command line: one command per file.
 
 mod admin;
+mod image;
 mod openapi;
 mod serve;
 
@@ -32,6 +33,8 @@ enum Command {
     /// Administer the installation, with direct access to its database
     #[command(subcommand)]
     Admin(admin::Command),
+    /// The catalogue of images
+    Image(image::ImageArgs),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -54,6 +57,9 @@ pub enum CliError {
     /// The command itself was refused.
     #[error(transparent)]
     Service(#[from] crate::error::ServiceError),
+    /// An image command failed.
+    #[error(transparent)]
+    Image(#[from] image::ImageCommandError),
     /// A file, folder or socket.
     #[error("{what}")]
     Io {
@@ -83,6 +89,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(settings) => serve::run(*settings).await,
             Command::Admin(command) => admin::run(command).await,
+            Command::Image(args) => Ok(image::run(args).await?),
             Command::Openapi => openapi::run(),
         }
     });

@@ -150,7 +150,7 @@ async fn open(context: &Context, peer: &PeerIdentity, request: BlobRequest) -> R
     let opened = async {
         let mut file = File::open(&path).await?;
         let size = file.metadata().await?.len();
-        file.seek(SeekFrom::Start(request.offset)).await?;
+        file.seek(SeekFrom::Start(request.offset.min(size))).await?;
         Ok::<_, io::Error>((file, size))
     };
     let (file, size) = opened.await.map_err(|error| {

@@ -33,13 +33,12 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(super) async fn serve(context: Context, connection: Connection) {
     let remote = connection.remote_address();
     match tokio::time::timeout(DEADLINE, exchange(&context, &connection)).await {
-        Ok(Ok(())) => {
-            // The peer closes when it has the answer; closing first could overtake it.
-            let _ = tokio::time::timeout(LINGER, connection.closed()).await;
-        }
+        Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::info!(%remote, error = &error as &dyn std::error::Error, "an enrolment broke off"),
         Err(_) => tracing::info!(%remote, "an enrolment took too long"),
     }
+    // The peer closes when it has the answer; closing first could overtake it.
+    let _ = tokio::time::timeout(LINGER, connection.closed()).await;
     Close::Done.close(&connection);
 }
 

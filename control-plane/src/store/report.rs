@@ -88,7 +88,8 @@ pub async fn apply(
     if before.as_ref().is_some_and(|before| is_stale(before, position, report)) {
         return Ok(Applied::Stale);
     }
-    if report.state == State::Deleted && row.try_get::<Option<i64>, _>("deleted_at")?.is_some() {
+    let deleted = report.state == State::Deleted && report.version == current;
+    if deleted && row.try_get::<Option<i64>, _>("deleted_at")?.is_some() {
         return Ok(Applied::Gone);
     }
     let stored = serde_json::to_string(&StoredReport { report: report.clone(), position })

@@ -3,6 +3,7 @@
 mod auth;
 mod contract;
 mod idempotency;
+mod images;
 mod layers;
 mod projects;
 mod servers;

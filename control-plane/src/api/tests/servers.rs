@@ -84,7 +84,8 @@ async fn an_operator_makes_a_server_and_its_tenant_sees_it() {
         ann.get(&format!("{SERVERS}/{}", ServerId::generate())).await.expect(404);
         assert_eq!(ann.get(&format!("{SERVERS}/available")).await.expect(200).data(), &json!([]));
 
-        let free = operator.put(&format!("{ADMIN}/{id}"), json!({"owner": null, "max_containers": 5})).await.expect(200);
+        let free =
+            operator.put(&format!("{ADMIN}/{id}"), json!({"owner": null, "max_containers": 5})).await.expect(200);
         assert_eq!((&free.data()["owner_id"], &free.data()["rental_end"]), (&json!(null), &json!(null)));
         assert_eq!(free.data()["country"], "DE");
         ann.get(&format!("{SERVERS}/{id}")).await.expect(404);

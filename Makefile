@@ -1,0 +1,60 @@
+# `make help` lists the targets. They need root: they make namespaces, mounts and containers.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+# NODES=3 make up: how many servers the cluster has.
+NODES ?= 1
+export NODES
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+export HOODY_BIN_DIR ?= $(abspath $(TARGET))/debug
+
+.PHONY: help demo test up down lint fmt setup build root
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+root:
+	@if [ "$$(id -u)" != 0 ]; then
+		echo "make: this needs root, because it makes namespaces, mounts and containers: run it as root (sudo make …)" >&2
+		exit 1
+	fi
+
+setup: root
+	@scripts/setup.sh
+
+build: setup
+	@echo "build: the first time takes some minutes"
+	cargo build --workspace --bins
+
+demo: build ## one-machine cluster, the main job against it step by step, and everything gone again
+	@scripts/demo.sh
+
+up: build ## cluster in the background (NODES=3 for three servers); writes .dev/env
+	@scripts/cluster.sh up
+
+down: root ## end the cluster and remove everything of it
+	@scripts/cluster.sh down
+
+test: build ## every test: unit, both databases, kernel, black-box
+	@scripts/check-systemd.sh
+	trap 'scripts/postgres.sh stop' EXIT
+	HOODY_TEST_POSTGRES=$$(scripts/postgres.sh start)
+	export HOODY_TEST_POSTGRES
+	# Images for the black-box tests; made once.
+	scripts/images.sh busybox
+	scripts/images.sh debian/12
+	cargo test --workspace
+
+lint: root ## format, clippy, licences and sources of dependencies, shell scripts
+	@scripts/setup.sh lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+	shellcheck scripts/*.sh systemd/*.sh
+
+fmt: ## format the code
+	cargo fmt --all
+

@@ -1,0 +1,286 @@
+//! The image catalogue's rows. A name is unique; importing it again replaces everything but the id and
+//! the time of its first import. Containers carry their own copy of the specification, so that a
+//! replaced or deleted image changes nothing for them.
+
+use super::{Backend, Store, StoreError};
+use hoody_protocol::{
+    container::ContainerSpec,
+    id::ImageId,
+    image::{Digest, ImageSpec},
+    time::{UnixMs, now_ms},
+};
+use sqlx::{AnyConnection, Row, any::AnyRow};
+use std::collections::HashSet;
+
+/// Rows read at once where every row of a table is looked at.
+const BATCH: i64 = 500;
+
+/// An image of the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRow {
+    /// Identity; stays when the name is imported again.
+    pub id: ImageId,
+    /// Catalogue name, for example `debian/12`.
+    pub name: String,
+    /// A sentence for people.
+    pub description: String,
+    /// Distribution, for example `debian`.
+    pub os: String,
+    /// Its release, for example `12`.
+    pub release: String,
+    /// Flavour, for example `slim`.
+    pub variant: Option<String>,
+    /// Machine architecture in OCI terms, for example `amd64`.
+    pub architecture: String,
+    /// Bytes of all layers as transferred.
+    pub size_bytes: u64,
+    /// What a node needs to make it.
+    pub spec: ImageSpec,
+    /// When the name was first imported.
+    pub created_at: UnixMs,
+    /// When it was last imported.
+    pub updated_at: UnixMs,
+}
+
+/// What is stored under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewImage {
+    /// Catalogue name.
+    pub name: String,
+    /// A sentence for people.
+    pub description: String,
+    /// Distribution.
+    pub os: String,
+    /// Its release.
+    pub release: String,
+    /// Flavour.
+    pub variant: Option<String>,
+    /// Machine architecture in OCI terms.
+    pub architecture: String,
+    /// Bytes of all layers as transferred.
+    pub size_bytes: u64,
+    /// What a node needs to make it.
+    pub spec: ImageSpec,
+}
+
+/// Which images a list shows. An empty text filters nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// The distribution, exactly, in any case.
+    pub os: String,
+    /// The architecture, exactly.
+    pub architecture: String,
+    /// Part of name, description, distribution or release, in any case.
+    pub search: String,
+}
+
+/// What a list is ordered by; the name decides between equals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// By name.
+    #[default]
+    Name,
+    /// By name, from the end.
+    NameDescending,
+    /// By time of the first import.
+    Created,
+    /// By time of the first import, newest first.
+    CreatedDescending,
+}
+
+const SELECT: &str = "SELECT id, name, description, os, release, variant, architecture, size_bytes, spec, \
+                      created_at, updated_at FROM images";
+
+/// Filters a list; `$1` to `$3` as bound by [`bind_filter`].
+const MATCHES: &str = "($1 = '' OR LOWER(os) = $1) AND ($2 = '' OR architecture = $2) AND ($3 = '' \
+     OR LOWER(name) LIKE $3 ESCAPE '!' OR LOWER(description) LIKE $3 ESCAPE '!' \
+     OR LOWER(os) LIKE $3 ESCAPE '!' OR LOWER(release) LIKE $3 ESCAPE '!')";
+
+/// Stores an image under its name, replacing what was there.
+pub async fn put(connection: &mut AnyConnection, image: &NewImage) -> Result<ImageRow, StoreError> {
+    let row = sqlx::query(
+        "INSERT INTO images (id, name, description, os, release, variant, architecture, size_bytes, spec, \
+         created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10) \
+         ON CONFLICT (name) DO UPDATE SET description = excluded.description, os = excluded.os, \
+         release = excluded.release, variant = excluded.variant, architecture = excluded.architecture, \
+         size_bytes = excluded.size_bytes, spec = excluded.spec, updated_at = excluded.updated_at \
+         RETURNING id, name, description, os, release, variant, architecture, size_bytes, spec, created_at, updated_at",
+    )
+    .bind(ImageId::generate().to_string())
+    .bind(image.name.as_str())
+    .bind(image.description.as_str())
+    .bind(image.os.as_str())
+    .bind(image.release.as_str())
+    .bind(image.variant.as_deref())
+    .bind(image.architecture.as_str())
+    .bind(image.size_bytes as i64)
+    .bind(encode(&image.spec)?)
+    .bind(now_ms() as i64)
+    .fetch_one(connection)
+    .await?;
+    parse(&row)
+}
+
+/// The image with this id.
+pub async fn find(store: &Store, id: ImageId) -> Result<Option<ImageRow>, StoreError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
+    let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(store.reader()).await?;
+    row.as_ref().map(parse).transpose()
+}
+
+/// The image with exactly this name. What a client wrote is first resolved by
+/// [`crate::service::image::resolve_name`].
+pub async fn find_by_name(store: &Store, name: &str) -> Result<Option<ImageRow>, StoreError> {
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = $1"));
+    let row = sqlx::query(sql).bind(name.to_owned()).fetch_optional(store.reader()).await?;
+    row.as_ref().map(parse).transpose()
+}
+
+/// The image with this id, which nobody replaces or deletes before the transaction of `connection`
+/// ends: a container made from it within the transaction keeps the image's blobs from being collected.
+pub async fn hold(
+    connection: &mut AnyConnection,
+    backend: Backend,
+    id: ImageId,
+) -> Result<Option<ImageRow>, StoreError> {
+    let lock = match backend {
+        // The transaction already is the only writer.
+        Backend::Sqlite => "",
+        Backend::Postgres => " FOR SHARE",
+    };
+    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1{lock}"));
+    let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(connection).await?;
+    row.as_ref().map(parse).transpose()
+}
+
+/// Every name of the catalogue with its image's architecture, in order.
+pub async fn names(store: &Store) -> Result<Vec<String>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT name FROM images ORDER BY name").fetch_all(store.reader()).await?)
+}
+
+/// A page of the catalogue, and how many images match in all.
+pub async fn list(
+    store: &Store,
+    filter: &Filter,
+    order: Order,
+    limit: u32,
+    offset: u64,
+) -> Result<(Vec<ImageRow>, u64), StoreError> {
+    let os = filter.os.to_lowercase();
+    let search = contains_pattern(&filter.search);
+    let count = sqlx::AssertSqlSafe(format!("SELECT CAST(COUNT(*) AS BIGINT) FROM images WHERE {MATCHES}"));
+    let total: i64 = sqlx::query_scalar(count)
+        .bind(os.clone())
+        .bind(filter.architecture.clone())
+        .bind(search.clone())
+        .fetch_one(store.reader())
+        .await?;
+    let order = match order {
+        Order::Name => "name",
+        Order::NameDescending => "name DESC",
+        Order::Created => "created_at, name",
+        Order::CreatedDescending => "created_at DESC, name",
+    };
+    let page = sqlx::AssertSqlSafe(format!("{SELECT} WHERE {MATCHES} ORDER BY {order} LIMIT $4 OFFSET $5"));
+    let rows = sqlx::query(page)
+        .bind(os)
+        .bind(filter.architecture.clone())
+        .bind(search)
+        .bind(i64::from(limit))
+        .bind(i64::try_from(offset).unwrap_or(i64::MAX))
+        .fetch_all(store.reader())
+        .await?;
+    let images = rows.iter().map(parse).collect::<Result<_, _>>()?;
+    Ok((images, total as u64))
+}
+
+/// Removes an image from the catalogue; false where there was none.
+pub async fn delete(connection: &mut AnyConnection, id: ImageId) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM images WHERE id = $1").bind(id.to_string()).execute(connection).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Digests of every blob that an image of the catalogue or a container's specification names.
+///
+/// The catalogue is read first: a container that appears while the rest is read was made from an image
+/// that the catalogue then held, provided that nothing is imported meanwhile (the caller holds the lock
+/// of the blob folder).
+pub async fn referenced_blobs(store: &Store) -> Result<HashSet<Digest>, StoreError> {
+    let mut blobs = HashSet::new();
+    let mut after = String::new();
+    loop {
+        let rows = sqlx::query("SELECT id, spec FROM images WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after.clone())
+            .bind(BATCH)
+            .fetch_all(store.reader())
+            .await?;
+        let Some(last) = rows.last() else { break };
+        after = last.try_get("id")?;
+        for row in &rows {
+            let spec: ImageSpec = decode(row, "images.spec")?;
+            blobs.extend(spec.layers.iter().map(|layer| layer.digest));
+        }
+    }
+    after.clear();
+    loop {
+        let rows = sqlx::query("SELECT id, spec FROM containers WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after.clone())
+            .bind(BATCH)
+            .fetch_all(store.reader())
+            .await?;
+        let Some(last) = rows.last() else { break };
+        after = last.try_get("id")?;
+        for row in &rows {
+            let spec: ContainerSpec = decode(row, "containers.spec")?;
+            blobs.extend(spec.image.layers.iter().map(|layer| layer.digest));
+        }
+    }
+    Ok(blobs)
+}
+
+/// A LIKE pattern (escape character `!`) for lowercase texts that contain `part`; empty for an empty part.
+fn contains_pattern(part: &str) -> String {
+    if part.is_empty() {
+        return String::new();
+    }
+    let mut pattern = String::from("%");
+    for character in part.to_lowercase().chars() {
+        if matches!(character, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
+}
+
+fn encode(spec: &ImageSpec) -> Result<String, StoreError> {
+    serde_json::to_string(spec).map_err(|error| StoreError::Corrupt { what: "images.spec", source: Box::new(error) })
+}
+
+fn decode<T: serde::de::DeserializeOwned>(row: &AnyRow, what: &'static str) -> Result<T, StoreError> {
+    let text: String = row.try_get("spec")?;
+    serde_json::from_str(&text).map_err(|error| StoreError::Corrupt { what, source: Box::new(error) })
+}
+
+fn parse(row: &AnyRow) -> Result<ImageRow, StoreError> {
+    let id: String = row.try_get("id")?;
+    let id = id.parse().map_err(|error| StoreError::Corrupt { what: "images.id", source: Box::new(error) })?;
+    Ok(ImageRow {
+        id,
+        name: row.try_get("name")?,
+        description: row.try_get("description")?,
+        os: row.try_get("os")?,
+        release: row.try_get("release")?,
+        variant: row.try_get("variant")?,
+        architecture: row.try_get("architecture")?,
+        size_bytes: row.try_get::<i64, _>("size_bytes")? as u64,
+        spec: decode(row, "images.spec")?,
+        created_at: row.try_get::<i64, _>("created_at")? as u64,
+        updated_at: row.try_get::<i64, _>("updated_at")? as u64,
+    })
+}
+
+#[cfg(test)]
+#[path = "image_tests.rs"]
+pub(crate) mod tests;

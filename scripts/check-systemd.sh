@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Checks the units: systemd accepts them (`systemd-analyze verify`), and the control plane's sandbox scores
+# 3.0 or better (`systemd-analyze security --offline`). Needs no running systemd.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+# systemd-analyze takes the threshold in tenths.
+threshold=30
+
+fail() {
+    echo "check-systemd.sh: $*" >&2
+    exit 1
+}
+
+command -v systemd-analyze >/dev/null || fail "systemd-analyze is missing: run scripts/setup.sh"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# verify looks for the programs; a root folder with stand-ins for them makes it check everything else too.
+DESTDIR=$work/root
+mkdir -p "$work/bin" "$DESTDIR"
+for program in hoody-control-plane hoody-agent; do
+    printf '#!/bin/sh\n' >"$work/bin/$program"
+    chmod +x "$work/bin/$program"
+done
+export DESTDIR
+"$root/systemd/install.sh" control-plane "$work/bin"
+"$root/systemd/install.sh" agent "$work/bin"
+
+units=("$DESTDIR"/usr/lib/systemd/system/hoody*)
+[ ${#units[@]} = 3 ] || fail "three units are expected, install.sh installed ${#units[@]}"
+# The units that ours refer to are the machine's.
+for folder in lib/systemd/system usr/lib/systemd/system; do
+    [ -d "/$folder" ] || continue
+    mkdir -p "$DESTDIR/$folder"
+    cp -rn "/$folder/." "$DESTDIR/$folder/"
+done
+complaints=$(systemd-analyze --root="$DESTDIR" --recursive-errors=no verify "${units[@]#"$DESTDIR"/usr/lib/systemd/system/}" 2>&1) ||
+    fail "systemd-analyze verify failed: $complaints"
+# It exits with 0 on unknown settings, and only says so.
+[ -z "$complaints" ] || fail "systemd-analyze verify: $complaints"
+
+security=$(systemd-analyze --root="$DESTDIR" --offline=true --threshold="$threshold" --no-pager security \
+    hoody-control-plane.service) || {
+    echo "$security" >&2
+    fail "the control plane's sandbox scores worse than $((threshold / 10)).$((threshold % 10))"
+}
+tail -n 1 <<<"$security"
+
+systemd-sysusers --root="$DESTDIR" --dry-run hoody.conf >/dev/null || fail "sysusers.d/hoody.conf is not valid"
