@@ -23,6 +23,7 @@ pub mod projects;
 pub mod query;
 mod realm;
 pub mod request_id;
+pub mod servers;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -45,15 +46,18 @@ use utoipa_axum::router::OpenApiRouter;
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
     [
+        admin::images::router(),
+        admin::operations::router(),
+        admin::servers::router(),
         auth::router(),
         containers::router(),
         environment::router(),
         firewall::router(),
         health::router(),
         images::router(),
-        admin::images::router(),
         meta::router(),
         projects::router(),
+        servers::router(),
     ]
     .into_iter()
     .fold(OpenApiRouter::new(), OpenApiRouter::merge)

@@ -43,6 +43,10 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         None => None,
     };
     let probes = app.config.metrics_address.map(bind).transpose()?;
+    let nodes = nodes::start(app.clone())
+        .await
+        .map_err(|error| ServeError { what: "listen for nodes".to_owned(), source: io::Error::other(error) })?;
+    tracing::info!(address = ?nodes.local_address(), "listening for nodes");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
 
@@ -92,6 +96,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         probe_handle.shutdown();
         let _ = probing.await;
     }
+    nodes.shutdown().await;
     watchdog.abort();
     outcome
         .map_err(|error| failed("serve the public API")(io::Error::other(error)))?

@@ -5,6 +5,8 @@ pub mod enrolment;
 pub mod environment;
 pub mod firewall;
 pub mod image;
+pub mod operation_list;
 pub mod password;
 pub mod project;
+pub mod server;
 pub mod session;

@@ -15,9 +15,11 @@ mod link_testing;
 pub mod migrations;
 pub mod node;
 pub mod operation;
+pub mod operation_list;
 pub mod project;
 pub mod report;
 pub mod reservation;
+pub mod server;
 pub mod session;
 pub mod settings;
 pub mod status_log;
@@ -113,21 +115,21 @@ impl Store {
     }
 }
 
-/// Appended to a `SELECT` within a transaction whose rows nobody else may change before it ends. On SQLite
-/// the transaction already is the only writer.
-pub fn lock_rows(backend: Backend) -> &'static str {
-    match backend {
-        Backend::Sqlite => "",
-        Backend::Postgres => " FOR UPDATE",
-    }
-}
-
 /// Appended to a `SELECT` whose rows of table (alias) `table` nobody else may change before the transaction
 /// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.
 fn row_lock(connection: &AnyConnection, table: &str) -> String {
     match connection.backend_name() {
         "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),
         _ => String::new(),
+    }
+}
+
+/// Appended to a `SELECT` within a transaction whose rows nobody else may change before it ends. On SQLite
+/// the transaction already is the only writer.
+pub fn lock_rows(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Sqlite => "",
+        Backend::Postgres => " FOR UPDATE",
     }
 }
 
