@@ -50,9 +50,6 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
 
-    let nodes =
-        nodes::start(app.clone()).await.map_err(|error| failed("start the nodes' side")(io::Error::other(error)))?;
-
     let handle: Handle<SocketAddr> = Handle::new();
     let probe_handle: Handle<SocketAddr> = Handle::new();
     let probing = probes.map(|listener| {
@@ -90,8 +87,6 @@ pub async fn run(app: App) -> Result<(), ServeError> {
             serving.await
         }
     };
-    // After the requests, which may be waiting for a node.
-    nodes.shutdown().await;
     if let Some(probing) = probing {
         probe_handle.shutdown();
         let _ = probing.await;
