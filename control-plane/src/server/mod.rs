@@ -6,7 +6,7 @@
 mod probe;
 mod supervisor;
 
-use crate::{api, app::App, config::Tls};
+use crate::{api, app::App, config::Tls, tasks};
 use axum_server::{
     Handle,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
@@ -59,6 +59,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
             }
         })
     });
+    let collecting = tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL));
     tracing::info!(address = %http_address, tls = tls.is_some(), "serving the public API");
     let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let server =
@@ -88,6 +89,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         let _ = probing.await;
     }
     watchdog.abort();
+    collecting.abort();
     outcome
         .map_err(|error| failed("serve the public API")(io::Error::other(error)))?
         .map_err(failed("serve the public API"))
