@@ -36,19 +36,57 @@ pub enum StreamError {
     Write(#[from] WriteError),
 }
 
-/// Reads the next frame. Waits for its first byte without limit (the connection's idle timeout is the
+impl StreamError {
+    /// True where the frame was read to its end though it was not understood: the next frame can be read.
+    pub fn keeps_sync(&self) -> bool {
+        use DecodeError::{Malformed, TooLarge, UnexpectedTag, UnknownTag};
+        match self {
+            Self::Decode(UnknownTag(_) | UnexpectedTag { .. } | Malformed { .. }) => true,
+            Self::Decode(TooLarge { .. }) => false,
+            Self::Finished | Self::Truncated | Self::Deadline | Self::Read(_) | Self::Write(_) => false,
+        }
+    }
+}
+
+/// Reads the next frame. The body of a frame with an unknown tag is passed over, so that the stream can
+/// go on after the refusal. Waits for its first byte without limit (the connection's idle timeout is the
 /// limit), for the rest up to [`FRAME_DEADLINE`].
 pub async fn read_frame(stream: &mut RecvStream) -> Result<Frame, StreamError> {
     let mut header = [0; HEADER_BYTES];
     let Some(first) = stream.read(&mut header[..1]).await? else { return Err(StreamError::Finished) };
     let rest = async {
         stream.read_exact(&mut header[first..]).await.map_err(inside_frame)?;
-        let header = Header::parse(header)?;
+        let header = match Header::parse(header) {
+            Err(error @ DecodeError::UnknownTag(_)) => {
+                pass_over(stream, announced_length(header)).await?;
+                return Err(error.into());
+            }
+            parsed => parsed?,
+        };
         let mut body = vec![0; header.length];
         stream.read_exact(&mut body).await.map_err(inside_frame)?;
         Ok(Frame { tag: header.tag, body })
     };
     tokio::time::timeout(FRAME_DEADLINE, rest).await.map_err(|_| StreamError::Deadline)?
+}
+
+fn announced_length(header: [u8; HEADER_BYTES]) -> usize {
+    let [l0, l1, l2, l3, ..] = header;
+    u32::from_be_bytes([l0, l1, l2, l3]) as usize
+}
+
+/// Reads and forgets `length` bytes; more than any message has is not passed over but refused.
+async fn pass_over(stream: &mut RecvStream, mut length: usize) -> Result<(), StreamError> {
+    if length > codec::MAX_BODY_BYTES {
+        return Err(DecodeError::TooLarge { tag: 0, length, max: codec::MAX_BODY_BYTES }.into());
+    }
+    let mut piece = [0; 4096];
+    while length > 0 {
+        let end = length.min(piece.len());
+        stream.read_exact(&mut piece[..end]).await.map_err(inside_frame)?;
+        length -= end;
+    }
+    Ok(())
 }
 
 fn inside_frame(error: ReadExactError) -> StreamError {

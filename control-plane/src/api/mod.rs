@@ -41,7 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
-    [auth::router(), health::router(), images::router(), admin::images::router(), meta::router(), projects::router()]
+    [admin::images::router(), auth::router(), health::router(), images::router(), meta::router(), projects::router()]
         .into_iter()
         .fold(OpenApiRouter::new(), OpenApiRouter::merge)
 }

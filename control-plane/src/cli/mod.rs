@@ -54,6 +54,9 @@ pub enum CliError {
     /// The database failed.
     #[error("open the database")]
     Store(#[from] StoreError),
+    /// A command on images failed.
+    #[error(transparent)]
+    Image(#[from] image::ImageCommandError),
     /// The command itself was refused.
     #[error(transparent)]
     Service(#[from] crate::error::ServiceError),
@@ -89,7 +92,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(settings) => serve::run(*settings).await,
             Command::Admin(command) => admin::run(command).await,
-            Command::Image(args) => Ok(image::run(args).await?),
+            Command::Image(arguments) => Ok(image::run(arguments).await?),
             Command::Openapi => openapi::run(),
         }
     });

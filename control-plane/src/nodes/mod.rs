@@ -4,19 +4,36 @@
 //! Services never talk to a link. They write to the store and [`Nodes::wake`] the server; the server's
 //! dispatch task then re-reads from the store what the node does not have yet. What comes back is
 //! written to the store and announced through [`Nodes::changes`].
+//!
+//! One task per connection owns everything of it; the listener's task owns those tasks. What a link needs
+//! after a restart of either side is in the store, nothing in memory is missed.
 
+pub mod authority;
+mod blobs;
 mod changes;
+mod dispatch;
+mod enrol;
+mod link;
+mod listener;
 mod measurements;
+mod refusal;
+mod registry;
+mod reports;
+mod streams;
+mod watch;
 
 pub use changes::Changes;
+pub(crate) use enrol::secret_hash;
+pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::Measurements;
 
-use hoody_protocol::id::ServerId;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+use hoody_protocol::{
+    id::ServerId,
+    link::{Heartbeat, InventoryEntry},
+    transport::Close,
 };
-use tokio::sync::Notify;
+use registry::Registry;
+use std::sync::Arc;
 
 /// Handle to everything about nodes. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -25,20 +42,35 @@ pub struct Nodes {
     pub changes: Changes,
     /// The last measurements, in memory.
     pub measurements: Measurements,
-    links: Arc<Mutex<HashMap<ServerId, Arc<Notify>>>>,
+    registry: Registry,
 }
 
 impl Nodes {
     /// Tells the server's dispatch task, where this process has the link, that the store holds
     /// something new for it.
     pub fn wake(&self, server: ServerId) {
-        if let Some(wake) = self.links.lock().unwrap_or_else(PoisonError::into_inner).get(&server) {
-            wake.notify_one();
-        }
+        self.registry.wake(server);
     }
 
     /// True while this process has the server's link.
     pub fn is_linked(&self, server: ServerId) -> bool {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&server)
+        self.registry.is_linked(server)
+    }
+
+    /// Closes every connection of a server that was revoked, disabled or deleted; the store must say so
+    /// already, for the agent comes back at once. False where this process has none.
+    pub fn close(&self, server: ServerId) -> bool {
+        self.registry.close(server, Close::Revoked)
+    }
+
+    /// Containers that the server's last inventory named and the store does not know. They are kept on
+    /// the node until an operator decides.
+    pub fn unknown_containers(&self, server: ServerId) -> Arc<[InventoryEntry]> {
+        self.registry.unknown(server)
+    }
+
+    /// The last heartbeat of the server's link.
+    pub fn heartbeat(&self, server: ServerId) -> Option<Heartbeat> {
+        self.registry.heartbeat(server)
     }
 }

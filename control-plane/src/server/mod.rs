@@ -6,7 +6,7 @@
 mod probe;
 mod supervisor;
 
-use crate::{api, app::App, config::Tls, tasks};
+use crate::{api, app::App, config::Tls, nodes, tasks};
 use axum_server::{
     Handle,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
@@ -46,6 +46,9 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
 
+    let nodes =
+        nodes::start(app.clone()).await.map_err(|error| failed("start the nodes' side")(io::Error::other(error)))?;
+
     let handle: Handle<SocketAddr> = Handle::new();
     let probe_handle: Handle<SocketAddr> = Handle::new();
     let probing = probes.map(|listener| {
@@ -84,6 +87,8 @@ pub async fn run(app: App) -> Result<(), ServeError> {
             serving.await
         }
     };
+    // After the requests, which may be waiting for a node.
+    nodes.shutdown().await;
     if let Some(probing) = probing {
         probe_handle.shutdown();
         let _ = probing.await;

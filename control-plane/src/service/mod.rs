@@ -1,5 +1,6 @@
 //! Authorise, validate, orchestrate.
 
+pub mod enrolment;
 pub mod image;
 pub mod password;
 pub mod project;

@@ -2,12 +2,19 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod container;
+pub mod dispatch;
 mod error;
 pub mod idempotency;
 pub mod image;
+pub mod join_token;
 pub mod key;
+#[cfg(test)]
+mod link_testing;
 pub mod migrations;
+pub mod node;
 pub mod project;
+pub mod report;
 pub mod session;
 pub mod settings;
 #[cfg(test)]
@@ -99,6 +106,15 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+}
+
+/// Appended to a `SELECT` within a transaction whose rows nobody else may change before it ends. On SQLite
+/// the transaction already is the only writer.
+pub fn lock_rows(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Sqlite => "",
+        Backend::Postgres => " FOR UPDATE",
     }
 }
 

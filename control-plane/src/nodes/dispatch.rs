@@ -1,0 +1,216 @@
+//! Sends a node what it does not have yet. On every wake-up the store is read anew, so that start, retry
+//! and a missed wake-up are one path.
+//!
+//! Containers are served side by side; of one container, specifications and operations go one by one, in
+//! the order of their sequence.
+
+use super::link::Link;
+use crate::store::{
+    StoreError,
+    dispatch::{self as work, Item, OpenOperation},
+    report,
+};
+use hoody_protocol::{
+    container::{Cause, ContainerSpec},
+    id::{ContainerId, OperationId},
+    link::CommandReply,
+    operation::OperationOutcome,
+    stream::{self, AskError},
+    time::now_ms,
+    version::SpecVersion,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Containers served at once.
+const CONCURRENCY: usize = 32;
+/// Time for the node to persist a command and say so.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
+/// Pause before a container is tried again, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The store is read anew after this time even without a wake-up.
+const REREAD: Duration = Duration::from_secs(60);
+
+/// What this link has settled; a new link begins anew.
+#[derive(Debug, Default)]
+struct Settled {
+    /// Operations that the node took over; their outcome comes with the reports.
+    operations: HashSet<OperationId>,
+    /// Specifications that the node refused; only another version is sent again.
+    refused: HashMap<ContainerId, SpecVersion>,
+}
+
+/// A container that could not be served.
+#[derive(Debug)]
+struct Waiting {
+    until: Instant,
+    pause: Duration,
+}
+
+/// Why a container is to be tried again.
+#[derive(Debug, thiserror::Error)]
+enum Retry {
+    #[error("database")]
+    Store(#[from] StoreError),
+    #[error("send a command")]
+    Ask(#[from] AskError),
+    #[error("the node holds {held}, which is older than what it was sent, {sent}")]
+    Contradiction { held: SpecVersion, sent: SpecVersion },
+}
+
+/// Sends until the link drops this.
+pub(super) async fn run(link: &Link) {
+    let settled = Mutex::new(Settled::default());
+    let mut serving = futures::stream::FuturesUnordered::new();
+    let mut busy: HashSet<ContainerId> = HashSet::new();
+    let mut again: HashSet<ContainerId> = HashSet::new();
+    let mut waiting: HashMap<ContainerId, Waiting> = HashMap::new();
+    let mut queue: Vec<ContainerId> = Vec::new();
+    let mut read = true;
+    loop {
+        if read {
+            read = false;
+            match work::containers_with_work(&link.context.app.store, link.server()).await {
+                Ok(found) => {
+                    // What changed while its container was being served is looked at once more.
+                    again.extend(found.iter().filter(|container| busy.contains(container)));
+                    queue = found;
+                    queue.reverse();
+                }
+                Err(error) => {
+                    tracing::error!(server = %link.server(), error = &error as &dyn std::error::Error,
+                        "read what a node does not have");
+                }
+            }
+        }
+        let now = Instant::now();
+        while busy.len() < CONCURRENCY
+            && let Some(container) = queue.pop()
+        {
+            let early = waiting.get(&container).is_some_and(|waiting| waiting.until > now);
+            if !early && busy.insert(container) {
+                let settled = &settled;
+                serving.push(async move { (container, serve(link, settled, container).await) });
+            }
+        }
+        let reread = now + REREAD;
+        let next = waiting.values().map(|waiting| waiting.until).filter(|until| *until > now).min();
+        tokio::select! {
+            () = link.wake.notified() => read = true,
+            () = tokio::time::sleep_until(next.map_or(reread, |next| next.min(reread))) => read = true,
+            Some((container, served)) = futures::StreamExt::next(&mut serving) => {
+                busy.remove(&container);
+                if again.remove(&container) {
+                    queue.push(container);
+                }
+                match served {
+                    Ok(()) => {
+                        waiting.remove(&container);
+                    }
+                    Err(error) => {
+                        let pause = waiting.get(&container).map_or(FIRST_PAUSE, |last| (last.pause * 2).min(LONGEST_PAUSE));
+                        tracing::warn!(server = %link.server(), %container, pause_ms = pause.as_millis() as u64,
+                            error = &error as &dyn std::error::Error, "a command was not answered; tried again");
+                        waiting.insert(container, Waiting { until: Instant::now() + pause, pause });
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn with<T>(settled: &Mutex<Settled>, act: impl FnOnce(&mut Settled) -> T) -> T {
+    // Nothing panics while it is held.
+    act(&mut settled.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Sends everything that the node lacks of one container, in sequence.
+async fn serve(link: &Link, settled: &Mutex<Settled>, container: ContainerId) -> Result<(), Retry> {
+    loop {
+        let items = work::items(&link.context.app.store, link.server(), container).await?;
+        let next = items.into_iter().find(|item| {
+            with(settled, |settled| match item {
+                Item::Spec(spec) => settled.refused.get(&container) != Some(&spec.version),
+                Item::Operation(operation) => !settled.operations.contains(&operation.request.id),
+            })
+        });
+        match next {
+            None => return Ok(()),
+            Some(Item::Spec(spec)) => send_spec(link, settled, &spec).await?,
+            Some(Item::Operation(operation)) => send_operation(link, settled, operation).await?,
+        }
+    }
+}
+
+async fn send_spec(link: &Link, settled: &Mutex<Settled>, spec: &ContainerSpec) -> Result<(), Retry> {
+    let server = link.server();
+    let store = &link.context.app.store;
+    let reply: CommandReply = stream::ask(&link.connection, spec, COMMAND_DEADLINE).await?;
+    let held = match reply {
+        // Outcomes are of operations; a specification that is done was accepted.
+        CommandReply::Accepted | CommandReply::Done(_) => spec.version,
+        CommandReply::Superseded { held } if held < spec.version => {
+            return Err(Retry::Contradiction { held, sent: spec.version });
+        }
+        CommandReply::Superseded { held } => {
+            if held > spec.version {
+                tracing::error!(%server, container = %spec.id, %held, sent = %spec.version,
+                    "the node holds a newer specification than the database: was the database restored?");
+            }
+            held
+        }
+        CommandReply::Refused(cause) => {
+            tracing::warn!(%server, container = %spec.id, version = %spec.version, code = %cause.code,
+                "the node refused a specification");
+            with(settled, |settled| settled.refused.insert(spec.id, spec.version));
+            let mut tx = store.begin().await?;
+            report::refuse(&mut tx, store.backend(), server, spec, cause, now_ms() as i64).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+            link.context.app.nodes.changes.announce(spec.id);
+            return Ok(());
+        }
+    };
+    let mut tx = store.begin().await?;
+    work::acknowledge(&mut tx, server, spec.id, held).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    link.context.app.nodes.changes.announce(spec.id);
+    Ok(())
+}
+
+async fn send_operation(link: &Link, settled: &Mutex<Settled>, operation: OpenOperation) -> Result<(), Retry> {
+    let OpenOperation { mut request, begin_before, dispatched } = operation;
+    let store = &link.context.app.store;
+    let now = now_ms() as i64;
+    if !dispatched && !work::mark_dispatched(store, request.id, now).await? {
+        let late = Cause::new("operation_expired", "the server could not begin it in time; it will not run");
+        if work::expire(store, request.id, &late, now).await? {
+            link.context.app.nodes.changes.announce(request.container);
+        }
+        // Ended in another way meanwhile: the next read does not give it any more.
+        return Ok(());
+    }
+    // One that was sent before may have got through: then the node knows it and says what became of it.
+    // Otherwise it learns here that its time is over.
+    request.begin_within_ms = u64::try_from(begin_before - now).unwrap_or(0);
+    let failure = match stream::ask(&link.connection, &request, COMMAND_DEADLINE).await? {
+        CommandReply::Accepted => {
+            with(settled, |settled| settled.operations.insert(request.id));
+            return Ok(());
+        }
+        CommandReply::Done(outcome) if outcome.id == request.id => outcome.failure,
+        CommandReply::Done(_) => Some(Cause::new("node_answer", "the server answered about another operation")),
+        CommandReply::Superseded { .. } => Some(Cause::new("superseded", "a newer request took its place")),
+        CommandReply::Refused(cause) => Some(cause),
+    };
+    let outcome = OperationOutcome { id: request.id, container: request.container, failure, at: now_ms() };
+    let mut tx = store.begin().await?;
+    work::record_outcome(&mut tx, link.server(), &outcome, now_ms() as i64).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    link.context.app.nodes.changes.announce(request.container);
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The UDP listener: admits connections, gives each its task, and ends them all at shutdown.
+//!
+//! Under load, clients prove their address before their handshake costs anything; handshakes and
+//! connections are bounded.
+
+use super::{authority, blobs, enrol, link, watch};
+use crate::{app::App, store};
+use hoody_protocol::{
+    image::Digest,
+    time::now_ms,
+    transport::{self, Admitted, AnyPeer, Authority, AuthorityError, Close, TransportError},
+};
+use quinn::{Connection, Endpoint, Incoming};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch as signal},
+    task::{JoinHandle, JoinSet},
+};
+
+/// Handshakes at once.
+const MAX_HANDSHAKES: usize = 256;
+/// From this many on, a client proves its address first.
+const VALIDATE_FROM: usize = 64;
+/// Time for a handshake.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 25_000;
+/// Validity of our own certificate; it is made anew at every start.
+const LEAF_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Age at which our own certificate is replaced.
+const LEAF_RENEWAL: Duration = Duration::from_secs(10 * 24 * 60 * 60);
+/// Time for connections to end at shutdown.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why the nodes' side cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodesError {
+    /// No authority.
+    #[error("open the node authority")]
+    Authority(#[from] authority::OpenError),
+    /// No certificate of our own.
+    #[error("issue the control plane's certificate")]
+    Leaf(#[from] AuthorityError),
+    /// No TLS configuration.
+    #[error("configure the node listener")]
+    Transport(#[from] TransportError),
+    /// The address cannot be listened on.
+    #[error("listen for nodes on udp {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The database failed.
+    #[error("prepare the servers' rows")]
+    Store(#[from] store::StoreError),
+}
+
+/// What the tasks of connections share.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub(super) app: App,
+    pub(super) authority: Arc<Authority>,
+}
+
+/// The running listener.
+#[derive(Debug)]
+pub struct NodesHandle {
+    endpoint: Endpoint,
+    authority: Digest,
+    stop: signal::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl NodesHandle {
+    /// Where the listener is; the port is known here even where the settings say 0.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addr().ok()
+    }
+
+    /// Digest of the authority's certificate.
+    pub fn authority(&self) -> Digest {
+        self.authority
+    }
+
+    /// Closes every link such that its agent reconnects at once, and waits for their tasks.
+    pub async fn shutdown(self) {
+        // The receiver is in the task; where that is gone, all is done already.
+        let _ = self.stop.send(true);
+        if tokio::time::timeout(SHUTDOWN_DEADLINE, self.task).await.is_err() {
+            tracing::warn!("some links did not end in time");
+        }
+    }
+}
+
+/// Starts listening for nodes.
+pub async fn start(app: App) -> Result<NodesHandle, NodesError> {
+    let authority = authority::open(&app.store, &app.keys).await?;
+    // Nobody is linked to a process that has just begun. With several replicas this can clear the flag of
+    // a server that is linked to another one; that link sets it again at its next look at its row.
+    store::node::set_all_offline(&app.store, now_ms() as i64).await?;
+    let config = server_config(&authority)?;
+    let address = app.config.node_address;
+    let endpoint = Endpoint::server(config, address).map_err(|source| NodesError::Listen { address, source })?;
+    let digest = authority.digest();
+    tracing::info!(address = %endpoint.local_addr().unwrap_or(address), authority = %digest, "listening for nodes");
+    let context = Context { app, authority: Arc::new(authority) };
+    let (stop, stopped) = signal::channel(false);
+    let task = tokio::spawn(run(context, endpoint.clone(), stopped));
+    Ok(NodesHandle { endpoint, authority: digest, stop, task })
+}
+
+fn server_config(authority: &Authority) -> Result<quinn::ServerConfig, NodesError> {
+    let identity = authority.issue_server(LEAF_LIFETIME, SystemTime::now())?;
+    // Whether a node is let in is decided at its hello, where the refusal can say why.
+    Ok(transport::server_config(identity, &[authority.certificate().clone()], Arc::new(AnyPeer))?)
+}
+
+async fn run(context: Context, endpoint: Endpoint, mut stopped: signal::Receiver<bool>) {
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut tasks = JoinSet::new();
+    let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + LEAF_RENEWAL, LEAF_RENEWAL);
+    let watcher = tokio::spawn(watch::run(context.app.clone()));
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => {
+                let Some(incoming) = incoming else { break };
+                if let Some((incoming, permits)) = accept(incoming, &handshakes, &connections) {
+                    tasks.spawn(serve(context.clone(), incoming, permits));
+                }
+            }
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(error = %error, "the task of a connection failed");
+                }
+            }
+            _ = renewal.tick() => match server_config(&context.authority) {
+                Ok(config) => endpoint.set_server_config(Some(config)),
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "renew our certificate"),
+            },
+            _ = stopped.wait_for(|stop| *stop) => break,
+        }
+    }
+    watcher.abort();
+    endpoint.close(Close::Restarting.code(), b"restarting");
+    while tasks.join_next().await.is_some() {}
+    endpoint.wait_idle().await;
+}
+
+/// Permits for a handshake and for the connection; refuses, or asks for proof of the address, where they
+/// are scarce.
+fn accept(
+    incoming: Incoming,
+    handshakes: &Arc<Semaphore>,
+    connections: &Arc<Semaphore>,
+) -> Option<(Incoming, (OwnedSemaphorePermit, OwnedSemaphorePermit))> {
+    let busy = MAX_HANDSHAKES - handshakes.available_permits();
+    if busy >= VALIDATE_FROM && !incoming.remote_address_validated() {
+        // Fails only where the address is validated already.
+        let _ = incoming.retry();
+        return None;
+    }
+    match (handshakes.clone().try_acquire_owned(), connections.clone().try_acquire_owned()) {
+        (Ok(handshake), Ok(connection)) => Some((incoming, (handshake, connection))),
+        _ => {
+            metrics::counter!("hoody_node_connections_refused_total").increment(1);
+            incoming.refuse();
+            None
+        }
+    }
+}
+
+async fn serve(
+    context: Context,
+    incoming: Incoming,
+    (handshake, _connection_permit): (OwnedSemaphorePermit, OwnedSemaphorePermit),
+) {
+    let remote = incoming.remote_address();
+    let connection = match handshake_of(incoming).await {
+        Ok(connection) => connection,
+        Err(reason) => {
+            metrics::counter!("hoody_node_handshakes_failed_total").increment(1);
+            tracing::info!(%remote, reason, "a handshake failed");
+            return;
+        }
+    };
+    drop(handshake);
+    match transport::admit(&connection) {
+        Ok(Admitted::Node(peer)) => link::serve(context, connection, peer).await,
+        Ok(Admitted::Bulk(peer)) => blobs::serve(context, connection, peer).await,
+        Ok(Admitted::Enrol) => enrol::serve(context, connection).await,
+        Err(error) => {
+            metrics::counter!("hoody_node_handshakes_failed_total").increment(1);
+            tracing::info!(%remote, error = &error as &dyn std::error::Error, "a connection was not admitted");
+            Close::CertificateRequired.close(&connection);
+        }
+    }
+}
+
+async fn handshake_of(incoming: Incoming) -> Result<Connection, String> {
+    match tokio::time::timeout(HANDSHAKE_DEADLINE, incoming).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("it took longer than {} s", HANDSHAKE_DEADLINE.as_secs())),
+    }
+}

@@ -1,0 +1,168 @@
+//! Batches of reports: stored in one transaction, then acknowledged, then announced. A batch whose
+//! acknowledgement was lost comes again and changes nothing.
+
+use super::{
+    link::Link,
+    refusal::{MALFORMED_MESSAGE, unavailable},
+};
+use crate::store::{
+    StoreError, container, dispatch as work,
+    report::{self, Applied},
+};
+use hoody_protocol::{
+    container::Cause,
+    id::ContainerId,
+    link::{Report, ReportAck, ReportBatch, ReportEntry},
+    time::now_ms,
+};
+use sqlx::AnyConnection;
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::Instant;
+
+/// Reports a second that one node may send in the long run.
+const REPORTS_PER_SECOND: f64 = 200.0;
+/// Reports that one node may send at once: what a long time offline leaves behind.
+const BURST: f64 = 4096.0;
+
+/// What is left of a node's reports for now.
+#[derive(Debug)]
+pub(super) struct Quota {
+    left: f64,
+    at: Instant,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { left: BURST, at: Instant::now() }
+    }
+}
+
+impl Quota {
+    /// Takes `reports` and gives the time to wait for them.
+    fn take(&mut self, reports: usize, now: Instant) -> Duration {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * REPORTS_PER_SECOND;
+        self.left = (self.left + earned).min(BURST) - reports as f64;
+        self.at = now;
+        Duration::from_secs_f64((-self.left / REPORTS_PER_SECOND).max(0.0))
+    }
+}
+
+/// What a batch changed.
+#[derive(Debug, Default)]
+struct Outcome {
+    changed: BTreeSet<ContainerId>,
+    gone: BTreeSet<ContainerId>,
+    foreign: usize,
+    ahead: usize,
+}
+
+/// Stores a batch; the agent waits meanwhile, which is what bounds it. The cause of a refusal says
+/// whether the agent should send it again.
+pub(super) async fn ingest(link: &Link, batch: ReportBatch) -> Result<ReportAck, Cause> {
+    let ascending = batch.entries.windows(2).all(|pair| pair[0].position < pair[1].position);
+    let Some(last) = batch.entries.last().filter(|_| ascending).map(|entry| entry.position) else {
+        return Err(Cause::new(MALFORMED_MESSAGE, "a batch has entries, in ascending order of position"));
+    };
+    let mut quota = link.reports.lock().await;
+    let wait = quota.take(batch.entries.len(), Instant::now());
+    if !wait.is_zero() {
+        metrics::counter!("hoody_reports_delayed_total").increment(1);
+        tokio::time::sleep(wait).await;
+    }
+    let outcome = store(link, &batch.entries).await.map_err(|error| {
+        tracing::error!(server = %link.server(), error = &error as &dyn std::error::Error, "store reports");
+        unavailable()
+    })?;
+    drop(quota);
+    metrics::counter!("hoody_reports_total").increment(batch.entries.len() as u64);
+    announce(link, &outcome);
+    Ok(ReportAck { position: last })
+}
+
+fn announce(link: &Link, outcome: &Outcome) {
+    let nodes = &link.context.app.nodes;
+    for container in &outcome.gone {
+        nodes.measurements.forget(*container);
+        tracing::info!(server = %link.server(), %container, "the node confirmed the deletion");
+    }
+    for container in outcome.changed.union(&outcome.gone) {
+        nodes.changes.announce(*container);
+    }
+    if outcome.foreign > 0 {
+        metrics::counter!("hoody_reports_foreign_total").increment(outcome.foreign as u64);
+        tracing::warn!(server = %link.server(), reports = outcome.foreign,
+            "the node reported about containers that are not its own; ignored");
+    }
+    if outcome.ahead > 0 {
+        tracing::error!(server = %link.server(), reports = outcome.ahead,
+            "the node reported about specifications that were never sent; ignored");
+    }
+}
+
+async fn store(link: &Link, entries: &[ReportEntry]) -> Result<Outcome, StoreError> {
+    let mut outcome = Outcome::default();
+    let mut tx = link.context.app.store.begin().await?;
+    for entry in entries {
+        match apply(link, &mut tx, entry, &mut outcome).await {
+            Ok(()) => {}
+            // One damaged row must not keep the reports of all others back for ever.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(server = %link.server(), position = entry.position,
+                    error = &error as &dyn std::error::Error, "a report cannot be stored; passed over");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    tx.commit().await?;
+    Ok(outcome)
+}
+
+async fn apply(
+    link: &Link,
+    connection: &mut AnyConnection,
+    entry: &ReportEntry,
+    outcome: &mut Outcome,
+) -> Result<(), StoreError> {
+    let now = now_ms() as i64;
+    match &entry.report {
+        Report::Status(status) => {
+            let backend = link.context.app.store.backend();
+            match report::apply(connection, backend, link.server(), entry.position, status, now).await? {
+                Applied::Stored => {
+                    outcome.changed.insert(status.container);
+                }
+                Applied::Gone => {
+                    container::purge(connection, status.container).await?;
+                    outcome.gone.insert(status.container);
+                }
+                Applied::Stale => {}
+                Applied::Ahead => outcome.ahead += 1,
+                Applied::Foreign => outcome.foreign += 1,
+            }
+        }
+        Report::Outcome(operation) => {
+            if work::record_outcome(connection, link.server(), operation, now).await? {
+                outcome.changed.insert(operation.container);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quota_lets_a_burst_through_and_then_the_rate() {
+        let start = Instant::now();
+        let mut quota = Quota { left: BURST, at: start };
+        assert_eq!(quota.take(BURST as usize, start), Duration::ZERO);
+        assert_eq!(quota.take(200, start), Duration::from_secs(1));
+        assert_eq!(quota.take(0, start + Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(quota.take(200, start + Duration::from_secs(2)), Duration::ZERO);
+        let later = start + Duration::from_secs(3600);
+        quota.take(0, later);
+        assert_eq!(quota.left, BURST, "what is not used does not add up");
+    }
+}

@@ -1,0 +1,116 @@
+//! Streams that the agent opens on a link: reports and renewals (bidirectional), measurements
+//! (unidirectional). QUIC bounds how many are open at once.
+
+use super::{enrol, link::Link, refusal, reports};
+use crate::store::dispatch as work;
+use futures::{StreamExt, stream::FuturesUnordered};
+use hoody_protocol::{
+    codec::{DecodeError, Frame},
+    enrol::RenewRequest,
+    link::{Refusal, ReportBatch},
+    stats::StatsBatch,
+    stream::{self, MALFORMED, StreamError},
+    tag::Message,
+};
+use quinn::{RecvStream, SendStream};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The containers of a server are read anew for an unknown one at most this often.
+const REREAD_PAUSE: Duration = Duration::from_secs(2);
+/// And in any case after this time, so that what was deleted goes.
+const REREAD_AFTER: Duration = Duration::from_secs(60);
+
+/// Accepts bidirectional streams until the connection ends.
+pub(super) async fn bidirectional(link: &Link) {
+    let mut open = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = link.connection.accept_bi() => match accepted {
+                Ok((send, recv)) => open.push(answer(link, send, recv)),
+                // The connection's end is noticed by the link.
+                Err(_) => std::future::pending().await,
+            },
+            Some(()) = open.next() => {}
+        }
+    }
+}
+
+/// Answers the messages of one stream until the agent ends it.
+async fn answer(link: &Link, mut send: SendStream, mut recv: RecvStream) {
+    loop {
+        let done = match stream::read_frame(&mut recv).await {
+            Ok(frame) => reply(link, &mut send, &frame).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => {}
+            Err(StreamError::Finished | StreamError::Read(_) | StreamError::Write(_)) => {
+                let _ = send.finish();
+                return;
+            }
+            Err(error) => {
+                link.misunderstood(&error);
+                if !refusal::refuse(&mut send, &mut recv, &error).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn reply(link: &Link, send: &mut SendStream, frame: &Frame) -> Result<(), StreamError> {
+    match frame.tag {
+        ReportBatch::TAG => match reports::ingest(link, frame.decode()?).await {
+            Ok(ack) => stream::write(send, &ack).await,
+            Err(cause) => stream::write(send, &Refusal { cause }).await,
+        },
+        RenewRequest::TAG => {
+            let reply = enrol::renew(&link.context, link.server(), &frame.decode()?).await;
+            stream::write(send, &reply).await
+        }
+        got => Err(DecodeError::UnexpectedTag { got, expected: "ReportBatch or RenewRequest" }.into()),
+    }
+}
+
+/// Accepts streams of measurements until the connection ends.
+pub(super) async fn unidirectional(link: &Link) {
+    let mut open = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = link.connection.accept_uni() => match accepted {
+                Ok(recv) => open.push(measurements(link, recv)),
+                Err(_) => std::future::pending().await,
+            },
+            Some(()) = open.next() => {}
+        }
+    }
+}
+
+async fn measurements(link: &Link, mut recv: RecvStream) {
+    match stream::read::<StatsBatch>(&mut recv).await {
+        Ok(batch) => record(link, batch).await,
+        Err(StreamError::Finished | StreamError::Read(_)) => {}
+        Err(error) => {
+            link.misunderstood(&error);
+            let _ = recv.stop(MALFORMED);
+        }
+    }
+}
+
+/// Keeps the measurements of containers that are this server's.
+async fn record(link: &Link, batch: StatsBatch) {
+    let mut containers = link.containers.lock().await;
+    let (known, read) = &mut *containers;
+    let unknown = batch.containers.iter().any(|stats| !known.contains(&stats.container));
+    if (unknown && read.elapsed() > REREAD_PAUSE) || read.elapsed() > REREAD_AFTER {
+        match work::containers_of(&link.context.app.store, link.server()).await {
+            Ok(found) => *known = found.into_iter().collect(),
+            // What was known is still right; the next batch tries again.
+            Err(error) => tracing::warn!(server = %link.server(), error = &error as &dyn std::error::Error,
+                "read the containers of a server"),
+        }
+        *read = Instant::now();
+    }
+    link.context.app.nodes.measurements.record(link.server(), batch, |container| known.contains(&container));
+}

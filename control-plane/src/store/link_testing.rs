@@ -1,0 +1,91 @@
+//! Rows for tests of the stores that a link writes to.
+
+use super::{Store, node};
+use hoody_protocol::{
+    bounded::Text,
+    container::{ContainerSpec, Desired, Limits},
+    id::{ContainerId, OperationId, ProjectId, ServerId, UserId},
+    image::{ImageConfig, ImageSpec, Layer},
+    operation::OperationKind,
+    version::SpecVersion,
+};
+
+pub(super) async fn execute(store: &Store, sql: String) {
+    let mut tx = store.begin().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+pub(super) async fn server(store: &Store, name: &str) -> ServerId {
+    let mut tx = store.begin().await.unwrap();
+    let server = node::create(&mut tx, name, None, 1).await.unwrap();
+    tx.commit().await.unwrap();
+    server
+}
+
+/// A container whose current version is 1.`generation`, with nothing acknowledged and status `creating`
+/// since 1000.
+pub(super) async fn container(store: &Store, server: ServerId, generation: u64, layers: Vec<Layer>) -> ContainerSpec {
+    let (user, project) = (UserId::generate(), ProjectId::generate());
+    let spec = ContainerSpec {
+        id: ContainerId::generate(),
+        project,
+        owner: user,
+        version: SpecVersion { epoch: 1, generation },
+        sequence: generation,
+        desired: Desired::Running { run: 1 },
+        autostart: false,
+        hostname: Text::truncated("test"),
+        image: ImageSpec::new(layers.try_into().unwrap(), ImageConfig::default()),
+        env: Default::default(),
+        limits: Limits { cpu_millis: 10, memory_bytes: 20, disk_bytes: 30, pids: 64 },
+        dns: Default::default(),
+        firewall: Default::default(),
+    };
+    let json = serde_json::to_string(&spec).unwrap();
+    let id = spec.id;
+    execute(
+        store,
+        format!(
+            "INSERT INTO users (id, username, alias, password_hash, created_at, updated_at) \
+             VALUES ('{user}', '{user}', 'a', 'x', 1, 1); \
+             INSERT INTO projects (id, user_id, alias, color, created_at, updated_at) \
+             VALUES ('{project}', '{user}', 'a', '#000', 1, 1); \
+             INSERT INTO containers (id, project_id, owner_id, server_id, name, image_name, spec, generation, epoch, \
+             sequence, status, status_changed_at, created_at, updated_at) VALUES ('{id}', '{project}', '{user}', \
+             '{server}', '{id}', 'busybox', '{json}', {generation}, 1, {generation}, 'creating', 1000, 1, 1)"
+        ),
+    )
+    .await;
+    spec
+}
+
+pub(super) async fn operation(
+    store: &Store,
+    server: ServerId,
+    container: ContainerId,
+    sequence: u64,
+    begin_before: i64,
+) -> OperationId {
+    let id = OperationId::generate();
+    let kind = serde_json::to_string(&OperationKind::Restart).unwrap();
+    execute(
+        store,
+        format!(
+            "INSERT INTO operations (id, container_id, server_id, user_id, sequence, kind, state, created_at, \
+             begin_before) VALUES ('{id}', '{container}', '{server}', 'u', {sequence}, '{kind}', 'pending', 1, {begin_before})"
+        ),
+    )
+    .await;
+    id
+}
+
+/// One value, as text.
+pub(super) async fn text(store: &Store, sql: &str) -> Option<String> {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(store.reader()).await.unwrap()
+}
+
+/// One value, as a number.
+pub(super) async fn number(store: &Store, sql: &str) -> i64 {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(store.reader()).await.unwrap()
+}

@@ -1,0 +1,225 @@
+//! What nodes report, written down: the last report of a container, its status word, and the status log.
+
+use super::{Backend, Store, StoreError};
+use hoody_protocol::{
+    container::{Cause, ContainerSpec, State, StatusReport},
+    id::{ContainerId, ServerId, StatusLogId},
+    image::Digest,
+    version::SpecVersion,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{AnyConnection, Row};
+
+/// A report as it is stored: readable as a [`StatusReport`], with its place in the node's journal.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredReport {
+    #[serde(flatten)]
+    report: StatusReport,
+    /// Position in the journal of the node; tells a replay from news.
+    #[serde(default)]
+    position: u64,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// Stored.
+    Stored,
+    /// The node confirmed that nothing is left of a container with a tombstone: its row may go.
+    Gone,
+    /// Older than what is stored, or stored before.
+    Stale,
+    /// Of a specification that was never sent.
+    Ahead,
+    /// Not a container of this server.
+    Foreign,
+}
+
+/// The contract's status word for a state; `None`: the word that stands remains.
+fn word(state: State) -> Option<&'static str> {
+    match state {
+        State::Creating => Some("creating"),
+        State::Stopped => Some("stopped"),
+        State::Running => Some("running"),
+        State::Paused => Some("paused"),
+        State::Failed => Some("failed"),
+        State::Deleting => Some("deleting"),
+        // On the way: the contract has no words for it.
+        State::Starting | State::Stopping => None,
+        // With a tombstone the row goes; without one the container is not what it should be.
+        State::Deleted => Some("failed"),
+    }
+}
+
+/// Applies the report at `position` of the journal of `server`.
+pub async fn apply(
+    connection: &mut AnyConnection,
+    backend: Backend,
+    server: ServerId,
+    position: u64,
+    report: &StatusReport,
+    now: i64,
+) -> Result<Applied, StoreError> {
+    let sql = format!(
+        "SELECT epoch, generation, status, status_changed_at, report, deleted_at FROM containers \
+         WHERE id = $1 AND server_id = $2{}",
+        super::lock_rows(backend)
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(report.container.to_string())
+        .bind(server.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(Applied::Foreign) };
+    let current = SpecVersion {
+        epoch: row.try_get::<i64, _>("epoch")?.max(0) as u64,
+        generation: row.try_get::<i64, _>("generation")?.max(0) as u64,
+    };
+    if report.version > current {
+        return Ok(Applied::Ahead);
+    }
+    let before = match row.try_get::<Option<String>, _>("report")? {
+        Some(text) => Some(
+            serde_json::from_str::<StoredReport>(&text)
+                .map_err(|error| StoreError::Corrupt { what: "containers.report", source: Box::new(error) })?,
+        ),
+        None => None,
+    };
+    if before.as_ref().is_some_and(|before| is_stale(before, position, report)) {
+        return Ok(Applied::Stale);
+    }
+    let deleted = report.state == State::Deleted && report.version == current;
+    if deleted && row.try_get::<Option<i64>, _>("deleted_at")?.is_some() {
+        return Ok(Applied::Gone);
+    }
+    let stored = serde_json::to_string(&StoredReport { report: report.clone(), position })
+        .map_err(|error| StoreError::Corrupt { what: "containers.report", source: Box::new(error) })?;
+    sqlx::query("UPDATE containers SET report = $2 WHERE id = $1")
+        .bind(report.container.to_string())
+        .bind(stored)
+        .execute(&mut *connection)
+        .await?;
+    // A report of an older specification does not take back the word of the newer one.
+    if report.version == current {
+        let from: String = row.try_get("status")?;
+        let since: i64 = row.try_get("status_changed_at")?;
+        if let Some(to) = word(report.state).filter(|to| *to != from) {
+            // What occurred while the link was down keeps its time; clocks that disagree change no order.
+            let at = i64::try_from(report.at).unwrap_or(i64::MAX).clamp(since.min(now), now);
+            change_word(connection, report, &from, to, since, at).await?;
+        }
+    }
+    Ok(Applied::Stored)
+}
+
+/// Older by version; or a replay: not later in the journal, and not taken later either (a journal that
+/// begins anew counts from 1 again).
+fn is_stale(before: &StoredReport, position: u64, report: &StatusReport) -> bool {
+    let last = &before.report;
+    report.version < last.version
+        || (report.version == last.version && position <= before.position && report.at <= last.at)
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a Cause>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    version: String,
+}
+
+async fn change_word(
+    connection: &mut AnyConnection,
+    report: &StatusReport,
+    from: &str,
+    to: &str,
+    since: i64,
+    at: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE containers SET status = $2, status_changed_at = $3, updated_at = $3 WHERE id = $1")
+        .bind(report.container.to_string())
+        .bind(to.to_owned())
+        .bind(at)
+        .execute(&mut *connection)
+        .await?;
+    let metadata =
+        Metadata { cause: report.cause.as_ref(), exit_code: report.exit_code, version: report.version.to_string() };
+    let metadata = serde_json::to_string(&metadata)
+        .map_err(|error| StoreError::Corrupt { what: "status_logs.metadata", source: Box::new(error) })?;
+    sqlx::query(
+        "INSERT INTO status_logs (id, container_id, from_status, to_status, triggered_by, metadata, duration_ms, \
+         transition_time) VALUES ($1, $2, $3, $4, 'node', $5, $6, $7)",
+    )
+    .bind(StatusLogId::generate().to_string())
+    .bind(report.container.to_string())
+    .bind(from.to_owned())
+    .bind(to.to_owned())
+    .bind(metadata)
+    .bind((at - since).max(0))
+    .bind(at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The node did not accept a specification: stored as if it had reported the failure.
+pub async fn refuse(
+    connection: &mut AnyConnection,
+    backend: Backend,
+    server: ServerId,
+    spec: &ContainerSpec,
+    cause: Cause,
+    now: i64,
+) -> Result<Applied, StoreError> {
+    let report = StatusReport {
+        container: spec.id,
+        version: spec.version,
+        state: State::Failed,
+        converged: false,
+        cause: Some(cause),
+        exit_code: None,
+        address: None,
+        started_at: None,
+        firewall_error: None,
+        at: now as u64,
+    };
+    apply(connection, backend, server, 0, &report, now).await
+}
+
+/// True where a container of `server` is made from an image with this layer.
+pub async fn may_fetch(store: &Store, server: ServerId, blob: Digest) -> Result<bool, StoreError> {
+    // The digest stands in the text wherever it is a layer; whether it is one, only the parsed
+    // specification says, since tenants write some of the text.
+    let rows = sqlx::query("SELECT id, spec FROM containers WHERE server_id = $1 AND spec LIKE $2")
+        .bind(server.to_string())
+        .bind(format!("%{blob}%"))
+        .fetch_all(store.reader())
+        .await?;
+    for row in rows {
+        let spec: ContainerSpec = serde_json::from_str(row.try_get("spec")?)
+            .map_err(|error| StoreError::Corrupt { what: "containers.spec", source: Box::new(error) })?;
+        if spec.image.layers.iter().any(|layer| layer.digest == blob) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The last report of a container.
+pub async fn last(store: &Store, container: ContainerId) -> Result<Option<StatusReport>, StoreError> {
+    let text: Option<Option<String>> = sqlx::query_scalar("SELECT report FROM containers WHERE id = $1")
+        .bind(container.to_string())
+        .fetch_optional(store.reader())
+        .await?;
+    text.flatten()
+        .map(|text| {
+            serde_json::from_str(&text)
+                .map_err(|error| StoreError::Corrupt { what: "containers.report", source: Box::new(error) })
+        })
+        .transpose()
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

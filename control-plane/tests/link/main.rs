@@ -1,0 +1,18 @@
+//! The link from the control plane's side: a real listener on a real store, and a test agent that speaks
+//! the real protocol. What the agent does wrong here, it does on purpose.
+
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "this is no library, and a panic is its message"
+)]
+
+mod agent;
+mod blobs;
+mod dispatch;
+mod enrolment;
+mod frames;
+mod hello;
+mod plane;
+mod reports;
