@@ -6,7 +6,7 @@
 mod probe;
 mod supervisor;
 
-use crate::{api, app::App, config::Tls, nodes};
+use crate::{api, app::App, config::Tls, nodes, tasks};
 use axum_server::{
     Handle,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
@@ -63,6 +63,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
             }
         })
     });
+    let collecting = tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL));
     tracing::info!(address = %http_address, tls = tls.is_some(), "serving the public API");
     let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let server =
@@ -93,6 +94,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     }
     nodes.shutdown().await;
     watchdog.abort();
+    collecting.abort();
     outcome
         .map_err(|error| failed("serve the public API")(io::Error::other(error)))?
         .map_err(failed("serve the public API"))
