@@ -541,6 +541,32 @@ fn the_sandbox_leaves_files_below_the_root_and_nothing_else() {
     assert!(folder.path().join("inside").exists());
 }
 
+#[test]
+fn the_unpacker_dies_with_whoever_started_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let layer = folder.path().join("layer");
+    nix::unistd::mkfifo(&layer, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Held open, so that the unpacker waits for the layer and nothing else ends it.
+    let _held = fs::File::options().read(true).write(true).open(&layer).unwrap();
+    let root = folder.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let mut starter = std::process::Command::new("sh")
+        .args(["-c", "\"$0\" unpack-layer none 10 10 $$ < ../layer & echo $!; wait"])
+        .arg(env!("CARGO_BIN_EXE_hoody-test-unpacker"))
+        .current_dir(&root)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pid = String::new();
+    io::BufRead::read_line(&mut io::BufReader::new(starter.stdout.as_mut().unwrap()), &mut pid).unwrap();
+    let status = || fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap_or_default();
+    support::wait_for("the sandbox", || status().contains("Seccomp:\t2"));
+    starter.kill().unwrap();
+    starter.wait().unwrap();
+    // Whoever inherits it may be slow to reap it.
+    support::wait_for("the unpacker's end", || status().is_empty() || status().contains("State:\tZ"));
+}
+
 /// A root file system made by hand, packed by GNU tar, unpacked here, and compared entry by entry.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_root_file_system_arrives_as_it_was() {
@@ -580,9 +606,14 @@ async fn a_real_root_file_system_arrives_as_it_was() {
     assert_eq!(listing(&root), listing(&source));
     run("diff", ["-r", "--no-dereference", source.to_str().unwrap(), root.to_str().unwrap()]);
     assert_eq!(xattr::get(root.join("etc/motd"), "user.origin").unwrap().unwrap(), b"test");
-    let start = Instant::now();
-    f.store.ensure(&spec).await.unwrap();
-    println!("already there: {:?}", start.elapsed());
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        let start = Instant::now();
+        f.store.ensure(&spec).await.unwrap();
+        times.push(start.elapsed());
+    }
+    times.sort();
+    println!("already there, p50: {:?}", times[100]);
 }
 
 /// Kind, mode, links, owner, time and size (of what is no folder) of everything below.

@@ -21,7 +21,7 @@ use tokio::{
 
 /// Bytes that have to come within one stall deadline, unless the blob ends before; also the size of writes.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Leftovers of this age are removed when the store is opened.
+/// Leftovers of this age are removed.
 const STALE_AGE: Duration = Duration::from_secs(24 * 3600);
 const PARTIAL_SUFFIX: &str = ".partial";
 
@@ -54,8 +54,14 @@ impl Blobs {
             .create(&folder)
             .await
             .map_err(ImageError::io("make folder", &folder))?;
-        remove_stale(&folder).await.map_err(ImageError::io("clean", &folder))?;
-        Ok(Self { folder, source, stall, fetches: Locks::default(), claims: Mutex::default() })
+        let blobs = Self { folder, source, stall, fetches: Locks::default(), claims: Mutex::default() };
+        blobs.remove_stale().await?;
+        Ok(blobs)
+    }
+
+    /// Removes what no transfer has touched for long: images that nobody wants any more.
+    pub(crate) async fn remove_stale(&self) -> Result<(), ImageError> {
+        remove_stale(&self.folder).await.map_err(ImageError::io("clean", &self.folder))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -237,9 +243,13 @@ async fn remove_stale(folder: &Path) -> std::io::Result<()> {
     let now = SystemTime::now();
     let mut entries = fs::read_dir(folder).await?;
     while let Some(entry) = entries.next_entry().await? {
-        let modified = entry.metadata().await?.modified()?;
-        if now.duration_since(modified).is_ok_and(|age| age > STALE_AGE) {
-            fs::remove_file(entry.path()).await?;
+        let Ok(found) = entry.metadata().await else { continue };
+        if now.duration_since(found.modified()?).is_ok_and(|age| age > STALE_AGE) {
+            match fs::remove_file(entry.path()).await {
+                // Somebody else was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other?,
+            }
         }
     }
     Ok(())

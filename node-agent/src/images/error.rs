@@ -128,7 +128,7 @@ pub enum ImageError {
     #[error("image pool")]
     Storage(#[from] StorageError),
     /// The same image was being made for another caller, and that failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Shared(Arc<ImageError>),
     /// The task that made the image is gone: it panicked, or the agent is shutting down.
     #[error("making image {image} was cut off")]

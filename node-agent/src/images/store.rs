@@ -56,7 +56,8 @@ pub struct ImageConfig {
     pub pool: PathBuf,
     /// A folder for blobs that are being transferred, on any file system.
     pub blobs: PathBuf,
-    /// The agent's program, which is the unpacker too.
+    /// The agent's program, which is the unpacker too: `/proc/self/exe`, which stays right when the file is
+    /// replaced by an upgrade.
     pub unpacker: PathBuf,
     /// Bytes that stay free in the pool whatever image is wanted.
     pub reserve_bytes: u64,
@@ -178,6 +179,7 @@ impl Store {
         if bytes > limit || image.layers.iter().any(|layer| layer.size > MAX_LAYER_BYTES) {
             return Err(ImageError::TooLarge { image: image.digest, bytes, limit });
         }
+        self.blobs.remove_stale().await?;
         self.check_space(image, bytes).await?;
         let staged = self.staging.join(format!("{}-{}", image.digest.hex(), self.next.fetch_add(1, Ordering::Relaxed)));
         let mut claims: Vec<Claim> = image.layers.iter().map(|layer| self.blobs.claim(layer.digest)).collect();
