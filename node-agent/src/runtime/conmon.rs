@@ -73,6 +73,10 @@ async fn run(
     let procs = cgroups.make_conmon(id)?;
     let membership = File::options().write(true).open(&procs).map_err(io("open", &procs))?;
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| io("make pipe for", conmon)(errno.into()))?;
+    // conmon's end can also read: should this agent die, the pipe does not break, on which conmon
+    // would end too (measured with 2.1.6) and leave a container without exit code and output.
+    let both = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+    let writer = File::options().read(true).write(true).open(&both).map_err(io("open", both))?;
     let reader = Receiver::from_owned_fd(reader).map_err(io("read pipe of", conmon))?;
     let mut command = Command::new(conmon);
     command
