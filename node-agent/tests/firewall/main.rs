@@ -6,4 +6,5 @@ mod counters;
 mod drift;
 mod isolation;
 mod probe;
+mod speed;
 mod world;
