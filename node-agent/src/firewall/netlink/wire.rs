@@ -22,6 +22,7 @@ pub(crate) const NLMSGERR_ATTR_MSG: u16 = 1;
 pub(crate) const NLA_F_NESTED: u16 = 0x8000;
 pub(crate) const NLA_TYPE_MASK: u16 = 0x3fff;
 
+pub(crate) const NFPROTO_UNSPEC: u8 = 0;
 pub(crate) const NFPROTO_INET: u8 = 1;
 pub(crate) const NFPROTO_IPV4: u8 = 2;
 
@@ -195,6 +196,8 @@ pub(crate) const TYPE_BITS: u32 = 6;
 
 pub(crate) const IPCTNL_MSG_CT_GET: u8 = 1;
 pub(crate) const IPCTNL_MSG_CT_DELETE: u8 = 2;
+pub(crate) const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
+pub(crate) const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
 pub(crate) const CTA_TUPLE_REPLY: u16 = 2;
 pub(crate) const CTA_ID: u16 = 12;
