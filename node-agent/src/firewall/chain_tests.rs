@@ -1,6 +1,8 @@
 //! Compiled chains run on a small model of the kernel's machine, against the other description of what
 //! rules mean, [`verdict::decide`].
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 use super::*;
 use crate::firewall::verdict::{self, Flow};
 use hoody_protocol::{
