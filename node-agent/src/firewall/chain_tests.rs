@@ -1,6 +1,8 @@
 //! Compiled chains run on a small model of the kernel's machine, against the other description of what
 //! rules mean, [`verdict::decide`].
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 use super::*;
 use crate::firewall::verdict::{self, Flow};
 use hoody_protocol::{
@@ -87,13 +89,15 @@ fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
 }
 
 fn matches() -> impl Strategy<Value = Match> {
-    let ports = (ranges(), ranges()).prop_map(|(source, destination)| Ports {
-        source: source.try_into().unwrap(),
-        destination: destination.try_into().unwrap(),
-    });
+    let ports = || {
+        (ranges(), ranges()).prop_map(|(source, destination)| Ports {
+            source: source.try_into().unwrap(),
+            destination: destination.try_into().unwrap(),
+        })
+    };
     prop_oneof![
-        ports.clone().prop_map(Match::Tcp),
-        ports.prop_map(Match::Udp),
+        ports().prop_map(Match::Tcp),
+        ports().prop_map(Match::Udp),
         prop::option::of((0_u8..4, prop::option::of(0_u8..3))).prop_map(|icmp| Match::Icmp4 {
             icmp_type: icmp.map(|(icmp_type, _)| icmp_type),
             icmp_code: icmp.and_then(|(_, icmp_code)| icmp_code),

@@ -36,31 +36,62 @@ pub(super) enum End {
     Destination,
 }
 
-/// The entries of which the address is this end.
-pub(super) fn list(connection: &mut Connection, address: Ipv4Addr, end: End) -> Result<Vec<Entry>, FirewallError> {
+/// Entries in the kernel's table up to which all are listed to find those of one address. A listing
+/// walks the kernel's whole hash table, however few entries it returns (measured: 12 ms for 262,144
+/// buckets), so that one listing without a filter is cheaper than one with a filter for each end.
+const LIST_ALL_ENTRIES: u32 = 4096;
+
+/// The entries of which the address is an end.
+pub(super) fn list(connection: &mut Connection, address: Ipv4Addr) -> Result<Vec<(End, Entry)>, FirewallError> {
+    let entries = match count(connection)? {
+        0 => return Ok(Vec::new()),
+        1..=LIST_ALL_ENTRIES => connection.list(get(address, |_| ()))?,
+        _ => {
+            let mut entries = connection.list(get(address, |out| put_filter(out, address, End::Source)))?;
+            entries.extend(connection.list(get(address, |out| put_filter(out, address, End::Destination)))?);
+            entries
+        }
+    };
+    let parsed = entries.iter().filter_map(|bytes| parse(Attributes(bytes)));
+    // A kernel without the filter lists everything, so it is asked of every entry here.
+    Ok(parsed
+        .filter_map(|entry| match entry.flow {
+            Flow { source, .. } if source == address => Some((End::Source, entry)),
+            Flow { destination, .. } if destination == address => Some((End::Destination, entry)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// How many connections the kernel tracks in this network namespace.
+fn count(connection: &mut Connection) -> Result<u32, FirewallError> {
+    let object = Object::Connection("count".to_owned());
+    let question =
+        Question::new(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS, NFPROTO_UNSPEC, object.clone(), |_| ());
+    let answers = connection.ask(vec![question])?;
+    let entries = answers.first().and_then(|answer| Attributes(answer.as_ref()?).u32(CTA_STATS_GLOBAL_ENTRIES));
+    entries.ok_or(FirewallError::Malformed { object })
+}
+
+fn get(address: Ipv4Addr, filter: impl FnOnce(&mut Vec<u8>)) -> Question {
+    let about = Object::Connection(format!("of {address}"));
+    Question::new(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET, NFPROTO_IPV4, about, filter)
+}
+
+fn put_filter(out: &mut Vec<u8>, address: Ipv4Addr, end: End) {
     // Answers come from the true destination, whether or not the first packet's was translated.
     let (tuple, flags) = match end {
         End::Source => (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS),
         End::Destination => (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS),
     };
-    let about = Object::Connection(format!("of {address}"));
-    let question = Question::new(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET, NFPROTO_IPV4, about, |out| {
-        out.nest(tuple, |out| out.nest(CTA_TUPLE_IP, |out| out.put(CTA_IP_V4_SRC, &address.octets())));
-        out.nest(CTA_FILTER, |out| {
-            for kind in [CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS] {
-                // These two are in the machine's byte order.
-                let wanted = if kind == flags { CTA_FILTER_F_IP_SRC } else { 0 };
-                out.put(kind, &wanted.to_ne_bytes());
-            }
-        });
+    out.nest(tuple, |out| out.nest(CTA_TUPLE_IP, |out| out.put(CTA_IP_V4_SRC, &address.octets())));
+    out.nest(CTA_FILTER, |out| {
+        for kind in [CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS] {
+            // These two are in the machine's byte order.
+            let wanted = if kind == flags { CTA_FILTER_F_IP_SRC } else { 0 };
+            out.put(kind, &wanted.to_ne_bytes());
+        }
     });
-    let entries = connection.list(question)?;
-    // A kernel without the filter lists everything.
-    let is_ours = |flow: &Flow| match end {
-        End::Source => flow.source == address,
-        End::Destination => flow.destination == address,
-    };
-    Ok(entries.iter().filter_map(|bytes| parse(Attributes(bytes))).filter(|entry| is_ours(&entry.flow)).collect())
 }
 
 /// Cuts connections; those that ended meanwhile do not matter.

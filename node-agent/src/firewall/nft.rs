@@ -128,6 +128,7 @@ impl Firewall for NftFirewall {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 mod tests {
     use super::*;
 

@@ -52,18 +52,34 @@ pub(super) const BASE_SETS: [(&str, SetShape); 4] = [
         SetShape {
             flags: 0,
             key_type: TYPE_IFNAME << TYPE_BITS | TYPE_IPADDR,
+            key_order: BYTEORDER_INVALID,
             key_bytes: INTERFACE_KEY_BYTES as u32 + 4,
             size: None,
         },
     ),
     (EGRESS_MAP, INTERFACE_MAP),
     (INGRESS_MAP, INTERFACE_MAP),
-    (CONNECTIONS, SetShape { flags: NFT_SET_EVAL, key_type: TYPE_IPADDR, key_bytes: 4, size: Some(COUNTED_ADDRESSES) }),
+    (
+        CONNECTIONS,
+        SetShape {
+            flags: NFT_SET_EVAL,
+            key_type: TYPE_IPADDR,
+            key_order: BYTEORDER_BIG_ENDIAN,
+            key_bytes: 4,
+            size: Some(COUNTED_ADDRESSES),
+        },
+    ),
 ];
-const INTERFACE_MAP: SetShape =
-    SetShape { flags: NFT_SET_MAP, key_type: TYPE_IFNAME, key_bytes: INTERFACE_KEY_BYTES as u32, size: None };
+const INTERFACE_MAP: SetShape = SetShape {
+    flags: NFT_SET_MAP,
+    key_type: TYPE_IFNAME,
+    key_order: BYTEORDER_HOST_ENDIAN,
+    key_bytes: INTERFACE_KEY_BYTES as u32,
+    size: None,
+};
 /// The set of one owner's addresses.
-pub(super) const OWNER_SET: SetShape = SetShape { flags: 0, key_type: TYPE_IPADDR, key_bytes: 4, size: None };
+pub(super) const OWNER_SET: SetShape =
+    SetShape { flags: 0, key_type: TYPE_IPADDR, key_order: BYTEORDER_BIG_ENDIAN, key_bytes: 4, size: None };
 
 /// A chain of the base.
 #[derive(Debug)]

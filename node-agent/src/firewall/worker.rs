@@ -75,8 +75,7 @@ impl Worker {
         self.connection.commit(batch)?;
         self.inventory = Some(Inventory::load(&mut self.connection, &self.config.table)?);
         self.clear_empty_owners();
-        let standing = self.inventory.as_ref().map(|inventory| inventory.port_sets.clone()).unwrap_or_default();
-        self.clear_port_sets(standing);
+        self.clear_port_sets();
         Ok(())
     }
 
@@ -111,8 +110,8 @@ impl Worker {
             purged: unchanged,
             port_sets: chain::port_sets(chains.iter().flat_map(|(_, rules)| rules)).into_keys().collect(),
         };
-        let former = self.applied.insert(policy.id, applied);
-        self.clear_port_sets(former.map(|applied| applied.port_sets).unwrap_or_default());
+        self.applied.insert(policy.id, applied);
+        self.clear_port_sets();
         if !unchanged {
             self.purge(policy, before.as_ref(), moved)?;
         }
@@ -159,11 +158,8 @@ impl Worker {
             Ok(Some(before))
         })?;
         let mut addresses = before.map(|installed| installed.addresses()).unwrap_or_default();
-        let former = self.applied.remove(&id);
-        addresses.extend(former.as_ref().map(|applied| applied.policy.address));
-        // Of a container that this process did not apply it is not known which sets it used.
-        let standing = self.inventory.as_ref().map(|inventory| inventory.port_sets.clone()).unwrap_or_default();
-        self.clear_port_sets(former.map_or(standing, |applied| applied.port_sets));
+        addresses.extend(self.applied.remove(&id).map(|applied| applied.policy.address));
+        self.clear_port_sets();
         for address in addresses {
             self.cut(address, |_, _| true)?;
             self.stop_counting(address)?;
@@ -272,19 +268,24 @@ impl Worker {
     }
 
     fn cut(&mut self, address: Ipv4Addr, which: impl Fn(End, &Flow) -> bool) -> Result<(), FirewallError> {
-        for end in [End::Source, End::Destination] {
-            let mut entries = conntrack::list(&mut self.connection, address, end)?;
-            entries.retain(|entry| which(end, &entry.flow));
-            let cut = conntrack::delete(&mut self.connection, &entries)?;
-            if cut > 0 {
-                tracing::debug!(%address, ?end, connections = cut, "cut connections");
-            }
+        let entries = conntrack::list(&mut self.connection, address)?;
+        let entries: Vec<_> =
+            entries.into_iter().filter(|(end, entry)| which(*end, &entry.flow)).map(|(_, entry)| entry).collect();
+        let cut = conntrack::delete(&mut self.connection, &entries)?;
+        if cut > 0 {
+            tracing::debug!(%address, connections = cut, "cut connections");
         }
         Ok(())
     }
 
     /// Removes the address from the set in which the kernel counts its connections.
     fn stop_counting(&mut self, address: Ipv4Addr) -> Result<(), FirewallError> {
+        // Asked first: a refused transaction waits some 20 ms for a grace period in the kernel.
+        let key = (CONNECTIONS.to_owned(), address.octets().to_vec());
+        let found = read::find_elements(&mut self.connection, &self.config.table, &[key])?;
+        if found.iter().all(Option::is_none) {
+            return Ok(());
+        }
         let mut batch = Batch::new(&self.config.table);
         batch.delete_element(CONNECTIONS, &address.octets());
         match self.connection.commit(batch) {
@@ -309,20 +310,22 @@ impl Worker {
         }
     }
 
-    /// Removes those sets of ports that no rule looks into any more; the kernel keeps the others.
-    fn clear_port_sets(&mut self, candidates: BTreeSet<String>) {
+    /// Removes the sets of ports that no rule looks into any more. Waits until every container of the
+    /// table was applied by this process: only then it is known which sets are in use.
+    fn clear_port_sets(&mut self) {
         let Some(inventory) = &mut self.inventory else { return };
-        let in_use = |name: &String| self.applied.values().any(|applied| applied.port_sets.contains(name));
-        for name in candidates.into_iter().filter(|name| !in_use(name)) {
-            let mut batch = Batch::new(&self.config.table);
-            batch.delete_set(&name);
-            match self.connection.commit(batch) {
-                // A chain that this process has not applied refers to it.
-                Err(error) if error.errno() == Some(libc::EBUSY) => {}
-                Err(error) if error.errno() != Some(libc::ENOENT) => {
-                    tracing::warn!(name, error = &error as &dyn std::error::Error, "set of ports stays");
-                }
-                _ => _ = inventory.port_sets.remove(&name),
+        if !inventory.containers.keys().all(|id| self.applied.contains_key(id)) {
+            return;
+        }
+        let in_use: BTreeSet<_> = self.applied.values().flat_map(|applied| &applied.port_sets).collect();
+        let unused: Vec<_> = inventory.port_sets.iter().filter(|name| !in_use.contains(name)).cloned().collect();
+        let mut batch = Batch::new(&self.config.table);
+        unused.iter().for_each(|name| batch.delete_set(name));
+        match self.connection.commit(batch) {
+            Ok(()) => inventory.port_sets.retain(|name| !unused.contains(name)),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "unused sets of ports stay");
+                self.forget();
             }
         }
     }

@@ -162,7 +162,7 @@ fn half_a_container_can_be_removed() {
     let empty = world.listing();
     let container = world.container(UserId::generate());
     let (id, owner) = (container.policy.id, container.policy.owner);
-    world.node.run(&format!("nft flush map inet hoody egress"));
+    world.node.run("nft flush map inet hoody egress");
     world.node.run(&format!("nft flush set inet hoody own_{owner}"));
     world.node.run(&format!("nft flush chain inet hoody out_{id}"));
     world.node.run(&format!("nft delete chain inet hoody out_{id}"));

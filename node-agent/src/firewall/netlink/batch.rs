@@ -41,6 +41,8 @@ pub(crate) struct SetShape {
     pub(crate) flags: u32,
     /// `TYPE_…` of the key; for printing only.
     pub(crate) key_type: u32,
+    /// `BYTEORDER_…` of the key; for printing only.
+    pub(crate) key_order: u32,
     /// Bytes of the key.
     pub(crate) key_bytes: u32,
     /// The most elements, where there is a limit.
@@ -134,7 +136,10 @@ impl Batch {
         let elements = set_message::port_elements(ranges);
         let size = Some(elements.len() as u32);
         let flags = NFT_SET_CONSTANT | NFT_SET_INTERVAL;
-        self.add_set(name, SetShape { flags, key_type: TYPE_INET_SERVICE, key_bytes: 2, size });
+        self.add_set(
+            name,
+            SetShape { flags, key_type: TYPE_INET_SERVICE, key_order: BYTEORDER_BIG_ENDIAN, key_bytes: 2, size },
+        );
         self.message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, Operation::Add, Object::Set(name.to_owned()), |out, table| {
             set_message::put_interval_elements(out, table, name, &elements);
         });

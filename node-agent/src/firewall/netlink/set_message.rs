@@ -30,6 +30,9 @@ pub(super) fn put_set(out: &mut Vec<u8>, table: &str, name: &str, id: u32, shape
     if let Some(size) = shape.size {
         out.nest(NFTA_SET_DESC, |out| out.put_u32(NFTA_SET_DESC_SIZE, size));
     }
+    let mut userdata = vec![NFTNL_UDATA_SET_KEYBYTEORDER, size_of::<u32>() as u8];
+    userdata.extend_from_slice(&shape.key_order.to_ne_bytes());
+    out.put(NFTA_SET_USERDATA, &userdata);
 }
 
 pub(super) fn put_interval_elements(out: &mut Vec<u8>, table: &str, set: &str, elements: &[IntervalElement]) {

@@ -22,6 +22,7 @@ pub(crate) const NLMSGERR_ATTR_MSG: u16 = 1;
 pub(crate) const NLA_F_NESTED: u16 = 0x8000;
 pub(crate) const NLA_TYPE_MASK: u16 = 0x3fff;
 
+pub(crate) const NFPROTO_UNSPEC: u8 = 0;
 pub(crate) const NFPROTO_INET: u8 = 1;
 pub(crate) const NFPROTO_IPV4: u8 = 2;
 
@@ -80,6 +81,7 @@ pub(crate) const NFTA_SET_DATA_TYPE: u16 = 6;
 pub(crate) const NFTA_SET_DATA_LEN: u16 = 7;
 pub(crate) const NFTA_SET_DESC: u16 = 9;
 pub(crate) const NFTA_SET_ID: u16 = 10;
+pub(crate) const NFTA_SET_USERDATA: u16 = 13;
 pub(crate) const NFTA_SET_DESC_SIZE: u16 = 1;
 pub(crate) const NFT_SET_CONSTANT: u32 = 0x2;
 pub(crate) const NFT_SET_INTERVAL: u32 = 0x4;
@@ -183,11 +185,19 @@ pub(crate) const NFTA_OBJREF_IMM_NAME: u16 = 2;
 pub(crate) const TYPE_IPADDR: u32 = 7;
 pub(crate) const TYPE_INET_SERVICE: u32 = 13;
 pub(crate) const TYPE_IFNAME: u32 = 41;
+/// How the `nft` program is told in a set's userdata in which order the bytes of its keys are.
+pub(crate) const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
+/// The order of a concatenation is that of its parts.
+pub(crate) const BYTEORDER_INVALID: u32 = 0;
+pub(crate) const BYTEORDER_HOST_ENDIAN: u32 = 1;
+pub(crate) const BYTEORDER_BIG_ENDIAN: u32 = 2;
 /// Bits by which the parts of a concatenation's type are apart.
 pub(crate) const TYPE_BITS: u32 = 6;
 
 pub(crate) const IPCTNL_MSG_CT_GET: u8 = 1;
 pub(crate) const IPCTNL_MSG_CT_DELETE: u8 = 2;
+pub(crate) const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
+pub(crate) const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
 pub(crate) const CTA_TUPLE_REPLY: u16 = 2;
 pub(crate) const CTA_ID: u16 = 12;
