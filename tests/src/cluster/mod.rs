@@ -20,6 +20,8 @@ use std::{
 
 /// The time everything has to come up.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Lines of a log that are shown after a failure.
+const LOG_LINES: usize = 40;
 /// The administrator of every cluster.
 pub const ADMIN: &str = "admin";
 /// The tenant of every cluster, who rents its servers.
@@ -115,8 +117,21 @@ impl Cluster {
         let admin = Api::login(control_plane.base_url(), ADMIN, &password).await?;
         let tenant = Api::login(control_plane.base_url(), TENANT, &password).await?;
         let mut this = Self { control_plane, servers, admin, tenant, password, folder, _slot: slot };
-        this.find_servers().await?;
+        let found = this.find_servers().await;
+        found.with_context(|| this.log_tails())?;
         Ok(this)
+    }
+
+    /// The ends of all logs, for messages.
+    pub fn log_tails(&self) -> String {
+        let logs = self.servers.iter().map(Server::log).chain([self.control_plane.log()]);
+        let tail = |log: PathBuf| {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();
+            let lines: Vec<&str> = lines.into_iter().rev().collect();
+            format!("--- the end of {}\n{}", log.display(), lines.join("\n"))
+        };
+        logs.map(tail).collect::<Vec<_>>().join("\n")
     }
 
     /// The cluster's folder.

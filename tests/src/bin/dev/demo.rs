@@ -35,7 +35,7 @@ pub(super) async fn run() -> Result<()> {
     let result = main_job(&mut steps, &cluster).await;
     let folder = cluster.folder().to_owned();
     if result.is_err() {
-        show_logs(&cluster);
+        eprintln!("{}", cluster.log_tails());
     }
     steps.step("end the cluster", async { Ok((drop(cluster), String::new())) }).await?;
     result?;
@@ -51,15 +51,6 @@ pub(super) async fn run() -> Result<()> {
         println!("  slowest: {:>8.1} ms  {what}", took.as_secs_f64() * 1000.0);
     }
     Ok(())
-}
-
-fn show_logs(cluster: &Cluster) {
-    for log in [cluster.control_plane.log(), cluster.servers[0].log()] {
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(40).collect();
-        eprintln!("--- the end of {}", log.display());
-        lines.iter().rev().for_each(|line| eprintln!("{line}"));
-    }
 }
 
 async fn main_job(steps: &mut Steps, cluster: &Cluster) -> Result<()> {
