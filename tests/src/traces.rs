@@ -78,11 +78,21 @@ pub fn processes_in(what: &str) -> Result<Vec<i32>> {
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        // What has ended and waits for the machine's init to collect it holds nothing.
+        if is_zombie(pid) {
+            continue;
+        }
         if pid != std::process::id() as i32 && (cgroup.contains(what) || is_conmon_of(pid, what)) {
             found.push(pid);
         }
     }
     Ok(found)
+}
+
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the program's name, which is in parentheses and may hold any character.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
 }
 
 fn is_conmon_of(pid: i32, what: &str) -> bool {

@@ -149,6 +149,6 @@ async fn containers_go_on_while_the_agent_or_the_control_plane_is_down() -> Resu
     probe::answers_now(&web, true)?;
     let seen = api.get(&format!("{path}/stats")).await?.data()?;
     assert_eq!(seen["started_at"], started, "the container was restarted");
-    assert_eq!(seen["status"], "Running");
+    assert_eq!(seen["status"], "running");
     Ok(())
 }

@@ -165,13 +165,13 @@ async fn stats(api: &Api, container: &str) -> Result<((), String)> {
 }
 
 async fn no_trace(server: &hoody_tests::cluster::Server, container: &str) -> Result<((), String)> {
-    wait::until("no trace is left", Duration::from_secs(15), async || {
+    let mut seen = Vec::new();
+    let gone = wait::until("no trace is left", Duration::from_secs(15), async || {
         let traces = traces::of_container(server, container)?;
-        if !traces.is_empty() {
-            eprintln!("still there: {traces:#?}");
-        }
-        Ok(traces.is_empty().then_some(()))
+        seen = traces;
+        Ok(seen.is_empty().then_some(()))
     })
-    .await?;
+    .await;
+    gone.with_context(|| format!("still there: {seen:#?}"))?;
     Ok(((), "no process, mount, link, route, nft chain, subvolume, cgroup or file".to_owned()))
 }
