@@ -134,7 +134,8 @@ make_pool() {
     mkdir -p "$folder/pool" "$folder/state"
     chmod 700 "$folder" "$folder/pool" "$folder/state"
     truncate -s "$pool_size" "$folder/pool.img"
-    mkfs.btrfs -q -f "$folder/pool.img"
+    # It notes its defaults on standard error.
+    mkfs.btrfs -q -f "$folder/pool.img" >"$folder/mkfs.log" 2>&1 || fail "mkfs.btrfs: $(<"$folder/mkfs.log")"
     mount -t btrfs -o loop,nosuid,nodev,noatime "$folder/pool.img" "$folder/pool"
 }
 

@@ -3,11 +3,18 @@
 //! Data flows one way: [`link`] (to the control plane) → [`desired`] (persisted state and journal) →
 //! [`reconcile`] (one owner task per container) → the kernel-facing capabilities [`images`],
 //! [`storage`], [`runtime`], [`network`], [`firewall`] and [`stats`]. Only those touch the kernel; each
-//! stands behind a small trait that is passed in.
+//! stands behind a small trait that is passed in. [`agent`] puts it all together.
 
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod desired;
+pub mod facts;
 pub mod firewall;
 pub mod images;
+pub mod link;
 pub mod network;
+pub mod reconcile;
 pub mod runtime;
 pub mod stats;
 pub mod storage;

@@ -1,1 +1,11 @@
+//! A cluster of the real binaries on one machine: the control plane, and servers that are network
+//! namespaces, each with its own agent, state, btrfs pool, cgroup and addresses. Used by the black-box
+//! tests, `make up`, `make demo` and the benchmarks.
 
+pub mod api;
+pub mod cluster;
+pub mod contract;
+pub mod image;
+pub mod probe;
+pub mod traces;
+pub mod wait;

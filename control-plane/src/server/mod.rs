@@ -6,7 +6,7 @@
 mod probe;
 mod supervisor;
 
-use crate::{api, app::App, config::Tls, nodes};
+use crate::{api, app::App, config::Tls, nodes, tasks};
 use axum_server::{
     Handle, Server,
     accept::NoDelayAcceptor,
@@ -50,17 +50,19 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
     // Everything that can fail for want of a port or a file fails before readiness is announced.
+    let public = Public::new(&app).await?;
+    let probes = app.config.metrics_address.map(server).transpose()?;
+    // Last: it marks every server as offline, which a process that cannot serve must not do.
     let nodes = nodes::start(app.clone())
         .await
         .map_err(|error| ServeError { what: "listen for nodes".to_owned(), source: io::Error::other(error) })?;
-    let public = Public::new(&app).await?;
-    let probes = app.config.metrics_address.map(server).transpose()?;
 
     let probing = probes.map(|(server, address)| {
         tracing::info!(%address, "serving metrics and probes");
         let service = probe::router(app.clone(), recorder).into_make_service();
         tokio::spawn(server.serve(service))
     });
+    let collecting = tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL));
     tracing::info!(address = %public.address, tls = public.tls.is_some(), "serving the public API");
     let handle: Handle<SocketAddr> = Handle::new();
     let mut serving = public.serve(app, handle.clone());
@@ -85,6 +87,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         probing.abort();
     }
     watchdog.abort();
+    collecting.abort();
     ended.map_err(io::Error::other).and_then(|served| served).map_err(failed("serve the public API"))
 }
 

@@ -1,1 +1,3 @@
 //! Background work.
+
+pub mod blobs;

@@ -3,9 +3,23 @@
 //! Policy is in force before a container's first packet: [`Firewall::apply`] is called before the
 //! container's link comes up.
 
+mod chain;
+mod change;
+mod conntrack;
 mod error;
+mod instructions;
+mod inventory;
+mod names;
+mod netlink;
+mod nft;
+mod read;
+mod table;
+mod verdict;
+mod worker;
 
-pub use error::FirewallError;
+pub use error::{FirewallError, Object, Operation};
+pub use nft::{DEFAULT_CONNECTIONS_PER_CONTAINER, DEFAULT_TABLE, NftConfig, NftFirewall};
+pub use worker::ForeignChain;
 
 use async_trait::async_trait;
 use hoody_protocol::{

@@ -1,9 +1,13 @@
 //! Images: blobs fetched by digest, verified before use, unpacked once into a read-only subvolume by a
 //! sandboxed child.
 
+mod blobs;
 mod error;
+mod store;
+pub mod unpack;
 
 pub use error::ImageError;
+pub use store::{ImageConfig, ImageStore};
 
 use async_trait::async_trait;
 use hoody_protocol::{

@@ -1,19 +1,29 @@
 //! Network: one routed veth pair per container, no bridge, no ARP.
+//!
+//! A container has a single address, alone on its network, and reaches everything over a gateway
+//! address that no interface holds. Both ends of its link know the other's hardware address by a
+//! permanent neighbour entry, so nobody ever asks and nobody can answer falsely. [`RoutedVeth`] keeps
+//! no state: names, hardware addresses and the owner's mark on the link are derived from the
+//! container's id, and the kernel is asked for the rest.
 
+mod address;
 mod error;
+mod identity;
+mod link;
+mod namespace;
+mod netlink;
+mod route;
+mod sysctl;
+mod veth;
 
+pub use address::{AddressError, AddressPool};
 pub use error::NetworkError;
+pub use identity::{CONTAINER_INTERFACE, container_mac, host_interface, host_mac, is_host_interface};
+pub use veth::{RoutedVeth, RoutedVethConfig};
 
 use async_trait::async_trait;
 use hoody_protocol::{id::ContainerId, stats::NetworkStats};
 use std::net::Ipv4Addr;
-
-/// The host side's interface name: `hy` and 12 characters derived from the container's id, within the
-/// kernel's 15.
-pub fn host_interface(id: ContainerId) -> String {
-    // The first 4 bytes are a time; the last 6 are random.
-    format!("hy{}", &id.to_string()[12..])
-}
 
 /// Links of containers. Calls are idempotent; what is already so counts as success.
 #[async_trait]

@@ -1,4 +1,7 @@
-//! What can go wrong here.
+//! What can go wrong with a container's processes.
+
+use hoody_protocol::id::ContainerId;
+use std::{path::PathBuf, time::Duration};
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -9,8 +12,96 @@ pub enum RuntimeError {
         /// What was tried, for example "open".
         action: &'static str,
         /// On which path.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
+    /// A system call on a process failed.
+    #[error("{action} process {pid}")]
+    Process {
+        /// What was tried, for example "signal".
+        action: &'static str,
+        /// On which process.
+        pid: i32,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The configuration cannot be used.
+    #[error("runtime configuration: {reason}")]
+    Config {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A program that this module needs could not be started.
+    #[error("start program {}", program.display())]
+    Program {
+        /// Which program.
+        program: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A program ran and reported failure.
+    #[error("{program} {verb} failed ({status}): {message}")]
+    Failed {
+        /// Its file name.
+        program: String,
+        /// What it was asked to do.
+        verb: &'static str,
+        /// How it ended.
+        status: String,
+        /// What it wrote, cut to a bound.
+        message: String,
+    },
+    /// A step did not end in time and was given up.
+    #[error("{what} of container {id} took longer than {limit:?}")]
+    Deadline {
+        /// The container.
+        id: ContainerId,
+        /// Which step.
+        what: &'static str,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// What was asked needs another state.
+    #[error("container {id} cannot {verb}: it is {state}")]
+    State {
+        /// The container.
+        id: ContainerId,
+        /// What was asked.
+        verb: &'static str,
+        /// In which state it is.
+        state: &'static str,
+    },
+    /// The user, group, command or working directory that the image or the specification names
+    /// cannot be used.
+    #[error("container {id}: {reason}")]
+    Bundle {
+        /// The container.
+        id: ContainerId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of the state folder does not say what it must.
+    #[error("unreadable {}: {reason}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The OCI configuration could not be built.
+    #[error("oci configuration of container {id}")]
+    Spec {
+        /// The container.
+        id: ContainerId,
+        /// What the builder said.
+        #[source]
+        source: Box<oci_spec::OciSpecError>,
+    },
+}
+
+/// Attaches the action and path to an I/O error.
+pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> RuntimeError {
+    let path = path.into();
+    move |source| RuntimeError::Io { action, path, source }
 }

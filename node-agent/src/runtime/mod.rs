@@ -1,9 +1,31 @@
 //! Processes: an OCI runtime (runc by default) run with conmon, so that containers outlive the agent
 //! and leave their exit code behind.
 
+mod cgroup;
+mod command;
+mod config;
+mod conmon;
+mod create;
+mod delete;
 mod error;
+mod etc;
+mod exec;
+mod first_process;
+mod layout;
+mod mounts;
+mod oci;
+mod pidfd;
+mod record;
+mod rootfs;
+mod seccomp;
+mod spec;
+mod user;
+mod view;
 
+pub use config::RuntimeConfig;
 pub use error::RuntimeError;
+pub use exec::ExecRequest;
+pub use oci::OciRuntime;
 
 use crate::storage::IdRange;
 use async_trait::async_trait;
@@ -42,7 +64,8 @@ pub struct Bundle {
 /// What the runtime says of a container's processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Process {
-    /// There is none, and no trace of one.
+    /// None was made, or it ended before it was ever started. Remains of making it may lie around:
+    /// [`Runtime::create`] and [`Runtime::delete`] clear them.
     Absent,
     /// Made, namespaces present, first process not started.
     Created {

@@ -1,5 +1,8 @@
 //! What can go wrong here.
 
+use hoody_protocol::id::ContainerId;
+use std::{io, path::Path, path::PathBuf};
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -9,8 +12,58 @@ pub enum StorageError {
         /// What was tried, for example "open".
         action: &'static str,
         /// On which path.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// The step did not end in time. The kernel may still be at it: later steps for the same container
+    /// wait for it.
+    #[error("{action} {} did not end within {seconds} s", path.display())]
+    Deadline {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The thread that did the step is gone: it panicked, or the agent is shutting down.
+    #[error("{action} {} was cut off", path.display())]
+    CutOff {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+    },
+    /// The pool folder is not on a btrfs file system.
+    #[error("pool {} is not on btrfs", path.display())]
+    NotBtrfs {
+        /// The pool folder.
+        path: PathBuf,
+    },
+    /// The image is not a read-only subvolume.
+    #[error("image {} is not a read-only subvolume", path.display())]
+    NotAnImage {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The container has no root file system in this pool.
+    #[error("container {id} has no root file system")]
+    Missing {
+        /// The container.
+        id: ContainerId,
+    },
+    /// The id range touches the host's own ids or passes the last id.
+    #[error("id range from {first} is not usable")]
+    InvalidIds {
+        /// First host id of the range.
+        first: u32,
+    },
+}
+
+impl StorageError {
+    /// Wraps what the system said; for `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
 }

@@ -1,9 +1,19 @@
 //! Root file systems on a btrfs pool: an image's subvolume is snapshotted for each container and
 //! mounted idmapped, so that nothing is ever chowned.
 
+pub(crate) mod blocking;
 mod error;
+pub(crate) mod ioctl;
+mod mount;
+mod pool;
+mod quota;
+pub(crate) mod subvolume;
+mod user_namespace;
 
 pub use error::StorageError;
+pub(crate) use pool::space;
+pub use pool::{BtrfsPool, PoolConfig};
+pub use quota::QuotaMode;
 
 use async_trait::async_trait;
 use hoody_protocol::id::ContainerId;

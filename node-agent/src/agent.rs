@@ -1,0 +1,238 @@
+//! The running agent: opens the capabilities, starts the owners of persisted containers, then the link.
+//! Containers come back before, and without, the control plane.
+
+use crate::{
+    config::Config,
+    desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
+    facts,
+    firewall::{Firewall, NftConfig, NftFirewall},
+    images::{ImageConfig, ImageStore},
+    link::{Link, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
+    network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
+    reconcile::{Capabilities, Reconciler, Settings, View},
+    runtime::{OciRuntime, RuntimeConfig},
+    stats::{Sampler, Sources},
+    storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
+};
+use hoody_protocol::id::ContainerId;
+use nix::fcntl::{Flock, FlockArg};
+use std::{
+    fs::{DirBuilder, File, OpenOptions, Permissions},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{io::AsyncWriteExt, net::UnixListener};
+
+/// Pause between looks at a container that nothing happens to.
+const DRIFT_INTERVAL: Duration = Duration::from_secs(10);
+/// Pauses between tries of a container that failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The time somebody who asks for the status has to read it.
+const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+/// Mode of folders that only root enters.
+const PRIVATE: u32 = 0o700;
+/// Mode of the run folder: a container's root, which is nobody on the server, passes through it to its
+/// root file system and sees nothing else.
+const PASSABLE: u32 = 0o711;
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A folder or file of the agent cannot be used.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another agent works with the same state.
+    #[error("another agent runs with the state folder {}", .0.display())]
+    AlreadyRunning(PathBuf),
+    /// Persisted state cannot be used.
+    #[error(transparent)]
+    Desired(#[from] DesiredError),
+    /// A capability cannot be opened.
+    #[error("{what}; `hoody-agent doctor` says what is missing")]
+    Capability {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn capability<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> AgentError {
+    move |error| AgentError::Capability { what, source: Box::new(error) }
+}
+
+/// The running agent.
+#[derive(Debug)]
+pub struct Agent {
+    reconciler: Reconciler,
+    journal: Journal,
+    link: Link,
+    status: UnixListener,
+    _only_one: Flock<File>,
+}
+
+/// What `hoody-agent status` is told.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct StatusAnswer {
+    /// The link.
+    pub link: LinkState,
+    /// Reports that the control plane does not have yet.
+    pub unacknowledged: usize,
+    /// Every container held.
+    pub containers: Vec<(ContainerId, View)>,
+}
+
+/// Makes the agent's folders, readable for nobody else.
+pub fn make_folders(config: &Config) -> Result<(), AgentError> {
+    let folders = [
+        (config.state_dir.clone(), PRIVATE),
+        (config.run_dir.clone(), PASSABLE),
+        (config.identity_dir(), PRIVATE),
+        (config.containers_dir(), PRIVATE),
+        (config.blobs_dir(), PRIVATE),
+    ];
+    for (path, mode) in folders {
+        let failed = |source| AgentError::Io { action: "make the folder", path: path.clone(), source };
+        DirBuilder::new().recursive(true).mode(mode).create(&path).map_err(failed)?;
+        // It may have been there with other rights.
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The runtime of this configuration.
+pub fn runtime(config: &Config) -> Result<OciRuntime, AgentError> {
+    let cgroup_parent = Path::new("/").join(config.cgroup_parent.trim_matches('/'));
+    let runtime = RuntimeConfig {
+        program: config.runtime.clone(),
+        conmon: config.conmon.clone(),
+        init: config.init.clone(),
+        log_max_bytes: config.log_bytes_max,
+        ..RuntimeConfig::new(config.run_dir.join("runtime"), config.state_dir.join("logs"), cgroup_parent)
+    };
+    OciRuntime::new(runtime).map_err(capability("the container runtime cannot be used"))
+}
+
+impl Agent {
+    /// Opens everything and starts the owners of persisted containers.
+    pub async fn start(config: Config) -> Result<Self, AgentError> {
+        make_folders(&config)?;
+        let only_one = lock(&config.state_dir)?;
+        let identity = IdentityStore::new(config.identity_dir());
+
+        let network = RoutedVeth::new(RoutedVethConfig { gateway: config.gateway, mtu: config.mtu })
+            .map_err(capability("the network settings cannot be used"))?;
+        network.prepare().await.map_err(capability("the network cannot be prepared"))?;
+        let firewall = NftConfig { table: config.nft_table.clone(), ..NftConfig::new(config.node_cidr) };
+        let firewall = NftFirewall::open(firewall).map_err(capability("the firewall cannot be used"))?;
+        firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
+        let storage =
+            PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
+        let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
+        let pool_bytes = storage.pool_usage().await.map_err(capability("the storage pool cannot be read"))?.total_bytes;
+        let blobs = Arc::new(ControlPlaneBlobs::new(identity.clone()));
+        let program = std::env::current_exe().map_err(capability("the agent's own program cannot be found"))?;
+        let images = ImageConfig {
+            reserve_bytes: config.pool_reserve_bytes,
+            ..ImageConfig::new(config.pool.clone(), config.blobs_dir(), program)
+        };
+        let images = ImageStore::open(images, blobs).await.map_err(capability("the image store cannot be used"))?;
+        let capabilities = Capabilities {
+            images: Arc::new(images),
+            storage: Arc::new(storage),
+            runtime: Arc::new(runtime(&config)?),
+            network: Arc::new(network),
+            firewall: Arc::new(firewall),
+        };
+
+        let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();
+        let pool = AddressPool::new(config.node_cidr).map_err(capability("node_cidr cannot be used"))?;
+        let settings = Settings {
+            boot_id: boot_id.clone(),
+            dns: config.dns.clone(),
+            stop_timeout: Duration::from_secs(config.stop_timeout_s),
+            drift_interval: DRIFT_INTERVAL,
+            retry_first: RETRY.0,
+            retry_longest: RETRY.1,
+        };
+        let journal = Journal::open(&config.journal_path())?;
+        let records = Records::new(config.containers_dir());
+        let allocation = Allocation::new(pool, config.first_id);
+        let reconciler = Reconciler::start(settings, capabilities.clone(), records, allocation, journal.clone())?;
+        report_unknown(&capabilities, &reconciler).await;
+
+        let sampler = Sampler::new(Sources {
+            runtime: capabilities.runtime.clone(),
+            storage: capabilities.storage.clone(),
+            network: capabilities.network.clone(),
+            firewall: capabilities.firewall.clone(),
+        });
+        let facts = facts::gather(pool_bytes).map_err(capability("the server's facts cannot be read"))?;
+        let work = SessionWork { reconciler: reconciler.clone(), journal: journal.clone(), sampler, facts, boot_id };
+        let link = Link::new(identity, work);
+        let status = listen(&config.status_socket())?;
+        Ok(Self { reconciler, journal, link, status, _only_one: only_one })
+    }
+
+    /// Keeps the link up and answers `status`; returns only where it cannot go on.
+    pub async fn run(self) -> Box<dyn std::error::Error + Send + Sync> {
+        let link = self.link.state();
+        tokio::spawn(self.link.run());
+        loop {
+            let mut stream = match self.status.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => return error.into(),
+            };
+            let answer = StatusAnswer {
+                link: link.borrow().clone(),
+                unacknowledged: self.journal.unacknowledged(),
+                containers: self.reconciler.views(),
+            };
+            let answer = serde_json::to_vec(&answer).expect("plain data always encodes");
+            tokio::spawn(async move {
+                // Somebody who does not read gets nothing.
+                let _ = tokio::time::timeout(STATUS_DEADLINE, stream.write_all(&answer)).await;
+            });
+        }
+    }
+}
+
+/// Reports what is on the node without a record. It is kept: nothing is destroyed on doubt.
+async fn report_unknown(capabilities: &Capabilities, reconciler: &Reconciler) {
+    let known = |id: &ContainerId| reconciler.views().iter().any(|(known, _)| known == id);
+    let stored = capabilities.storage.inventory().await.unwrap_or_default();
+    let running = capabilities.runtime.inventory().await.unwrap_or_default();
+    let filtered = capabilities.firewall.inventory().await.unwrap_or_default();
+    for (what, ids) in [("root file system", stored), ("processes", running), ("firewall chains", filtered)] {
+        for id in ids.iter().filter(|id| !known(id)) {
+            tracing::warn!(container = %id, what, "found on this server without a record; it is kept");
+        }
+    }
+}
+
+fn lock(state_dir: &Path) -> Result<Flock<File>, AgentError> {
+    let path = state_dir.join("lock");
+    let failed = |source| AgentError::Io { action: "open", path: path.clone(), source };
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| AgentError::AlreadyRunning(state_dir.to_owned()))
+}
+
+fn listen(path: &Path) -> Result<UnixListener, AgentError> {
+    let failed = |action| move |source| AgentError::Io { action, path: path.to_owned(), source };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("replace")(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed("close to others"))?;
+    Ok(listener)
+}

@@ -1,0 +1,87 @@
+//! The command line: one file per command.
+
+mod exec;
+mod join;
+mod run;
+mod status;
+
+use crate::{
+    config::{Config, LogFormat},
+    images::unpack,
+};
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+use tracing_subscriber::EnvFilter;
+
+/// The agent of a hoody server.
+#[derive(Debug, Parser)]
+#[command(name = "hoody-agent", version, arg_required_else_help = true)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, env = "HOODY_AGENT_CONFIG", default_value = "/etc/hoody/agent.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Enrol this server with the control plane that made the token.
+    Join(join::Join),
+    /// Run the agent.
+    Run,
+    /// Show the link and the containers of the running agent.
+    Status(status::Status),
+    /// Run a program inside a container of this server.
+    Exec(exec::Exec),
+}
+
+/// A command's error; its chain is printed.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // The sandboxed child of image unpacking is this program again; it must not touch anything else.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == unpack::SUBCOMMAND) {
+        return unpack::child_main(arguments);
+    }
+    let arguments = Arguments::parse();
+    match execute(arguments) {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("hoody-agent: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let config = Config::load(&arguments.config)?;
+    let long_running = matches!(arguments.command, Command::Run);
+    log_to_stderr(&config, long_running);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Join(command) => join::execute(&config, command).await,
+            Command::Run => run::execute(config).await,
+            Command::Status(command) => status::execute(&config, command).await,
+            Command::Exec(command) => exec::execute(&config, command).await,
+        }
+    })
+}
+
+fn log_to_stderr(config: &Config, long_running: bool) {
+    let default = if long_running { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("HOODY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

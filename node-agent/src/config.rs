@@ -1,0 +1,204 @@
+//! Settings: a TOML file, every key with a default that suits a server of its own.
+
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+/// The agent's settings. Several agents on one kernel (tests) differ in every path, the cgroup parent,
+/// the pool, the network and the id range.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Identity, specifications, journal, partial blobs. Survives reboots; mode 0700.
+    pub state_dir: PathBuf,
+    /// Mounts, runtime state, sockets. Gone at reboot; mode 0700.
+    pub run_dir: PathBuf,
+    /// A mounted btrfs file system for images and containers.
+    pub pool: PathBuf,
+    /// Addresses for containers, routed on this server.
+    pub node_cidr: Ipv4Net,
+    /// Containers' default gateway; needs no interface of its own.
+    pub gateway: Ipv4Addr,
+    /// Name servers of containers whose specification names none.
+    pub dns: Vec<Ipv4Addr>,
+    /// Bytes of the largest packet on a container's interface.
+    pub mtu: u32,
+    /// Name of the nft table of our own.
+    pub nft_table: String,
+    /// Cgroup below which everything of the containers lives.
+    pub cgroup_parent: String,
+    /// Host id of the first container's root; each container takes 65,536.
+    pub first_id: u32,
+    /// The OCI runtime program.
+    pub runtime: PathBuf,
+    /// The conmon program.
+    pub conmon: PathBuf,
+    /// The init program for images without one.
+    pub init: PathBuf,
+    /// Bytes of a container's log that are kept.
+    pub log_bytes_max: u64,
+    /// Seconds that a first process has to end before it is killed.
+    pub stop_timeout_s: u64,
+    /// Free bytes that unpacking an image must leave in the pool.
+    pub pool_reserve_bytes: u64,
+    /// `text` or `json`.
+    pub log_format: LogFormat,
+}
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/hoody-agent".into(),
+            run_dir: "/run/hoody-agent".into(),
+            pool: "/var/lib/hoody-agent/pool".into(),
+            node_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16),
+            gateway: Ipv4Addr::new(169, 254, 1, 1),
+            dns: vec![Ipv4Addr::new(9, 9, 9, 9), Ipv4Addr::new(1, 1, 1, 1)],
+            mtu: 1500,
+            nft_table: "hoody".into(),
+            cgroup_parent: "hoody".into(),
+            first_id: 1 << 20,
+            runtime: "/usr/sbin/runc".into(),
+            conmon: "/usr/bin/conmon".into(),
+            init: "/usr/bin/catatonit".into(),
+            log_bytes_max: 16 << 20,
+            stop_timeout_s: 10,
+            pool_reserve_bytes: 256 << 20,
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not valid.
+    #[error("the configuration {} is not valid: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A value cannot work.
+    #[error("configuration key {key}: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What to change.
+        problem: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let fail = |key, problem| Err(ConfigError::Value { key, problem });
+        for (key, path) in [("state_dir", &self.state_dir), ("run_dir", &self.run_dir), ("pool", &self.pool)] {
+            if !path.is_absolute() {
+                return fail(key, "give an absolute path");
+            }
+        }
+        if self.node_cidr.contains(&self.gateway) {
+            return fail("gateway", "give an address outside node_cidr");
+        }
+        if self.first_id < 65_536 {
+            return fail("first_id", "give at least 65536: lower ids belong to the server itself");
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        let part = |part: &str| !part.is_empty() && part != ".." && part.chars().all(|c| plain(c) || c == '.');
+        if !self.cgroup_parent.trim_matches('/').split('/').all(part) {
+            return fail("cgroup_parent", "give a relative cgroup path of letters, digits, '-', '_' and '.'");
+        }
+        if self.nft_table.is_empty() || !self.nft_table.chars().all(plain) {
+            return fail("nft_table", "give a name of letters, digits, '-' and '_'");
+        }
+        Ok(())
+    }
+
+    /// Folder of the node's key and certificates.
+    pub fn identity_dir(&self) -> PathBuf {
+        self.state_dir.join("identity")
+    }
+
+    /// Folder of the persisted containers.
+    pub fn containers_dir(&self) -> PathBuf {
+        self.state_dir.join("containers")
+    }
+
+    /// The journal of reports.
+    pub fn journal_path(&self) -> PathBuf {
+        self.state_dir.join("journal")
+    }
+
+    /// Folder of blobs being fetched.
+    pub fn blobs_dir(&self) -> PathBuf {
+        self.state_dir.join("blobs")
+    }
+
+    /// Socket on which the running agent answers `hoody-agent status`.
+    pub fn status_socket(&self) -> PathBuf {
+        self.run_dir.join("status.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.check().map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn impossible_values_name_their_key() {
+        for (text, key) in [
+            ("state_dir = 'relative'", "state_dir"),
+            ("gateway = '10.88.0.1'", "gateway"),
+            ("first_id = 1000", "first_id"),
+            ("cgroup_parent = '../escape'", "cgroup_parent"),
+            ("nft_table = 'a b'", "nft_table"),
+            ("no_such_key = 1", "no_such_key"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(key), "{text}: {error}");
+        }
+    }
+}

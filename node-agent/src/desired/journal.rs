@@ -1,0 +1,401 @@
+//! The journal: reports in order, kept until the control plane has acknowledged them.
+//!
+//! One append-only file, one line an entry or acknowledgement: a CRC-32 in hexadecimal, a space, JSON. They are synced
+//! in groups by the journal's own task, off the path of the containers; an entry is handed out for
+//! sending only when it is durable. A torn last line is what a crash leaves and is cut off; damage before
+//! it is a loud error. When everything is acknowledged the file begins anew, with the next position in
+//! its first line, so that positions never repeat.
+//!
+//! The journal is bounded: over [`MAX_ENTRIES`], a container's older status reports give way to its
+//! newest one. Outcomes of operations are never dropped.
+
+use super::{DesiredError, file};
+use hoody_protocol::{
+    link::{MAX_REPORTS, Report, ReportEntry},
+    operation::OperationOutcome,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeSet, HashSet, VecDeque},
+    fs::{File, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// Entries kept before older status reports are dropped.
+const MAX_ENTRIES: usize = 16_384;
+/// Appends that wait for the disk at most.
+const QUEUE: usize = 1024;
+
+/// The journal. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    appends: mpsc::Sender<Append>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    entries: Mutex<VecDeque<ReportEntry>>,
+    /// Positions that must not be sent yet, nor anything after them.
+    held: Mutex<BTreeSet<u64>>,
+    appended: Notify,
+    acked: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+enum Append {
+    Report(Report, Option<oneshot::Sender<u64>>),
+    Acked(u64),
+}
+
+/// One line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Entry(ReportEntry),
+    Acked(u64),
+}
+
+struct Writer {
+    path: PathBuf,
+    file: File,
+    next: u64,
+}
+
+impl Journal {
+    /// Opens or creates the journal and starts its task.
+    pub fn open(path: &Path) -> Result<Self, DesiredError> {
+        let (entries, next) = load(path)?;
+        let file = rewrite(path, next, &entries)?;
+        let shared = Arc::new(Shared {
+            acked: watch::Sender::new(entries.front().map_or(next, |first| first.position) - 1),
+            entries: Mutex::new(entries),
+            held: Mutex::default(),
+            appended: Notify::new(),
+        });
+        let (appends, queue) = mpsc::channel(QUEUE);
+        let writer = Writer { path: path.to_owned(), file, next };
+        tokio::spawn(write_groups(writer, queue, shared.clone()));
+        Ok(Self { appends, shared })
+    }
+
+    /// Adds a report; it becomes durable and sendable soon. Waits only where the disk cannot keep up.
+    pub async fn append(&self, report: Report) {
+        if self.appends.send(Append::Report(report, None)).await.is_err() {
+            tracing::error!("the journal's task has ended; a report is lost");
+        }
+    }
+
+    /// Adds a report and waits until it is durable; gives its position. It is not sent before
+    /// [`Journal::release`]: the caller first writes down elsewhere what the report says was done, so that
+    /// an acknowledgement cannot remove the only trace of it.
+    pub async fn append_held(&self, report: Report) -> Option<u64> {
+        let (done, position) = oneshot::channel();
+        self.appends.send(Append::Report(report, Some(done))).await.ok()?;
+        position.await.ok()
+    }
+
+    /// Lets an entry of [`Journal::append_held`] be sent.
+    pub fn release(&self, position: u64) {
+        self.shared.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&position);
+        self.shared.appended.notify_waiters();
+    }
+
+    /// The oldest durable entries after `position`, at most one batch; waits for one.
+    pub async fn next_after(&self, position: u64) -> Vec<ReportEntry> {
+        loop {
+            let appended = self.shared.appended.notified();
+            tokio::pin!(appended);
+            appended.as_mut().enable();
+            let batch: Vec<ReportEntry> = {
+                let held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
+                let sendable = position + 1..held.unwrap_or(u64::MAX);
+                let entries = self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
+                entries.iter().filter(|entry| sendable.contains(&entry.position)).take(MAX_REPORTS).cloned().collect()
+            };
+            if !batch.is_empty() {
+                return batch;
+            }
+            appended.await;
+        }
+    }
+
+    /// The control plane stored everything up to `position`: forget it.
+    pub async fn acknowledge(&self, position: u64) {
+        {
+            let mut entries = self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            while entries.front().is_some_and(|entry| entry.position <= position) {
+                entries.pop_front();
+            }
+        }
+        self.shared.acked.send_if_modified(|acked| {
+            let grows = position > *acked;
+            *acked = (*acked).max(position);
+            grows
+        });
+        if self.appends.send(Append::Acked(position)).await.is_err() {
+            tracing::error!("the journal's task has ended; an acknowledgement is not written down");
+        }
+    }
+
+    /// Returns when the control plane has acknowledged `position`.
+    pub async fn acknowledged(&self, position: u64) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.shared.acked.subscribe().wait_for(|acked| *acked >= position).await;
+    }
+
+    /// Entries not acknowledged yet.
+    pub fn unacknowledged(&self) -> usize {
+        self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Outcomes in the journal: operations that were done though their record may not say so yet.
+    pub fn outcomes(&self) -> Vec<OperationOutcome> {
+        let entries = self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries
+            .iter()
+            .filter_map(|entry| match &entry.report {
+                Report::Outcome(outcome) => Some(outcome.clone()),
+                Report::Status(_) => None,
+            })
+            .collect()
+    }
+}
+
+/// The journal's task: takes what has queued up, writes and syncs it once, then hands it out.
+async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, shared: Arc<Shared>) {
+    let mut group = Vec::new();
+    while queue.recv_many(&mut group, QUEUE).await > 0 {
+        let mut lines = Vec::new();
+        let mut entries = Vec::new();
+        let mut waiting = Vec::new();
+        let mut acked = false;
+        for append in group.drain(..) {
+            match append {
+                Append::Report(report, done) => {
+                    let entry = ReportEntry { position: writer.next, report };
+                    writer.next += 1;
+                    lines.extend_from_slice(&encode(&Line::Entry(entry.clone())));
+                    if let Some(done) = done {
+                        shared.held.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.position);
+                        waiting.push((done, entry.position));
+                    }
+                    entries.push(entry);
+                }
+                Append::Acked(position) => {
+                    lines.extend_from_slice(&encode(&Line::Acked(position)));
+                    acked = true;
+                }
+            }
+        }
+        if !lines.is_empty() {
+            writer = append_or_halt(writer, lines).await;
+            let mut kept = shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend(entries);
+            bound(&mut kept);
+            drop(kept);
+            shared.appended.notify_waiters();
+            for (done, position) in waiting {
+                // Whoever stopped waiting needs no answer.
+                let _ = done.send(position);
+            }
+        }
+        if acked {
+            let kept = shared.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if kept.is_empty() {
+                match rewrite(&writer.path, writer.next, &kept) {
+                    Ok(file) => writer.file = file,
+                    // The old file still holds every entry; they are acknowledged and would be sent again.
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the journal was not shortened")
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes and syncs. A journal that cannot be written ends the process: going on would mean losing
+/// outcomes silently; systemd starts the agent again, and its containers go on meanwhile.
+async fn append_or_halt(mut writer: Writer, lines: Vec<u8>) -> Writer {
+    let written = tokio::task::spawn_blocking(move || {
+        let result = writer.file.write_all(&lines).and_then(|()| writer.file.sync_data());
+        (writer, result)
+    });
+    match written.await {
+        Ok((writer, Ok(()))) => writer,
+        Ok((writer, Err(error))) => {
+            tracing::error!(%error, path = %writer.path.display(), "the journal cannot be written; stopping");
+            std::process::exit(74)
+        }
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn bound(entries: &mut VecDeque<ReportEntry>) {
+    if entries.len() <= MAX_ENTRIES {
+        return;
+    }
+    let mut newest = HashSet::new();
+    let mut kept: VecDeque<ReportEntry> = VecDeque::new();
+    for entry in entries.drain(..).rev() {
+        let keep = match &entry.report {
+            Report::Status(status) => newest.insert(status.container),
+            Report::Outcome(_) => true,
+        };
+        if keep {
+            kept.push_front(entry);
+        }
+    }
+    *entries = kept;
+}
+
+fn encode(line: &Line) -> Vec<u8> {
+    let json = serde_json::to_vec(line).expect("plain data always encodes");
+    let mut bytes = format!("{:08x} ", crc32fast::hash(&json)).into_bytes();
+    bytes.extend_from_slice(&json);
+    bytes.push(b'\n');
+    bytes
+}
+
+fn rewrite(path: &Path, next: u64, entries: &VecDeque<ReportEntry>) -> Result<File, DesiredError> {
+    let mut content = format!("{next}\n").into_bytes();
+    for entry in entries {
+        content.extend_from_slice(&encode(&Line::Entry(entry.clone())));
+    }
+    let failed = |action| move |source| DesiredError::Io { action, path: path.to_owned(), source };
+    let beside = path.with_extension("tmp");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(failed("create beside"))?;
+    file.write_all(&content).and_then(|()| file.sync_all()).map_err(failed("write"))?;
+    std::fs::rename(&beside, path).map_err(failed("replace"))?;
+    file::sync_parent(path)?;
+    Ok(file)
+}
+
+fn load(path: &Path) -> Result<(VecDeque<ReportEntry>, u64), DesiredError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((VecDeque::new(), 1)),
+        Err(source) => return Err(DesiredError::Io { action: "read", path: path.to_owned(), source }),
+    };
+    let damaged = |reason: &str| DesiredError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let first = lines.next().and_then(|line| std::str::from_utf8(line).ok());
+    let mut next: u64 =
+        first.and_then(|line| line.trim_end().parse().ok()).ok_or_else(|| damaged("no first position"))?;
+    let mut entries = VecDeque::new();
+    while let Some(line) = lines.next() {
+        match parse(line) {
+            Some(Line::Entry(entry)) => {
+                next = next.max(entry.position + 1);
+                entries.push_back(entry);
+            }
+            Some(Line::Acked(position)) => {
+                while entries.front().is_some_and(|entry: &ReportEntry| entry.position <= position) {
+                    entries.pop_front();
+                }
+            }
+            // What a crash in the middle of a write leaves: only ever the last line.
+            None if lines.next().is_none() => tracing::warn!(path = %path.display(), "cut off a torn last entry"),
+            None => return Err(damaged("an entry in the middle does not match its checksum")),
+        }
+    }
+    Ok((entries, next))
+}
+
+fn parse(line: &[u8]) -> Option<Line> {
+    let line = line.strip_suffix(b"\n")?;
+    let (checksum, json) = line.split_at_checked(9)?;
+    let checksum = u32::from_str_radix(std::str::from_utf8(checksum).ok()?.trim_end(), 16).ok()?;
+    (crc32fast::hash(json) == checksum).then(|| serde_json::from_slice(json).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hoody_protocol::id::ContainerId;
+
+    fn outcome(number: u64) -> Report {
+        Report::Outcome(OperationOutcome {
+            id: OperationId::from_bytes([number as u8; 12]),
+            container: ContainerId::from_bytes([1; 12]),
+            failure: None,
+            at: number,
+        })
+    }
+
+    async fn append(journal: &Journal, number: u64) -> Option<u64> {
+        let position = journal.append_held(outcome(number)).await?;
+        journal.release(position);
+        Some(position)
+    }
+
+    async fn positions(journal: &Journal) -> Vec<u64> {
+        journal.next_after(0).await.iter().map(|entry| entry.position).collect()
+    }
+
+    #[tokio::test]
+    async fn entries_survive_a_restart_until_acknowledged_and_positions_never_repeat() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        {
+            let journal = Journal::open(&path).unwrap();
+            for number in 1..=3 {
+                assert_eq!(append(&journal, number).await, Some(number));
+            }
+            journal.acknowledge(1).await;
+            assert_eq!(append(&journal, 4).await, Some(4), "the acknowledgement before it is durable too");
+            assert_eq!(positions(&journal).await, [2, 3, 4]);
+        }
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(positions(&journal).await, [2, 3, 4], "what was acknowledged is never sent again");
+        journal.acknowledge(4).await;
+        journal.acknowledged(4).await;
+        assert_eq!(append(&journal, 5).await, Some(5));
+        drop(journal);
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(positions(&journal).await, [5]);
+        journal.acknowledge(5).await;
+        assert_eq!(append(&journal, 6).await, Some(6));
+        assert_eq!(journal.unacknowledged(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_torn_tail_is_cut_off_and_damage_before_it_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = Journal::open(&path).unwrap();
+        append(&journal, 1).await;
+        append(&journal, 2).await;
+        drop(journal);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        assert_eq!(positions(&Journal::open(&path).unwrap()).await, [1]);
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 3] ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        assert!(matches!(Journal::open(&path), Err(DesiredError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_held_entry_and_what_follows_it_wait_for_its_release() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&folder.path().join("journal")).unwrap();
+        append(&journal, 1).await;
+        let held = journal.append_held(outcome(2)).await.unwrap();
+        append(&journal, 3).await;
+        assert_eq!(positions(&journal).await, [1]);
+        journal.release(held);
+        assert_eq!(positions(&journal).await, [1, 2, 3]);
+    }
+}

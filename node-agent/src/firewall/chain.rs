@@ -1,0 +1,159 @@
+//! From a container's policy to the rules of its two chains.
+//!
+//! A chain begins with what its owner cannot change, lets pass what belongs to a connection that
+//! stands, and then has one rule for each enabled rule of the policy, in order. "Allow" is `return`:
+//! the other side's chain must still be asked. Packets in the direction in which their connection was
+//! begun go through the policy's rules every time, so that a rule added later cuts them.
+
+use super::{
+    Policy,
+    instructions::*,
+    names,
+    netlink::{
+        batch::Rule,
+        expression::{Expression, PortRanges, Verdict},
+        wire::*,
+    },
+};
+use hoody_protocol::{
+    firewall::{Action, Direction, FirewallRule, Match, PortRange},
+    id::ContainerId,
+};
+use ipnet::Ipv4Net;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+};
+
+/// Where the ports stand in TCP's and UDP's header, type and code in ICMP's.
+const SOURCE_PORT_OFFSET: u32 = 0;
+const DESTINATION_PORT_OFFSET: u32 = 2;
+const ICMP_TYPE_OFFSET: u32 = 0;
+const ICMP_CODE_OFFSET: u32 = 1;
+/// Bytes of the digest that are shown in a chain's first comment.
+const FINGERPRINT_BYTES: usize = 8;
+
+/// The rules of one direction.
+pub(super) fn compile(policy: &Policy, network: Ipv4Net, direction: Direction) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    rules.extend(established());
+    // Behind the replies: what the host asks from an address within the network is answered.
+    if direction == Direction::Egress {
+        let stranger = vec![
+            Expression::Network { offset: DESTINATION_OFFSET, bytes: 4 },
+            Expression::Lookup { set: names::owner_set(policy.owner), inverted: true },
+        ];
+        let inside = address_in(DESTINATION_OFFSET, network);
+        rules.push(rule("other owners", [ipv4(), inside, stranger, verdict(Verdict::Drop)]));
+    }
+    let enabled = || policy.rules.rules(direction).iter().filter(|rule| rule.enabled);
+    rules.extend(enabled().map(|rule| one(policy.id, rule, direction)));
+    if enabled().any(|rule| rule.action == Action::Allow) {
+        rules.push(rule("not allowed", [verdict(Verdict::Drop)]));
+    }
+    sign(&mut rules);
+    rules
+}
+
+/// The sets of ports into which these rules look, by name.
+pub(super) fn port_sets<'a>(rules: impl Iterator<Item = &'a Rule>) -> BTreeMap<String, &'a PortRanges> {
+    let expressions = rules.flat_map(|rule| &rule.expressions);
+    expressions
+        .filter_map(|expression| match expression {
+            Expression::PortIn(ranges) => Some((names::port_set(ranges), ranges)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Puts a digest of all the rules into the first one's comment: equal comments are equal chains.
+fn sign(rules: &mut [Rule]) {
+    let mut digest = DigestHasher(Sha256::new());
+    rules.hash(&mut digest);
+    let digest = digest.0.finalize();
+    if let Some(first) = rules.first_mut() {
+        first.comment = format!("{} {}", first.comment, hex::encode(&digest[..FINGERPRINT_BYTES]));
+    }
+}
+
+struct DigestHasher(Sha256);
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+    fn finish(&self) -> u64 {
+        0 // Not asked for: the digest is taken out whole.
+    }
+}
+
+fn one(id: ContainerId, spec: &FirewallRule, direction: Direction) -> Rule {
+    let peer_offset = match direction {
+        Direction::Egress => DESTINATION_OFFSET,
+        Direction::Ingress => SOURCE_OFFSET,
+    };
+    let peer = spec.peer.map(|peer| address_in(peer_offset, peer)).unwrap_or_default();
+    let (matches, reject) = match &spec.matches {
+        Match::Tcp(both) => (ports(PROTOCOL_TCP, &both.source, &both.destination), Expression::RejectWithReset),
+        Match::Udp(both) => (ports(PROTOCOL_UDP, &both.source, &both.destination), Expression::RejectUnreachable),
+        Match::Icmp4 { icmp_type, icmp_code } => (icmp(*icmp_type, *icmp_code), Expression::RejectUnreachable),
+    };
+    let action = match spec.action {
+        Action::Allow => Expression::Verdict(Verdict::Return),
+        Action::Drop => Expression::Verdict(Verdict::Drop),
+        Action::Reject => reject,
+    };
+    let count = Expression::Count(names::counter(id, spec.id));
+    rule(&format!("rule {}", spec.id), [ipv4(), peer, matches, vec![count, action]])
+}
+
+fn ports(number: u8, source: &[PortRange], destination: &[PortRange]) -> Vec<Expression> {
+    let mut row = protocol(number);
+    row.extend(port_in(SOURCE_PORT_OFFSET, source));
+    row.extend(port_in(DESTINATION_PORT_OFFSET, destination));
+    row
+}
+
+/// One range is compared, several are looked up in a set: either way it is one rule and one decision.
+fn port_in(offset: u32, ranges: &[PortRange]) -> Vec<Expression> {
+    let load = Expression::Transport { offset, bytes: 2 };
+    match merge(ranges).as_slice() {
+        [] => Vec::new(),
+        [(first, last)] if first == last => vec![load, equal(&first.to_be_bytes())],
+        [(first, last)] => vec![
+            load,
+            Expression::Compare(NFT_CMP_GTE, first.to_be_bytes().to_vec()),
+            Expression::Compare(NFT_CMP_LTE, last.to_be_bytes().to_vec()),
+        ],
+        several => vec![load, Expression::PortIn(several.to_vec())],
+    }
+}
+
+/// The same ports in ascending ranges that neither overlap nor touch, as the kernel's sets want them.
+fn merge(ranges: &[PortRange]) -> PortRanges {
+    let mut sorted: Vec<(u16, u16)> = ranges.iter().map(|range| (range.first(), range.last())).collect();
+    sorted.sort_unstable();
+    let mut merged: PortRanges = Vec::new();
+    for (first, last) in sorted {
+        match merged.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+fn icmp(icmp_type: Option<u8>, icmp_code: Option<u8>) -> Vec<Expression> {
+    let mut row = protocol(PROTOCOL_ICMP);
+    for (offset, value) in [(ICMP_TYPE_OFFSET, icmp_type), (ICMP_CODE_OFFSET, icmp_code)] {
+        if let Some(value) = value {
+            row.extend([Expression::Transport { offset, bytes: 1 }, equal(&[value])]);
+        }
+    }
+    row
+}
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;

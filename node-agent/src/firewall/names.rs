@@ -1,0 +1,145 @@
+//! Names of what the table holds, and how containers are read from them.
+
+use hoody_protocol::firewall::Direction;
+use hoody_protocol::id::{ContainerId, RuleId, UserId};
+use sha2::{Digest, Sha256};
+use std::net::Ipv4Addr;
+
+/// What the host side interface of every container begins with; no other interface does.
+pub(super) const INTERFACE_PREFIX: &str = "hy";
+/// Bytes of an interface name in a key, filled up with NUL (`IFNAMSIZ`).
+pub(super) const INTERFACE_KEY_BYTES: usize = 16;
+
+/// Set of interface and address: what a container may send from and be sent to.
+pub(super) const BINDINGS: &str = "bindings";
+/// Map from the interface traffic comes from to the container's egress chain.
+pub(super) const EGRESS_MAP: &str = "egress";
+/// Map from the interface traffic leaves by to the container's ingress chain.
+pub(super) const INGRESS_MAP: &str = "ingress";
+/// Set of addresses in which the kernel counts connections.
+pub(super) const CONNECTIONS: &str = "connections";
+
+const EGRESS_PREFIX: &str = "out_";
+const INGRESS_PREFIX: &str = "in_";
+const OWNER_PREFIX: &str = "own_";
+const COUNTER_PREFIX: &str = "rule_";
+const PORTS_PREFIX: &str = "ports_";
+/// Bytes of the digest in the name of a set of ports: a tenant must not find two lists of one name.
+const PORTS_DIGEST_BYTES: usize = 32;
+
+/// A container's chain for one direction.
+pub(super) fn chain(id: ContainerId, direction: Direction) -> String {
+    match direction {
+        Direction::Egress => format!("{EGRESS_PREFIX}{id}"),
+        Direction::Ingress => format!("{INGRESS_PREFIX}{id}"),
+    }
+}
+
+/// The container and direction whose chain has this name.
+pub(super) fn parse_chain(name: &str) -> Option<(ContainerId, Direction)> {
+    if let Some(id) = name.strip_prefix(EGRESS_PREFIX) {
+        return Some((id.parse().ok()?, Direction::Egress));
+    }
+    Some((name.strip_prefix(INGRESS_PREFIX)?.parse().ok()?, Direction::Ingress))
+}
+
+/// The set of the addresses of one owner's containers.
+pub(super) fn owner_set(owner: UserId) -> String {
+    format!("{OWNER_PREFIX}{owner}")
+}
+
+/// The owner whose set has this name.
+pub(super) fn parse_owner_set(name: &str) -> Option<UserId> {
+    name.strip_prefix(OWNER_PREFIX)?.parse().ok()
+}
+
+/// The counter of a container's rule.
+pub(super) fn counter(id: ContainerId, rule: RuleId) -> String {
+    format!("{COUNTER_PREFIX}{id}_{rule}")
+}
+
+/// The container and rule whose counter has this name.
+pub(super) fn parse_counter(name: &str) -> Option<(ContainerId, RuleId)> {
+    let (id, rule) = name.strip_prefix(COUNTER_PREFIX)?.split_once('_')?;
+    Some((id.parse().ok()?, rule.parse().ok()?))
+}
+
+/// The set of these ports. It is named by what it holds, so that it never has to be changed and rules
+/// with the same list share it.
+pub(super) fn port_set(ranges: &[(u16, u16)]) -> String {
+    let mut digest = Sha256::new();
+    for (first, last) in ranges {
+        digest.update(first.to_be_bytes());
+        digest.update(last.to_be_bytes());
+    }
+    format!("{PORTS_PREFIX}{}", hex::encode(&digest.finalize()[..PORTS_DIGEST_BYTES]))
+}
+
+/// True for the name of a set of ports.
+pub(super) fn is_port_set(name: &str) -> bool {
+    name.starts_with(PORTS_PREFIX)
+}
+
+/// An interface name as a key.
+pub(super) fn interface_key(interface: &str) -> Vec<u8> {
+    let mut key = interface.as_bytes().to_vec();
+    key.resize(INTERFACE_KEY_BYTES, 0);
+    key
+}
+
+/// The interface name in a key.
+pub(super) fn parse_interface_key(key: &[u8]) -> Option<String> {
+    let name = key.get(..INTERFACE_KEY_BYTES)?.split(|byte| *byte == 0).next()?;
+    std::str::from_utf8(name).ok().map(str::to_owned)
+}
+
+/// An element of [`BINDINGS`].
+pub(super) fn binding_key(interface: &str, address: Ipv4Addr) -> Vec<u8> {
+    let mut key = interface_key(interface);
+    key.extend_from_slice(&address.octets());
+    key
+}
+
+/// The interface and address of an element of [`BINDINGS`].
+pub(super) fn parse_binding_key(key: &[u8]) -> Option<(String, Ipv4Addr)> {
+    let octets: [u8; 4] = key.get(INTERFACE_KEY_BYTES..)?.try_into().ok()?;
+    Some((parse_interface_key(key)?, octets.into()))
+}
+
+/// True where a container's interface may be called so.
+pub(super) fn is_interface(name: &str) -> bool {
+    name.len() > INTERFACE_PREFIX.len()
+        && name.len() < INTERFACE_KEY_BYTES
+        && name.starts_with(INTERFACE_PREFIX)
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        let (id, rule, owner) = (ContainerId::generate(), RuleId::generate(), UserId::generate());
+        for direction in [Direction::Ingress, Direction::Egress] {
+            assert_eq!(parse_chain(&chain(id, direction)), Some((id, direction)));
+        }
+        assert_eq!(parse_owner_set(&owner_set(owner)), Some(owner));
+        assert_eq!(parse_counter(&counter(id, rule)), Some((id, rule)));
+        let address = Ipv4Addr::new(10, 1, 2, 3);
+        assert_eq!(
+            parse_binding_key(&binding_key("hy0123456789ab", address)),
+            Some(("hy0123456789ab".into(), address))
+        );
+    }
+
+    #[test]
+    fn strangers_names_are_not_taken_for_ours() {
+        for name in ["forward", "in_", "out_xyz", "in_0123456789ABCDEF01234567", ""] {
+            assert_eq!(parse_chain(name), None, "{name}");
+        }
+        for name in ["eth0", "hy", "hy0123456789abcd", "hy/../x", "hyä"] {
+            assert!(!is_interface(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The table's base: what stands whether or not there are containers.
+//!
+//! Traffic of a container goes `hook → from_container / to_container → the container's chain`. The
+//! verdict maps *go to* the container's chain, so that its `return` leads back behind the jump in the
+//! hook's chain, and an interface that is missing in the map falls through to a drop: an interface of
+//! which the table knows nothing passes nothing.
+//!
+//! | hook | traffic | decided by |
+//! | --- | --- | --- |
+//! | forward | from and to containers | origin's egress chain, then destination's ingress chain |
+//! | input | container → host | egress chain, then nothing but replies and errors pass |
+//! | output | host → container | ingress chain |
+//!
+//! A connection that begins in the middle (a TCP segment without SYN) is dropped. Without that, a
+//! connection cut by a changed policy would come back as a new one from its other side.
+
+use super::{
+    instructions::*,
+    names::{BINDINGS, CONNECTIONS, EGRESS_MAP, INGRESS_MAP, INTERFACE_KEY_BYTES},
+    netlink::{
+        batch::{Batch, Hook, Rule, SetShape},
+        expression::{Expression, Verdict},
+        wire::*,
+    },
+};
+use ipnet::Ipv4Net;
+use std::net::Ipv4Addr;
+
+const FROM_CONTAINER: &str = "from_container";
+const TO_CONTAINER: &str = "to_container";
+const TO_HOST: &str = "to_host";
+const INPUT: &str = "input";
+const FORWARD: &str = "forward";
+const OUTPUT: &str = "output";
+const POSTROUTING: &str = "postrouting";
+
+/// Addresses of links and of clouds' metadata services (RFC 3927): not for containers.
+const LINK_LOCAL: (Ipv4Addr, u8) = (Ipv4Addr::new(169, 254, 0, 0), 16);
+/// Most addresses of which the kernel counts connections at a time: a /16 of containers.
+const COUNTED_ADDRESSES: u32 = 65_536;
+/// Where the flags stand in the TCP header (RFC 9293), and those that begin a connection.
+const TCP_FLAGS_OFFSET: u32 = 13;
+const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
+const TCP_SYN: u8 = 0x02;
+/// ICMP errors (RFC 792): destination unreachable, time exceeded, parameter problem.
+const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
+
+/// The sets and maps of the base.
+pub(super) const BASE_SETS: [(&str, SetShape); 4] = [
+    (
+        BINDINGS,
+        SetShape {
+            flags: 0,
+            key_type: TYPE_IFNAME << TYPE_BITS | TYPE_IPADDR,
+            key_order: BYTEORDER_INVALID,
+            key_bytes: INTERFACE_KEY_BYTES as u32 + 4,
+            size: None,
+        },
+    ),
+    (EGRESS_MAP, INTERFACE_MAP),
+    (INGRESS_MAP, INTERFACE_MAP),
+    (
+        CONNECTIONS,
+        SetShape {
+            flags: NFT_SET_EVAL,
+            key_type: TYPE_IPADDR,
+            key_order: BYTEORDER_BIG_ENDIAN,
+            key_bytes: 4,
+            size: Some(COUNTED_ADDRESSES),
+        },
+    ),
+];
+const INTERFACE_MAP: SetShape = SetShape {
+    flags: NFT_SET_MAP,
+    key_type: TYPE_IFNAME,
+    key_order: BYTEORDER_HOST_ENDIAN,
+    key_bytes: INTERFACE_KEY_BYTES as u32,
+    size: None,
+};
+/// The set of one owner's addresses.
+pub(super) const OWNER_SET: SetShape =
+    SetShape { flags: 0, key_type: TYPE_IPADDR, key_order: BYTEORDER_BIG_ENDIAN, key_bytes: 4, size: None };
+
+/// A chain of the base.
+#[derive(Debug)]
+struct Chain {
+    name: &'static str,
+    hook: Option<Hook>,
+    rules: Vec<Rule>,
+}
+
+/// Adds to the batch whatever of the base is missing, and sets its rules anew.
+pub(super) fn put_base(batch: &mut Batch, network: Ipv4Net, connections: u32) {
+    batch.add_table();
+    for (name, shape) in BASE_SETS {
+        batch.add_set(name, shape);
+    }
+    let chains = chains(network, connections);
+    for chain in &chains {
+        batch.add_chain(chain.name, chain.hook);
+    }
+    for chain in &chains {
+        batch.flush_chain(chain.name);
+        for rule in &chain.rules {
+            batch.add_rule(chain.name, rule);
+        }
+    }
+}
+
+fn chains(network: Ipv4Net, connections: u32) -> [Chain; 7] {
+    let filter = |number| Some(Hook { kind: "filter", number, priority: NF_IP_PRI_FILTER });
+    let masquerade = Some(Hook { kind: "nat", number: NF_INET_POST_ROUTING, priority: NF_IP_PRI_NAT_SRC });
+    [
+        Chain { name: FROM_CONTAINER, hook: None, rules: one_side(NFT_META_IIFNAME, SOURCE_OFFSET, EGRESS_MAP) },
+        Chain { name: TO_CONTAINER, hook: None, rules: one_side(NFT_META_OIFNAME, DESTINATION_OFFSET, INGRESS_MAP) },
+        Chain { name: TO_HOST, hook: None, rules: to_host() },
+        Chain { name: INPUT, hook: filter(NF_INET_LOCAL_IN), rules: input() },
+        Chain { name: FORWARD, hook: filter(NF_INET_FORWARD), rules: forward(network, connections) },
+        Chain { name: OUTPUT, hook: filter(NF_INET_LOCAL_OUT), rules: output(connections) },
+        Chain { name: POSTROUTING, hook: masquerade, rules: postrouting(network) },
+    ]
+}
+
+/// What every packet from, or to, a container goes through.
+fn one_side(side: u32, address_offset: u32, map: &str) -> Vec<Rule> {
+    let bound = vec![
+        Expression::Meta(side),
+        Expression::NetworkAppended { offset: address_offset, bytes: 4 },
+        Expression::Lookup { set: BINDINGS.to_owned(), inverted: true },
+    ];
+    let begins_connection = vec![
+        Expression::Transport { offset: TCP_FLAGS_OFFSET, bytes: 1 },
+        Expression::Mask(vec![TCP_FIN_SYN_RST_ACK]),
+        Expression::Compare(NFT_CMP_NEQ, vec![TCP_SYN]),
+    ];
+    vec![
+        rule("not ipv4", [not_ipv4(), verdict(Verdict::Drop)]),
+        rule("not its address", [ipv4(), bound, verdict(Verdict::Drop)]),
+        rule("invalid", [state(STATE_INVALID), verdict(Verdict::Drop)]),
+        rule(
+            "begins in the middle",
+            [protocol(PROTOCOL_TCP), state(STATE_NEW), begins_connection, verdict(Verdict::Drop)],
+        ),
+        rule("containers", [vec![Expression::Meta(side), Expression::VerdictMap(map.to_owned())]]),
+        rule("unknown interface", [verdict(Verdict::Drop)]),
+    ]
+}
+
+fn input() -> Vec<Rule> {
+    let from = || container_interface(NFT_META_IIFNAME);
+    vec![
+        rule("from containers", [from(), verdict(Verdict::Jump(FROM_CONTAINER.to_owned()))]),
+        rule("to the host", [from(), verdict(Verdict::Goto(TO_HOST.to_owned()))]),
+    ]
+}
+
+fn to_host() -> Vec<Rule> {
+    let mut rules = Vec::from(established());
+    rules.push(rule("the host offers nothing", [verdict(Verdict::Drop)]));
+    rules
+}
+
+fn forward(network: Ipv4Net, connections: u32) -> Vec<Rule> {
+    let from = || container_interface(NFT_META_IIFNAME);
+    let to = || container_interface(NFT_META_OIFNAME);
+    let (address, prefix) = LINK_LOCAL;
+    let link_local = Ipv4Net::new_assert(address, prefix);
+    vec![
+        rule("link-local", [from(), ipv4(), address_in(DESTINATION_OFFSET, link_local), verdict(Verdict::Drop)]),
+        rule(
+            "outsider with a container's address",
+            [
+                no_container_interface(NFT_META_IIFNAME),
+                to(),
+                ipv4(),
+                address_in(SOURCE_OFFSET, network),
+                verdict(Verdict::Drop),
+            ],
+        ),
+        rule("from containers", [from(), verdict(Verdict::Jump(FROM_CONTAINER.to_owned()))]),
+        rule("to containers", [to(), verdict(Verdict::Jump(TO_CONTAINER.to_owned()))]),
+        too_many(from(), SOURCE_OFFSET, connections),
+        too_many(to(), DESTINATION_OFFSET, connections),
+    ]
+}
+
+fn output(connections: u32) -> Vec<Rule> {
+    let to = || container_interface(NFT_META_OIFNAME);
+    // The kernel's own answer to a packet that it refused belongs to no connection: that packet never
+    // began one.
+    let refusal = |icmp_type: u8| {
+        let is_it = vec![Expression::Transport { offset: 0, bytes: 1 }, equal(&[icmp_type])];
+        let states = state(STATE_INVALID | STATE_RELATED);
+        rule("refusals", [to(), ipv4(), protocol(PROTOCOL_ICMP), states, is_it, verdict(Verdict::Return)])
+    };
+    let mut rules = Vec::from(ICMP_ERRORS.map(refusal));
+    rules.extend([
+        rule("to containers", [to(), verdict(Verdict::Jump(TO_CONTAINER.to_owned()))]),
+        too_many(to(), DESTINATION_OFFSET, connections),
+    ]);
+    rules
+}
+
+/// Drops what would begin a connection beyond the container's limit; asked after the container's own
+/// chains, so that only what they let pass is counted.
+fn too_many(side: Vec<Expression>, address_offset: u32, most: u32) -> Rule {
+    let above = vec![
+        Expression::Network { offset: address_offset, bytes: 4 },
+        Expression::ConnectionsAbove { set: CONNECTIONS.to_owned(), most },
+    ];
+    rule("too many connections", [side, ipv4(), state(STATE_NEW), above, verdict(Verdict::Drop)])
+}
+
+fn postrouting(network: Ipv4Net) -> Vec<Rule> {
+    vec![rule(
+        "to the outside",
+        [
+            ipv4(),
+            address_in(SOURCE_OFFSET, network),
+            address_outside(DESTINATION_OFFSET, network),
+            vec![Expression::Masquerade],
+        ],
+    )]
+}

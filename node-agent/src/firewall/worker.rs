@@ -1,0 +1,362 @@
+//! The firewall's work, one call at a time: reads the inventory, commits a transaction, cuts
+//! connections.
+//!
+//! The picture of the kernel is trusted until the kernel contradicts it (something is missing that
+//! should be there, or the other way round); then it is read anew and the call is tried once more.
+
+use super::{
+    FirewallError, Policy, chain, change,
+    change::{Chains, DIRECTIONS},
+    conntrack::{self, End},
+    inventory::{Installed, Inventory},
+    names::{self, BINDINGS, CONNECTIONS},
+    netlink::{batch::Batch, connection::Connection, wire::NF_INET_FORWARD},
+    nft::NftConfig,
+    read,
+    verdict::{self, Flow},
+};
+use hoody_protocol::{
+    firewall::{Action, Direction, RuleCounter},
+    id::ContainerId,
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Ipv4Addr,
+};
+
+/// How often a call is tried: with the remembered inventory, and with a fresh one.
+const TRIES: usize = 2;
+
+/// A base chain of another table that drops by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignChain {
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub chain: String,
+}
+
+/// What the last `apply` of this process put in force.
+#[derive(Debug)]
+struct Applied {
+    policy: Policy,
+    /// By chain name, the rules' comments in order.
+    comments: Vec<(String, Vec<String>)>,
+    /// False until the connections that it does not allow are cut.
+    purged: bool,
+    /// The sets of ports that its chains look into.
+    port_sets: BTreeSet<String>,
+}
+
+/// The sockets and what is known of the kernel.
+#[derive(Debug)]
+pub(super) struct Worker {
+    config: NftConfig,
+    connection: Connection,
+    inventory: Option<Inventory>,
+    applied: HashMap<ContainerId, Applied>,
+}
+
+impl Worker {
+    pub(super) fn open(config: NftConfig) -> Result<Self, FirewallError> {
+        Ok(Self { config, connection: Connection::open()?, inventory: None, applied: HashMap::new() })
+    }
+
+    /// Reads the kernel anew before the next call.
+    pub(super) fn forget(&mut self) {
+        self.inventory = None;
+    }
+
+    pub(super) fn prepare(&mut self) -> Result<(), FirewallError> {
+        self.forget();
+        let inventory = self.known()?;
+        let mut batch = Batch::new(&self.config.table);
+        change::prepare(&mut batch, &inventory, self.config.network, self.config.connections_per_container);
+        self.connection.commit(batch)?;
+        self.inventory = Some(Inventory::load(&mut self.connection, &self.config.table)?);
+        self.clear_empty_owners();
+        self.clear_port_sets();
+        Ok(())
+    }
+
+    pub(super) fn apply(&mut self, policy: &Policy) -> Result<(), FirewallError> {
+        self.check(policy)?;
+        let chains: Chains =
+            DIRECTIONS.map(|direction| (direction, chain::compile(policy, self.config.network, direction)));
+        let before = self.settle(|worker, inventory| {
+            worker.check_unique(inventory, policy)?;
+            let mut sets = Batch::new(&worker.config.table);
+            let made = change::make_port_sets(&mut sets, inventory, &chains);
+            worker.connection.commit(sets)?;
+            inventory.port_sets.extend(made);
+            let mut batch = Batch::new(&worker.config.table);
+            let next = change::apply(&mut batch, inventory, policy, &chains);
+            worker.connection.commit(batch)?;
+            let before = inventory.containers.get(&policy.id).cloned();
+            inventory.record(policy.id, Some(next));
+            Ok(before)
+        })?;
+        let moved = before.as_ref().is_none_or(|installed| !installed.addresses().contains(&policy.address));
+        let unchanged = self.applied.get(&policy.id).is_some_and(|applied| {
+            let (last, now) = (&applied.policy, policy);
+            applied.purged && !moved && (last.owner, last.address, &last.rules) == (now.owner, now.address, &now.rules)
+        });
+        let comments = chains.iter().map(|(direction, rules)| {
+            (names::chain(policy.id, *direction), rules.iter().map(|rule| rule.comment.clone()).collect())
+        });
+        let applied = Applied {
+            policy: policy.clone(),
+            comments: comments.collect(),
+            purged: unchanged,
+            port_sets: chain::port_sets(chains.iter().flat_map(|(_, rules)| rules)).into_keys().collect(),
+        };
+        self.applied.insert(policy.id, applied);
+        self.clear_port_sets();
+        if !unchanged {
+            self.purge(policy, before.as_ref(), moved)?;
+        }
+        if let Some(applied) = self.applied.get_mut(&policy.id) {
+            applied.purged = true;
+        }
+        self.clear_empty_owners();
+        Ok(())
+    }
+
+    pub(super) fn is_applied(&mut self, id: ContainerId) -> Result<bool, FirewallError> {
+        let Some(applied) = self.applied.get(&id) else { return Ok(false) };
+        if !applied.purged {
+            return Ok(false);
+        }
+        let table = &self.config.table;
+        for (chain, comments) in &applied.comments {
+            if read::comments(&mut self.connection, table, chain)? != *comments {
+                return Ok(false);
+            }
+        }
+        let policy = &applied.policy;
+        let interface = names::interface_key(&policy.interface);
+        let mut keys: Vec<_> =
+            DIRECTIONS.map(|direction| (change::map(direction).to_owned(), interface.clone())).into();
+        keys.push((BINDINGS.to_owned(), names::binding_key(&policy.interface, policy.address)));
+        keys.push((names::owner_set(policy.owner), policy.address.octets().to_vec()));
+        let found = read::find_elements(&mut self.connection, table, &keys)?;
+        let mut chains = DIRECTIONS.iter().map(|direction| names::chain(id, *direction));
+        Ok(found.into_iter().all(|element| element.is_some_and(|(_, chain)| chain == chains.next())))
+    }
+
+    pub(super) fn remove(&mut self, id: ContainerId) -> Result<(), FirewallError> {
+        if self.inventory.as_ref().is_some_and(|inventory| !inventory.containers.contains_key(&id)) {
+            // Nothing known of it: make sure.
+            self.forget();
+        }
+        let before = self.settle_anyhow(|worker, inventory| {
+            let Some(before) = inventory.containers.get(&id).cloned() else { return Ok(None) };
+            let mut batch = Batch::new(&worker.config.table);
+            change::remove(&mut batch, id, &before);
+            worker.connection.commit(batch)?;
+            inventory.record(id, None);
+            Ok(Some(before))
+        })?;
+        let mut addresses = before.map(|installed| installed.addresses()).unwrap_or_default();
+        addresses.extend(self.applied.remove(&id).map(|applied| applied.policy.address));
+        self.clear_port_sets();
+        for address in addresses {
+            self.cut(address, |_, _| true)?;
+            self.stop_counting(address)?;
+        }
+        self.clear_empty_owners();
+        Ok(())
+    }
+
+    pub(super) fn counters(&mut self, id: ContainerId) -> Result<Vec<RuleCounter>, FirewallError> {
+        let inventory = self.known()?;
+        let rules: Vec<_> = inventory.containers.get(&id).into_iter().flat_map(|one| &one.counters).copied().collect();
+        self.inventory = Some(inventory);
+        let counters: Vec<_> = rules.iter().map(|rule| names::counter(id, *rule)).collect();
+        let counts = read::counters(&mut self.connection, &self.config.table, &counters)?;
+        let known = rules.into_iter().zip(counts);
+        Ok(known
+            .filter_map(|(rule, count)| count.map(|(packets, bytes)| RuleCounter { rule, packets, bytes }))
+            .collect())
+    }
+
+    pub(super) fn inventory(&mut self) -> Result<Vec<ContainerId>, FirewallError> {
+        self.forget();
+        let inventory = self.known()?;
+        let mut ids: Vec<_> = inventory.containers.keys().copied().collect();
+        ids.sort_unstable();
+        self.inventory = Some(inventory);
+        Ok(ids)
+    }
+
+    pub(super) fn foreign_drops(&mut self) -> Result<Vec<ForeignChain>, FirewallError> {
+        let chains = read::base_chains(&mut self.connection)?.into_iter();
+        let foreign = chains.filter(|chain| chain.hook == NF_INET_FORWARD && chain.drops);
+        Ok(foreign
+            .filter(|chain| chain.table != self.config.table)
+            .map(|chain| ForeignChain { table: chain.table, chain: chain.name })
+            .collect())
+    }
+
+    /// Takes the inventory out, reading it where it is not known.
+    fn known(&mut self) -> Result<Inventory, FirewallError> {
+        match self.inventory.take() {
+            Some(inventory) => Ok(inventory),
+            None => Inventory::load(&mut self.connection, &self.config.table),
+        }
+    }
+
+    /// Runs a change on a prepared table.
+    fn settle<T>(
+        &mut self,
+        mut change: impl FnMut(&mut Self, &mut Inventory) -> Result<T, FirewallError>,
+    ) -> Result<T, FirewallError> {
+        let table = self.config.table.clone();
+        self.settle_anyhow(|worker, inventory| {
+            if inventory.prepared {
+                change(worker, inventory)
+            } else {
+                Err(FirewallError::Unprepared { table: table.clone() })
+            }
+        })
+    }
+
+    /// Runs a change; a second time with a fresh inventory where the first one proved wrong.
+    fn settle_anyhow<T>(
+        &mut self,
+        mut change: impl FnMut(&mut Self, &mut Inventory) -> Result<T, FirewallError>,
+    ) -> Result<T, FirewallError> {
+        for attempt in 1.. {
+            let remembered = self.inventory.is_some();
+            let mut inventory = self.known()?;
+            match change(self, &mut inventory) {
+                Ok(done) => {
+                    self.inventory = Some(inventory);
+                    return Ok(done);
+                }
+                // Whatever the cause, the inventory is dropped here and read anew by the next call.
+                Err(error) if !remembered || attempt == TRIES || !may_be_outdated(&error) => return Err(error),
+                Err(error) => tracing::debug!(%error, "inventory of the firewall is outdated"),
+            }
+        }
+        unreachable!("the loop ends with its last attempt")
+    }
+
+    /// Cuts what the new policy does not allow; everything, where the address is new to the container:
+    /// what the kernel still knows of it belonged to somebody else.
+    fn purge(&mut self, policy: &Policy, before: Option<&Installed>, moved: bool) -> Result<(), FirewallError> {
+        let mut former: BTreeSet<_> = before.map(Installed::addresses).unwrap_or_default();
+        former.remove(&policy.address);
+        for address in former {
+            self.cut(address, |_, _| true)?;
+            self.stop_counting(address)?;
+        }
+        if moved {
+            return self.cut(policy.address, |_, _| true);
+        }
+        let inventory = self.known()?;
+        let strangers = |peer| inventory.is_strangers(peer, policy.owner);
+        let cut = self.cut(policy.address, |end, flow| {
+            let (direction, peer) = match end {
+                End::Source => (Direction::Egress, flow.destination),
+                End::Destination => (Direction::Ingress, flow.source),
+            };
+            strangers(peer) || verdict::decide(policy.rules.rules(direction), direction, flow) != Action::Allow
+        });
+        self.inventory = Some(inventory);
+        cut
+    }
+
+    fn cut(&mut self, address: Ipv4Addr, which: impl Fn(End, &Flow) -> bool) -> Result<(), FirewallError> {
+        let entries = conntrack::list(&mut self.connection, address)?;
+        let entries: Vec<_> =
+            entries.into_iter().filter(|(end, entry)| which(*end, &entry.flow)).map(|(_, entry)| entry).collect();
+        let cut = conntrack::delete(&mut self.connection, &entries)?;
+        if cut > 0 {
+            tracing::debug!(%address, connections = cut, "cut connections");
+        }
+        Ok(())
+    }
+
+    /// Removes the address from the set in which the kernel counts its connections.
+    fn stop_counting(&mut self, address: Ipv4Addr) -> Result<(), FirewallError> {
+        // Asked first: a refused transaction waits some 20 ms for a grace period in the kernel.
+        let key = (CONNECTIONS.to_owned(), address.octets().to_vec());
+        let found = read::find_elements(&mut self.connection, &self.config.table, &[key])?;
+        if found.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let mut batch = Batch::new(&self.config.table);
+        batch.delete_element(CONNECTIONS, &address.octets());
+        match self.connection.commit(batch) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Removes the sets of owners that have no container left. One that cannot be removed, because a
+    /// damaged chain refers to it, stays empty and is tried again after the next change.
+    fn clear_empty_owners(&mut self) {
+        let Some(inventory) = &mut self.inventory else { return };
+        for owner in inventory.empty_owners() {
+            let mut batch = Batch::new(&self.config.table);
+            batch.delete_set(&names::owner_set(owner));
+            match self.connection.commit(batch) {
+                Err(error) if error.errno() != Some(libc::ENOENT) => {
+                    tracing::warn!(%owner, error = &error as &dyn std::error::Error, "owner's empty set stays");
+                }
+                _ => _ = inventory.owners.remove(&owner),
+            }
+        }
+    }
+
+    /// Removes the sets of ports that no rule looks into any more. Waits until every container of the
+    /// table was applied by this process: only then it is known which sets are in use.
+    fn clear_port_sets(&mut self) {
+        let Some(inventory) = &mut self.inventory else { return };
+        if !inventory.containers.keys().all(|id| self.applied.contains_key(id)) {
+            return;
+        }
+        let in_use: BTreeSet<_> = self.applied.values().flat_map(|applied| &applied.port_sets).collect();
+        let unused: Vec<_> = inventory.port_sets.iter().filter(|name| !in_use.contains(name)).cloned().collect();
+        let mut batch = Batch::new(&self.config.table);
+        unused.iter().for_each(|name| batch.delete_set(name));
+        match self.connection.commit(batch) {
+            Ok(()) => inventory.port_sets.retain(|name| !unused.contains(name)),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "unused sets of ports stay");
+                self.forget();
+            }
+        }
+    }
+
+    fn check(&self, policy: &Policy) -> Result<(), FirewallError> {
+        let failed = |reason| Err(FirewallError::Policy { id: policy.id, reason });
+        if !names::is_interface(&policy.interface) {
+            return failed(format!("interface name {:?} is not one of a container", policy.interface));
+        }
+        if !self.config.network.contains(&policy.address) {
+            return failed(format!("address {} is outside {}", policy.address, self.config.network));
+        }
+        Ok(())
+    }
+
+    fn check_unique(&self, inventory: &Inventory, policy: &Policy) -> Result<(), FirewallError> {
+        let failed = |reason| Err(FirewallError::Policy { id: policy.id, reason });
+        if let Some(other) = inventory.holder(policy.address, policy.id) {
+            return failed(format!("address {} is that of container {other}", policy.address));
+        }
+        if let Some(other) = inventory.holder_of_interface(&policy.interface, policy.id) {
+            return failed(format!("interface {} is that of container {other}", policy.interface));
+        }
+        Ok(())
+    }
+}
+
+/// True where the inventory may have been wrong about the kernel.
+fn may_be_outdated(error: &FirewallError) -> bool {
+    match error {
+        FirewallError::Unprepared { .. } | FirewallError::Policy { .. } => true,
+        error => matches!(error.errno(), Some(libc::ENOENT | libc::EEXIST | libc::EBUSY)),
+    }
+}

@@ -1,0 +1,245 @@
+//! Applies one layer to a root: the OCI image layer format (image-spec, "Image Layer Filesystem Changeset").
+//!
+//! The caller is confined so that `root` is its `/`; absolute links then stay inside.
+
+use super::{
+    archive::{Archive, Entry, Kind},
+    metadata,
+    path::EntryPath,
+    report::{Refusal, Stop, Tally},
+};
+use nix::libc;
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+const WHITEOUT: &[u8] = b".wh.";
+const WHITEOUT_META: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Mode of folders that the archive does not list.
+const IMPLIED_FOLDER_MODE: u32 = 0o755;
+/// Longest target of a symbolic link.
+const MAX_SYMLINK_BYTES: usize = 4000;
+const COPY_BYTES: usize = 128 << 10;
+
+/// What a layer may come to at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries, whiteouts included.
+    pub entries: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+}
+
+/// Unpacks the layer. A stop carries the path of the entry that it is about.
+pub(crate) fn apply(reader: impl Read, root: &Path, limits: Limits) -> Result<Tally, (Stop, Vec<u8>)> {
+    let mut archive = Archive::new(reader);
+    let mut layer = Layer {
+        root,
+        limits,
+        tally: Tally::default(),
+        made: HashSet::new(),
+        folders: Vec::new(),
+        buffer: vec![0; COPY_BYTES],
+    };
+    while let Some(entry) = archive.next_entry()? {
+        layer.entry(&mut archive, &entry).map_err(|stop| (stop, entry.path))?;
+    }
+    layer.finish().map_err(|stop| (stop, Vec::new()))
+}
+
+struct Layer<'a> {
+    root: &'a Path,
+    limits: Limits,
+    tally: Tally,
+    /// Marks of what this layer made: whiteouts are about the layers below only.
+    made: HashSet<u64>,
+    /// Times of folders; they are set last, because making files in a folder changes them.
+    folders: Vec<(PathBuf, (i64, i64))>,
+    buffer: Vec<u8>,
+}
+
+impl Layer<'_> {
+    fn entry<R: Read>(&mut self, archive: &mut Archive<R>, entry: &Entry) -> Result<(), Stop> {
+        self.tally.entries += 1;
+        if self.tally.entries > self.limits.entries {
+            return Err(Refusal::TooManyEntries.into());
+        }
+        let path = EntryPath::parse(&entry.path)?;
+        match path.name() {
+            Some(name) if name.starts_with(WHITEOUT) => return self.whiteout(&path, name),
+            None if entry.kind != Kind::Folder => return Err(Refusal::Path.into()),
+            _ => {}
+        }
+        if entry.kind == Kind::Device {
+            self.tally.devices_skipped += 1;
+            return Ok(());
+        }
+        self.make_parents(&path)?;
+        let target = path.below(self.root);
+        let kept = make_way(&target, entry.kind == Kind::Folder)?;
+        self.made.extend(path.marks());
+        match entry.kind {
+            Kind::File => self.file(archive, entry, &target)?,
+            Kind::Folder if kept => {}
+            Kind::Folder => DirBuilder::new().mode(0o700).create(&target).map_err(misplaced)?,
+            Kind::Symlink => symlink(&entry.link, &target)?,
+            // The file that it names has been given its owner, mode and time by its own entry.
+            Kind::HardLink => return self.hard_link(&entry.link, &path),
+            Kind::Fifo => nix::unistd::mkfifo(&target, nix::sys::stat::Mode::S_IRUSR)?,
+            Kind::Device => {}
+        }
+        self.tally.xattrs_dropped += metadata::apply(&target, entry)?;
+        match entry.kind {
+            Kind::Folder => self.folders.push((target, entry.modified)),
+            _ => metadata::set_time(&target, entry.modified)?,
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, data: &mut impl Read, entry: &Entry, target: &Path) -> Result<(), Stop> {
+        let total = self.tally.bytes.checked_add(entry.size).filter(|total| *total <= self.limits.bytes);
+        self.tally.bytes = total.ok_or(Refusal::TooManyBytes)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let mut file: File = options.open(target).map_err(misplaced)?;
+        loop {
+            match data.read(&mut self.buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => file.write_all(&self.buffer[..n])?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(super::archive::damaged(error)),
+            }
+        }
+    }
+
+    fn hard_link(&self, link: &[u8], path: &EntryPath) -> Result<(), Stop> {
+        let source = EntryPath::parse(link)?;
+        if source == *path || source.name().is_none() {
+            return Err(Refusal::LinkTarget.into());
+        }
+        // Does not follow a symbolic link in the last place.
+        match fs::hard_link(source.below(self.root), path.below(self.root)) {
+            Err(error) if is_about_place(&error) || is_link_refusal(&error) => Err(Refusal::LinkTarget.into()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Makes the folders above `path` that are missing.
+    fn make_parents(&self, path: &EntryPath) -> Result<(), Stop> {
+        match fs::metadata(path.parent_below(self.root)) {
+            Ok(found) if found.is_dir() => return Ok(()),
+            Ok(_) => return Err(Refusal::ParentNotFolder.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(misplaced(error)),
+        }
+        for folder in path.folders_below(self.root) {
+            match DirBuilder::new().mode(IMPLIED_FOLDER_MODE).create(&folder) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                other => other.map_err(misplaced)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, path: &EntryPath, name: &[u8]) -> Result<(), Stop> {
+        if name == OPAQUE {
+            self.tally.whiteouts += 1;
+            return self.empty(&path.folder());
+        }
+        if name.starts_with(WHITEOUT_META) {
+            // Bookkeeping of AUFS, from which the format comes.
+            return Ok(());
+        }
+        let name = &name[WHITEOUT.len()..];
+        if matches!(name, b"" | b"." | b"..") {
+            return Err(Refusal::Path.into());
+        }
+        self.tally.whiteouts += 1;
+        self.remove_lower(&path.sibling(name))
+    }
+
+    /// Removes what the layers below put into the folder.
+    fn empty(&self, folder: &EntryPath) -> Result<(), Stop> {
+        let entries = match fs::read_dir(folder.below(self.root)) {
+            Ok(entries) => entries,
+            Err(error) if is_about_place(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for entry in entries {
+            self.remove_lower(&folder.child(&entry?.file_name()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes `path` as far as it is from the layers below.
+    fn remove_lower(&self, path: &EntryPath) -> Result<(), Stop> {
+        let target = path.below(self.root);
+        if !path.marks().last().is_some_and(|mark| self.made.contains(&mark)) {
+            make_way(&target, false)?;
+        } else if fs::symlink_metadata(&target).is_ok_and(|found| found.is_dir()) {
+            self.empty(path)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Tally, Stop> {
+        for (path, time) in self.folders {
+            // A later entry may have put something else there.
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+                metadata::set_time(&path, time)?;
+            }
+        }
+        Ok(self.tally)
+    }
+}
+
+/// Removes what is at `path`; true where it is a folder and is kept.
+fn make_way(path: &Path, keep_folder: bool) -> Result<bool, Stop> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() && keep_folder => return Ok(true),
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if is_about_place(&error) => Ok(false),
+        other => Ok(other.map(|()| false)?),
+    }
+}
+
+fn symlink(link: &[u8], target: &Path) -> Result<(), Stop> {
+    if link.is_empty() || link.contains(&0) {
+        return Err(Refusal::Path.into());
+    }
+    if link.len() > MAX_SYMLINK_BYTES {
+        return Err(Refusal::PathTooLong.into());
+    }
+    std::os::unix::fs::symlink(OsStr::from_bytes(link), target).map_err(misplaced)
+}
+
+/// Nothing is there, or the way to it is no way.
+fn is_about_place(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+}
+
+/// A folder as target, or too many links.
+fn is_link_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EMLINK | libc::EXDEV))
+}
+
+fn misplaced(error: io::Error) -> Stop {
+    match error.raw_os_error() {
+        Some(libc::ENAMETOOLONG) => Refusal::PathTooLong.into(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EEXIST) => Refusal::ParentNotFolder.into(),
+        _ => error.into(),
+    }
+}

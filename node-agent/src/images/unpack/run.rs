@@ -1,0 +1,110 @@
+//! Starts the unpacker for one layer and takes its report.
+
+use super::{
+    child::{Order, SUBCOMMAND},
+    layer::Limits,
+    report::{MAX_REPORT_BYTES, Report, Tally},
+};
+use crate::images::ImageError;
+use hoody_protocol::image::Layer;
+use nix::libc;
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Bytes of standard error that are kept.
+const MAX_DIAGNOSIS_BYTES: u64 = 1024;
+
+/// Unpacks `layer` from `blob` into the folder `target`. Blocks until the process has ended, and must run on
+/// a thread that lives as long: the kernel kills the process when the thread that started it ends.
+pub(crate) fn unpack(
+    program: &Path,
+    layer: &Layer,
+    blob: File,
+    target: &Path,
+    limits: Limits,
+    deadline: Duration,
+) -> Result<Tally, ImageError> {
+    let order = Order { compression: layer.compression, limits, parent: std::process::id() };
+    let mut child = Command::new(program)
+        .arg(SUBCOMMAND)
+        .args(order.to_arguments())
+        .env_clear()
+        .current_dir(target)
+        .stdin(blob)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(ImageError::io("start unpacker", program))?;
+    let ended = wait(&child, deadline);
+    if !matches!(ended, Ok(true)) {
+        // Already dead is as good.
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(ImageError::io("wait for unpacker", program))?;
+    if !ended.map_err(ImageError::io("wait for unpacker", program))? {
+        return Err(ImageError::UnpackDeadline { layer: layer.digest, seconds: deadline.as_secs() });
+    }
+    let report = read_up_to(child.stdout.take(), MAX_REPORT_BYTES as u64);
+    let died = |child: &mut Child| ImageError::UnpackerDied {
+        layer: layer.digest,
+        status,
+        diagnosis: String::from_utf8_lossy(&read_up_to(child.stderr.take(), MAX_DIAGNOSIS_BYTES)).into_owned(),
+    };
+    if !status.success() {
+        return Err(died(&mut child));
+    }
+    match serde_json::from_slice(&report) {
+        Ok(Report::Done(tally)) => Ok(tally),
+        Ok(Report::Refused { refusal, entry }) => Err(ImageError::LayerRefused { layer: layer.digest, refusal, entry }),
+        Ok(Report::Failed { errno, message, entry }) => {
+            let source = if errno > 0 { io::Error::from_raw_os_error(errno) } else { io::Error::other(message) };
+            Err(ImageError::Unpack { layer: layer.digest, entry, source })
+        }
+        Err(_) => Err(died(&mut child)),
+    }
+}
+
+/// Waits for the process's end; false where the deadline comes first.
+fn wait(child: &Child, deadline: Duration) -> io::Result<bool> {
+    // SAFETY: no pointer is passed; the process is ours and not reaped yet, so the id is its own.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just returned this descriptor to us.
+    let process = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let end = Instant::now() + deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut poll = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd is passed, and the count says so.
+        let ready = unsafe { libc::poll(&mut poll, 1, left.as_millis().try_into().unwrap_or(i32::MAX)) };
+        match ready {
+            0 if left.is_zero() => return Ok(false),
+            0 => {}
+            1.. => return Ok(true),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// What is in the pipe of a process that has ended; it cannot have left others that hold the pipe open.
+fn read_up_to(pipe: Option<impl Read>, bytes: u64) -> Vec<u8> {
+    let mut data = Vec::new();
+    if let Some(pipe) = pipe {
+        // What was read until an error is all there is.
+        let _ = pipe.take(bytes).read_to_end(&mut data);
+    }
+    data
+}

@@ -1,0 +1,229 @@
+//! One connection to the control plane, from the hello to its end.
+
+use super::{
+    identity::{IdentityStore, NodeIdentity},
+    renewal,
+};
+use crate::{desired::journal::Journal, reconcile::Reconciler, stats::Sampler};
+use hoody_protocol::{
+    bounded::Text,
+    codec::Frame,
+    container::{Cause, ContainerSpec},
+    link::{CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, ReportAck, ReportBatch},
+    operation::OperationRequest,
+    stats::StatsBatch,
+    stream::{self, StreamError},
+    time::now_ms,
+    transport::Close,
+    version,
+};
+use quinn::{Connection, RecvStream, SendStream};
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+/// The time between hello and its answer.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// The time the control plane has to store a batch of reports.
+const ACK_DEADLINE: Duration = Duration::from_secs(30);
+/// Bounds of the pause between heartbeats, whatever the control plane asks for.
+const HEARTBEAT_BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+
+/// What a session works with.
+#[derive(Debug)]
+pub struct SessionWork {
+    /// Every container.
+    pub reconciler: Reconciler,
+    /// Reports to send.
+    pub journal: Journal,
+    /// Measurements.
+    pub sampler: Sampler,
+    /// What the server is.
+    pub facts: NodeFacts,
+    /// The kernel's boot id.
+    pub boot_id: String,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum SessionEnd {
+    Refused {
+        cause: Cause,
+        retry: bool,
+    },
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+    /// The certificate was renewed: connect with the new one.
+    Renewed,
+    /// The control plane goes down in order: it, or a replica, answers soon.
+    Restarting,
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for SessionEnd {
+    fn from(error: E) -> Self {
+        Self::Broken(Box::new(error))
+    }
+}
+
+/// Runs the session; `up` is called once the control plane accepted the hello.
+pub(super) async fn run(
+    connection: &Connection,
+    work: &Arc<SessionWork>,
+    store: &IdentityStore,
+    identity: &NodeIdentity,
+    up: impl FnOnce(),
+) -> SessionEnd {
+    let (control, pause) = match hello(connection, work).await {
+        Ok(accepted) => accepted,
+        Err(end) => return end,
+    };
+    up();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(heartbeats(control, work.journal.clone(), pause));
+    tasks.spawn(commands(connection.clone(), work.reconciler.clone()));
+    tasks.spawn(reports(connection.clone(), work.journal.clone()));
+    tasks.spawn(measurements(connection.clone(), work.clone(), pause));
+    tasks.spawn(renewal::run(connection.clone(), store.clone(), identity.clone()));
+    // Containers that failed for want of the control plane, an image for example, try again now.
+    work.reconciler.wake_all();
+    let end = match tasks.join_next().await {
+        Some(Ok(end)) => end,
+        Some(Err(panic)) => SessionEnd::Broken(Box::new(panic)),
+        None => unreachable!("tasks were just spawned"),
+    };
+    // The connection's own end says more than the task that noticed it first.
+    let end = match connection.close_reason() {
+        Some(reason) if Close::of(&reason) == Some(Close::Restarting) => SessionEnd::Restarting,
+        Some(reason) => reason.into(),
+        None => end,
+    };
+    Close::Done.close(connection);
+    end
+}
+
+async fn hello(connection: &Connection, work: &SessionWork) -> Result<(SendStream, Duration), SessionEnd> {
+    let inventory = work.reconciler.inventory();
+    let hello = Hello {
+        protocol: version::SUPPORTED,
+        agent_version: Text::truncated(env!("CARGO_PKG_VERSION")),
+        boot_id: Text::truncated(work.boot_id.clone()),
+        facts: work.facts.clone(),
+        inventory: inventory.try_into()?,
+    };
+    let exchange = async {
+        let (mut send, mut recv) = connection.open_bi().await?;
+        stream::write(&mut send, &hello).await?;
+        Ok::<_, SessionEnd>((send, stream::read::<HelloReply>(&mut recv).await?))
+    };
+    let (send, reply) = tokio::time::timeout(HELLO_DEADLINE, exchange).await??;
+    match reply {
+        HelloReply::Refused { cause, retry } => Err(SessionEnd::Refused { cause, retry }),
+        HelloReply::Accepted { heartbeat_ms, .. } => {
+            let pause = Duration::from_millis(heartbeat_ms).clamp(HEARTBEAT_BOUNDS.0, HEARTBEAT_BOUNDS.1);
+            Ok((send, pause))
+        }
+    }
+}
+
+async fn heartbeats(mut control: SendStream, journal: Journal, pause: Duration) -> SessionEnd {
+    loop {
+        let heartbeat = Heartbeat { now: now_ms(), unacknowledged: journal.unacknowledged() as u32 };
+        if let Err(error) = stream::write(&mut control, &heartbeat).await {
+            return error.into();
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Answers commands, each on its own stream; QUIC's limit on open streams bounds them.
+async fn commands(connection: Connection, reconciler: Reconciler) -> SessionEnd {
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = connection.accept_bi() => match accepted {
+                Ok((send, recv)) => {
+                    running.spawn(command(send, recv, reconciler.clone()));
+                }
+                Err(error) => return error.into(),
+            },
+            Some(ended) = running.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a command's task failed");
+                }
+            }
+        }
+    }
+}
+
+async fn command(mut send: SendStream, mut recv: RecvStream, reconciler: Reconciler) {
+    let answered = async {
+        match stream::read_frame(&mut recv).await {
+            Ok(frame) => answer(&mut send, &frame, &reconciler).await,
+            Err(StreamError::Decode(error)) => refuse(&mut send, "malformed", &error.to_string()).await,
+            Err(error) => Err(error),
+        }
+    };
+    if let Err(error) = answered.await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a command stream broke");
+        // Resetting tells the other side where the stream still lives; where it does not, nothing is lost.
+        let _ = send.reset(stream::MALFORMED);
+    }
+}
+
+async fn answer(send: &mut SendStream, frame: &Frame, reconciler: &Reconciler) -> Result<(), StreamError> {
+    let reply: CommandReply = if frame.is::<ContainerSpec>() {
+        match frame.decode() {
+            Ok(spec) => reconciler.apply(spec).await,
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else if frame.is::<OperationRequest>() {
+        match frame.decode() {
+            Ok(request) => reconciler.operate(request).await,
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else {
+        return refuse(send, "unexpected", &format!("message tag {} is not a command", frame.tag)).await;
+    };
+    stream::write(send, &reply).await
+}
+
+async fn refuse(send: &mut SendStream, code: &str, message: &str) -> Result<(), StreamError> {
+    tracing::warn!(code, message, "refused a command");
+    stream::write(send, &Refusal { cause: Cause::new(code, message) }).await
+}
+
+/// Sends the journal in order, one batch at a time; each is kept until it is acknowledged.
+async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
+    let exchange = async {
+        let (mut send, mut recv) = connection.open_bi().await?;
+        let mut position = 0;
+        loop {
+            let entries = journal.next_after(position).await;
+            stream::write(&mut send, &ReportBatch { entries: entries.try_into()? }).await?;
+            let acked = tokio::time::timeout(ACK_DEADLINE, stream::read::<ReportAck>(&mut recv)).await??;
+            position = acked.position;
+            journal.acknowledge(position).await;
+        }
+    };
+    let ended: Result<std::convert::Infallible, SessionEnd> = exchange.await;
+    match ended {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
+}
+
+async fn measurements(connection: Connection, work: Arc<SessionWork>, pause: Duration) -> SessionEnd {
+    loop {
+        for batch in work.sampler.sample(&work.reconciler.running()).await {
+            if let Err(error) = push(&connection, &batch).await {
+                return error;
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn push(connection: &Connection, batch: &StatsBatch) -> Result<(), SessionEnd> {
+    let mut send = connection.open_uni().await?;
+    stream::write(&mut send, batch).await?;
+    send.finish()?;
+    Ok(())
+}

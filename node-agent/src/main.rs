@@ -1,0 +1,7 @@
+//! `hoody-agent`: see [`hoody_agent`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hoody_agent::cli::main()
+}

@@ -1,0 +1,245 @@
+//! One owner task per container converges it to its specification.
+//!
+//! The owner ([`owner`]) is the only one that changes a container's record. It takes specifications and
+//! operations from the link, persists them, answers, and runs a pass ([`pass`]) that re-reads the whole
+//! state from the kernel, so that start, retry, adoption after a restart and repair are one path. A new
+//! specification interrupts the waits of a pass; every step is idempotent, so the next pass goes on from
+//! wherever the last one ended.
+
+mod context;
+mod operation;
+mod owner;
+mod pass;
+mod start;
+mod stop;
+
+pub use context::{Capabilities, Settings};
+pub use owner::View;
+
+use crate::desired::{
+    DesiredError,
+    allocation::Allocation,
+    journal::Journal,
+    record::{Record, Records},
+};
+use hoody_protocol::{
+    container::{Cause, ContainerSpec, Desired, State},
+    id::ContainerId,
+    link::{CommandReply, InventoryEntry},
+    operation::OperationRequest,
+};
+use owner::{Owner, Request};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Requests that wait for one container's owner.
+const INBOX: usize = 64;
+
+/// Every container of the node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reconciler(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    context: Arc<context::Context>,
+    containers: Mutex<HashMap<ContainerId, Handle>>,
+    /// Held while a new container's record is made, so that two requests cannot make two owners.
+    creating: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Handle {
+    inbox: mpsc::Sender<Request>,
+    view: watch::Receiver<View>,
+}
+
+impl Reconciler {
+    /// Starts the owners of every persisted container. Records that do not load are logged and kept.
+    pub fn start(
+        settings: Settings,
+        capabilities: Capabilities,
+        records: Records,
+        allocation: Allocation,
+        journal: Journal,
+    ) -> Result<Self, DesiredError> {
+        let done = journal.outcomes();
+        let mut loaded = Vec::new();
+        for record in records.load()? {
+            match record {
+                Ok(mut record) => {
+                    allocation.adopt(record.address, record.ids);
+                    // An outcome is journaled before the record says so; a crash between the two ends here.
+                    let id = record.spec.id;
+                    for outcome in done.iter().filter(|outcome| outcome.container == id) {
+                        record.finish(outcome.clone());
+                    }
+                    loaded.push(record);
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a container's record is unusable")
+                }
+            }
+        }
+        let context = Arc::new(context::Context { settings, capabilities, records, allocation, journal });
+        let this =
+            Self(Arc::new(Shared { context, containers: Mutex::default(), creating: tokio::sync::Mutex::default() }));
+        for record in loaded {
+            this.spawn(record);
+        }
+        Ok(this)
+    }
+
+    /// Accepts a specification: persisted when this answers `Accepted`.
+    pub async fn apply(&self, spec: ContainerSpec) -> CommandReply {
+        if let Err(cause) = acceptable(&spec) {
+            return CommandReply::Refused(cause);
+        }
+        let id = spec.id;
+        loop {
+            if let Some(handle) = self.handle(id) {
+                let (reply, answer) = oneshot::channel();
+                if handle.inbox.send(Request::Spec(Box::new(spec.clone()), reply)).await.is_ok() {
+                    if let Ok(answer) = answer.await {
+                        return answer;
+                    }
+                }
+                // Its owner ended between the two: the container is gone and may be made again.
+                self.forget(id, &handle);
+                continue;
+            }
+            let _creating = self.0.creating.lock().await;
+            if self.handle(id).is_some() {
+                continue;
+            }
+            match self.create(&spec).await {
+                Ok(record) => {
+                    self.spawn(record);
+                    return CommandReply::Accepted;
+                }
+                Err(error) => {
+                    tracing::error!(container = %id, error = &error as &dyn std::error::Error, "a specification was not persisted");
+                    return CommandReply::Refused(Cause::new(
+                        "not_persisted",
+                        "the server could not persist the specification",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Accepts an operation: persisted when this answers `Accepted`.
+    pub async fn operate(&self, request: OperationRequest) -> CommandReply {
+        let unknown =
+            || CommandReply::Refused(Cause::new("unknown_container", "this server does not hold the container"));
+        let Some(handle) = self.handle(request.container) else { return unknown() };
+        let (reply, answer) = oneshot::channel();
+        if handle.inbox.send(Request::Operation(request, reply)).await.is_err() {
+            return unknown();
+        }
+        answer.await.unwrap_or_else(|_| unknown())
+    }
+
+    /// What the agent holds, for the hello.
+    pub fn inventory(&self) -> Vec<InventoryEntry> {
+        let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        containers
+            .iter()
+            .map(|(container, handle)| {
+                let view = handle.view.borrow();
+                InventoryEntry {
+                    container: *container,
+                    version: view.version,
+                    state: view.state,
+                    sequence: view.sequence,
+                }
+            })
+            .collect()
+    }
+
+    /// Containers with a first process, for measurements.
+    pub fn running(&self) -> Vec<ContainerId> {
+        let active = |entry: &InventoryEntry| matches!(entry.state, State::Running | State::Paused | State::Stopping);
+        self.inventory().iter().filter(|entry| active(entry)).map(|entry| entry.container).collect()
+    }
+
+    /// Every container held, with its address, for measurements of disk and for `status`.
+    pub fn views(&self) -> Vec<(ContainerId, View)> {
+        let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        containers.iter().map(|(id, handle)| (*id, handle.view.borrow().clone())).collect()
+    }
+
+    /// Makes every owner look at its container now: after the link came back, for example.
+    pub fn wake_all(&self) {
+        let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        for handle in containers.values() {
+            // A full inbox wakes the owner anyway.
+            let _ = handle.inbox.try_send(Request::Wake);
+        }
+    }
+
+    fn handle(&self, id: ContainerId) -> Option<Handle> {
+        self.0.containers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn forget(&self, id: ContainerId, stale: &Handle) {
+        let mut containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        if containers.get(&id).is_some_and(|handle| handle.inbox.same_channel(&stale.inbox)) {
+            containers.remove(&id);
+        }
+    }
+
+    /// Makes and persists the record of a new container.
+    async fn create(&self, spec: &ContainerSpec) -> Result<Record, DesiredError> {
+        let context = &self.0.context;
+        let (address, ids) = context.allocation.take()?;
+        let record = Record::new(spec.clone(), ids, address);
+        let saved = context.records.save(&record).await;
+        if saved.is_err() {
+            context.allocation.release(address, ids);
+        }
+        saved.map(|()| record)
+    }
+
+    fn spawn(&self, record: Record) {
+        let id = record.spec.id;
+        let (inbox, requests) = mpsc::channel(INBOX);
+        let (publish, view) = watch::channel(View::of(&record));
+        let handle = Handle { inbox, view };
+        self.0.containers.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
+        let owner = Owner::new(self.0.context.clone(), record, requests, publish);
+        let this = self.clone();
+        tokio::spawn(async move {
+            owner.run().await;
+            this.forget(id, &handle);
+        });
+    }
+}
+
+/// Checks again what the control plane checked: a specification that passes can be carried out.
+fn acceptable(spec: &ContainerSpec) -> Result<(), Cause> {
+    let refuse = |message: &str| Err(Cause::new("invalid_specification", message));
+    let label = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if spec.hostname.is_empty() || !spec.hostname.chars().all(label) || spec.hostname.starts_with('-') {
+        return refuse("the host name is not a DNS label");
+    }
+    if !spec.limits.is_valid() {
+        return refuse("a limit is below its minimum");
+    }
+    if !spec.image.is_consistent() {
+        return refuse("the image's digest is not that of its parts");
+    }
+    if spec.firewall.ingress.len() + spec.firewall.egress.len() > hoody_protocol::firewall::MAX_RULES {
+        return refuse("there are too many firewall rules");
+    }
+    let nul = |text: &str| text.contains('\0');
+    if spec.env.iter().any(|(key, value)| key.is_empty() || key.contains('=') || nul(key) || nul(value)) {
+        return refuse("an environment variable is malformed");
+    }
+    match spec.desired {
+        Desired::Running { run: 0 } | Desired::Paused { run: 0 } => refuse("start requests are counted from 1"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,349 @@
+//! The owner task of one container: takes requests at any time, also while a pass works; persists them
+//! before it answers; runs passes; waits for the next reason to look.
+
+use super::{
+    context::Context,
+    pass::{self, PassError, Settled},
+};
+use crate::desired::{
+    DesiredError,
+    record::{Accepted, Phase, Record},
+};
+use hoody_protocol::{
+    container::Limits,
+    container::{Cause, ContainerSpec, Desired, State, StatusReport},
+    firewall::FirewallSpec,
+    link::{CommandReply, Report},
+    operation::OperationRequest,
+    time::{UnixMs, now_ms},
+    version::SpecVersion,
+};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// What an owner is asked.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// A specification, answered when it is persisted.
+    Spec(Box<ContainerSpec>, oneshot::Sender<CommandReply>),
+    /// An operation, answered when it is persisted.
+    Operation(OperationRequest, oneshot::Sender<CommandReply>),
+    /// Look now.
+    Wake,
+}
+
+/// What others may see of a container.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct View {
+    /// The version held.
+    pub version: SpecVersion,
+    /// The last position accepted.
+    pub sequence: u64,
+    /// The state.
+    pub state: State,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Why, after a failure.
+    pub cause: Option<Cause>,
+}
+
+impl View {
+    pub(super) fn of(record: &Record) -> Self {
+        let state = match (&record.run, record.spec.desired) {
+            (_, Desired::Deleted) => State::Deleting,
+            (None, _) => State::Creating,
+            (Some(run), _) => match run.phase {
+                Phase::Starting => State::Starting,
+                Phase::Started { .. } => State::Running,
+                Phase::Ended { .. } => State::Stopped,
+            },
+        };
+        Self { version: record.spec.version, sequence: record.sequence, state, address: record.address, cause: None }
+    }
+}
+
+/// What the owner's requests and its running pass share. Both run in one task, so the locks are never
+/// contended; they are there because a pass is a future beside the inbox.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) context: Arc<Context>,
+    record: Mutex<Record>,
+    saving: tokio::sync::Mutex<()>,
+    /// Counts accepted requests; waits of a pass end when it grows.
+    requests: watch::Sender<u64>,
+    publish: watch::Sender<View>,
+    reported: Mutex<Option<StatusReport>>,
+    /// Rules and limits that are in force, where this process put them there.
+    enforced: Mutex<Enforced>,
+}
+
+/// What this process has put in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Enforced {
+    pub(super) firewall: Option<FirewallSpec>,
+    /// Why the rules of this version could not be put in force.
+    pub(super) firewall_error: Option<(SpecVersion, Cause)>,
+    pub(super) limits: Option<Limits>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cell {
+    /// The record as it is now.
+    pub(super) fn record(&self) -> Record {
+        lock(&self.record).clone()
+    }
+
+    /// Changes the record: on disk first, then in memory.
+    pub(super) async fn update(&self, change: impl FnOnce(&mut Record)) -> Result<Record, DesiredError> {
+        let _saving = self.saving.lock().await;
+        let mut record = self.record();
+        change(&mut record);
+        self.context.records.save(&record).await?;
+        *lock(&self.record) = record.clone();
+        Ok(record)
+    }
+
+    /// Waits of a pass watch this.
+    pub(super) fn requests(&self) -> watch::Receiver<u64> {
+        self.requests.subscribe()
+    }
+
+    pub(super) fn enforced(&self) -> Enforced {
+        lock(&self.enforced).clone()
+    }
+
+    pub(super) fn set_enforced(&self, change: impl FnOnce(&mut Enforced)) {
+        change(&mut lock(&self.enforced));
+    }
+
+    /// Publishes a state and journals it, unless it is what was reported last.
+    pub(super) async fn report(&self, record: &Record, state: State, converged: bool, cause: Option<Cause>) {
+        let (exit_code, started_at): (Option<i32>, Option<UnixMs>) = match record.run.as_ref().map(|run| &run.phase) {
+            Some(Phase::Ended { code, .. }) => (*code, None),
+            Some(Phase::Started { at }) => (None, Some(*at)),
+            _ => (None, None),
+        };
+        let version = record.spec.version;
+        let firewall_error =
+            self.enforced().firewall_error.filter(|(failed, _)| *failed == version).map(|(_, cause)| cause);
+        self.publish.send_replace(View {
+            version,
+            sequence: record.sequence,
+            state,
+            address: record.address,
+            cause: cause.clone(),
+        });
+        let report = StatusReport {
+            container: record.spec.id,
+            version,
+            state,
+            converged,
+            cause,
+            exit_code,
+            address: Some(record.address),
+            started_at,
+            firewall_error,
+            at: now_ms(),
+        };
+        let news = {
+            let mut reported = lock(&self.reported);
+            let same = reported.as_ref().is_some_and(|last| StatusReport { at: report.at, ..last.clone() } == report);
+            if !same {
+                *reported = Some(report.clone());
+            }
+            !same
+        };
+        if news {
+            tracing::info!(container = %report.container, state = state.as_str(), version = %version, converged, cause = ?report.cause, "state");
+            self.context.journal.append(Report::Status(report)).await;
+        }
+    }
+}
+
+/// The owner task.
+pub(super) struct Owner {
+    cell: Arc<Cell>,
+    inbox: mpsc::Receiver<Request>,
+    failures: u32,
+}
+
+impl Owner {
+    pub(super) fn new(
+        context: Arc<Context>,
+        record: Record,
+        inbox: mpsc::Receiver<Request>,
+        publish: watch::Sender<View>,
+    ) -> Self {
+        let cell = Cell {
+            context,
+            record: Mutex::new(record),
+            saving: tokio::sync::Mutex::default(),
+            requests: watch::Sender::new(0),
+            publish,
+            reported: Mutex::default(),
+            enforced: Mutex::default(),
+        };
+        Self { cell: Arc::new(cell), inbox, failures: 0 }
+    }
+
+    /// Runs until the container is gone or the agent ends.
+    pub(super) async fn run(mut self) {
+        loop {
+            let cell = self.cell.clone();
+            let seen = *cell.requests.borrow();
+            let pass = pass::converge(&cell);
+            tokio::pin!(pass);
+            let settled = loop {
+                tokio::select! {
+                    settled = &mut pass => break settled,
+                    request = self.inbox.recv() => match request {
+                        Some(request) => self.accept(request).await,
+                        None => return,
+                    },
+                }
+            };
+            let pause = match settled {
+                Ok(Settled::Gone) => return,
+                Ok(Settled::Again) | Err(PassError::Interrupted) => continue,
+                Ok(Settled::Stable) => {
+                    self.failures = 0;
+                    self.cell.context.settings.drift_interval
+                }
+                Err(PassError::Failed(failure)) => {
+                    let record = self.cell.record();
+                    tracing::warn!(
+                        container = %record.spec.id, step = failure.step, failures = self.failures + 1,
+                        error = failure.error.as_ref() as &dyn std::error::Error, "a pass failed"
+                    );
+                    self.failures = self.failures.saturating_add(1);
+                    self.cell.report(&record, State::Failed, false, Some(failure.cause)).await;
+                    self.retry_pause()
+                }
+            };
+            if *self.cell.requests.borrow() == seen && !self.wait(pause).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a request, the end of the first process, or the pause; false where the agent ends.
+    async fn wait(&mut self, pause: Duration) -> bool {
+        let runtime = self.cell.context.capabilities.runtime.clone();
+        let id = self.cell.record().spec.id;
+        let alive = matches!(self.cell.publish.borrow().state, State::Running | State::Paused);
+        let ended = async {
+            if !alive {
+                return std::future::pending().await;
+            }
+            if let Err(error) = runtime.wait(id).await {
+                tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "waiting for the first process failed");
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            request = self.inbox.recv() => match request {
+                Some(request) => {
+                    self.failures = 0;
+                    self.accept(request).await;
+                    true
+                }
+                None => false,
+            },
+            () = ended => true,
+            () = tokio::time::sleep(pause) => true,
+        }
+    }
+
+    fn retry_pause(&self) -> Duration {
+        let settings = &self.cell.context.settings;
+        let doubled = settings.retry_first.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
+        // Half of it random, so that many containers that failed together do not retry together.
+        doubled.min(settings.retry_longest).mul_f64(0.5 + rand::random::<f64>() / 2.0)
+    }
+
+    async fn accept(&mut self, request: Request) {
+        match request {
+            Request::Wake => self.cell.requests.send_modify(|count| *count += 1),
+            Request::Spec(spec, reply) => {
+                let answer = self.accept_spec(*spec).await;
+                // A link that broke meanwhile asks again.
+                let _ = reply.send(answer);
+            }
+            Request::Operation(request, reply) => {
+                let answer = self.accept_operation(request).await;
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    async fn accept_spec(&mut self, spec: ContainerSpec) -> CommandReply {
+        let record = self.cell.record();
+        let held = &record.spec;
+        if spec.version < held.version {
+            return CommandReply::Superseded { held: held.version };
+        }
+        if spec.version == held.version {
+            if spec == *held {
+                return CommandReply::Accepted;
+            }
+            tracing::error!(container = %spec.id, version = %spec.version, "the same version came with other content");
+            return refused("version_conflict", "the server holds other content under this version");
+        }
+        if held.desired == Desired::Deleted {
+            return refused("deleted", "the container is being deleted");
+        }
+        if (spec.image.digest, spec.owner, spec.project) != (held.image.digest, held.owner, held.project) {
+            return refused("immutable", "image, owner and project of a container do not change");
+        }
+        self.persisted(|record| {
+            record.sequence = record.sequence.max(spec.sequence);
+            record.spec = spec;
+        })
+        .await
+    }
+
+    async fn accept_operation(&mut self, request: OperationRequest) -> CommandReply {
+        let record = self.cell.record();
+        if let Some(outcome) = record.outcome(request.id) {
+            return CommandReply::Done(outcome.clone());
+        }
+        if record.operations.iter().any(|accepted| accepted.request.id == request.id) {
+            return CommandReply::Accepted;
+        }
+        if record.spec.desired == Desired::Deleted {
+            return refused("deleted", "the container is being deleted");
+        }
+        if request.sequence <= record.sequence {
+            return refused("out_of_order", "the server has accepted something later than this operation");
+        }
+        self.persisted(|record| {
+            record.sequence = request.sequence;
+            record.operations.push(Accepted { request, at: now_ms(), begun: false, stopped: false });
+        })
+        .await
+    }
+
+    async fn persisted(&self, change: impl FnOnce(&mut Record)) -> CommandReply {
+        match self.cell.update(change).await {
+            Ok(_) => {
+                self.cell.requests.send_modify(|count| *count += 1);
+                CommandReply::Accepted
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a request was not persisted");
+                refused("not_persisted", "the server could not persist the request")
+            }
+        }
+    }
+}
+
+fn refused(code: &str, message: &str) -> CommandReply {
+    CommandReply::Refused(Cause::new(code, message))
+}

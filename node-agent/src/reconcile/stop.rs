@@ -1,0 +1,145 @@
+//! From a running first process to none, and from a container to nothing.
+
+use super::{
+    operation,
+    owner::Cell,
+    pass::{PassError, Settled, failed, not_persisted, unless_requested},
+};
+use crate::{
+    desired::record::{Phase, Record},
+    runtime::{Process, RuntimeError},
+};
+use hoody_protocol::{
+    container::{Cause, Desired, State, StatusReport},
+    link::Report,
+    operation::OperationOutcome,
+    time::now_ms,
+};
+use std::time::Duration;
+
+/// The time between killing every process and their being gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+fn runtime_failed(step: &'static str) -> impl FnOnce(RuntimeError) -> PassError {
+    failed(step, "runtime_failed", "the container's processes could not be ended")
+}
+
+/// Ends the first process, removes what belongs to a run, and writes down how it ended.
+pub(super) async fn ensure_stopped(cell: &Cell, record: Record, process: Process) -> Result<Record, PassError> {
+    let force = matches!(record.spec.desired, Desired::Stopped { force: true } | Desired::Deleted);
+    let code = match process {
+        Process::Running { .. } | Process::Paused { .. } => end(cell, &record, force).await?,
+        Process::Exited { code, .. } => code,
+        Process::Created { .. } | Process::Absent => None,
+    };
+    clear(cell, &record).await?;
+    match record.run.as_ref().map(|run| &run.phase) {
+        None | Some(Phase::Ended { .. }) => Ok(record),
+        Some(_) => {
+            let change = |record: &mut Record| {
+                if let Some(run) = &mut record.run {
+                    run.phase = Phase::Ended { code, cause: None };
+                }
+            };
+            cell.update(change).await.map_err(not_persisted)
+        }
+    }
+}
+
+/// Asks the first process to end and kills it where it does not; gives the exit code. A request that
+/// arrives meanwhile interrupts the wait, so that a forced stop or a deletion need not wait.
+pub(super) async fn end(cell: &Cell, record: &Record, force: bool) -> Result<Option<i32>, PassError> {
+    let runtime = &cell.context.capabilities.runtime;
+    let id = record.spec.id;
+    cell.report(record, State::Stopping, false, None).await;
+    if !force {
+        runtime.signal_stop(id, false).await.map_err(runtime_failed("ask the first process to end"))?;
+        let timeout = cell.context.settings.stop_timeout;
+        match unless_requested(cell, tokio::time::timeout(timeout, runtime.wait(id))).await? {
+            Ok(ended) => ended.map_err(runtime_failed("wait for the first process"))?,
+            Err(_) => {
+                tracing::info!(container = %id, timeout_s = timeout.as_secs(), "the first process did not end when asked")
+            }
+        }
+    }
+    if matches!(
+        runtime.state(id).await.map_err(runtime_failed("look at the first process"))?,
+        Process::Running { .. } | Process::Paused { .. }
+    ) {
+        runtime.signal_stop(id, true).await.map_err(runtime_failed("kill the processes"))?;
+        match tokio::time::timeout(KILL_DEADLINE, runtime.wait(id)).await {
+            Ok(ended) => ended.map_err(runtime_failed("wait for the first process"))?,
+            Err(late) => {
+                return Err(failed("kill the processes", "processes_stuck", "processes of the container do not end")(
+                    late,
+                ));
+            }
+        }
+    }
+    match runtime.state(id).await.map_err(runtime_failed("look at the first process"))? {
+        Process::Exited { code, .. } => Ok(code),
+        _ => Ok(None),
+    }
+}
+
+/// Removes everything of a run: link, processes, rules and mount. Every part is tried; the first error is
+/// given, so that one stuck part does not leave the others standing.
+pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError> {
+    let id = record.spec.id;
+    let capabilities = &cell.context.capabilities;
+    let network = capabilities.network.detach(id).await;
+    let runtime = capabilities.runtime.delete(id).await;
+    // Rules stand until the link and the processes are gone.
+    let firewall = match (&network, &runtime) {
+        (Ok(()), Ok(())) => capabilities.firewall.remove(id).await,
+        _ => Ok(()),
+    };
+    cell.set_enforced(|enforced| *enforced = Default::default());
+    let storage = match &runtime {
+        Ok(()) => capabilities.storage.unmount(id).await,
+        Err(_) => Ok(()),
+    };
+    network.map_err(failed("detach the link", "network_failed", "the container's network could not be removed"))?;
+    runtime.map_err(runtime_failed("remove the processes"))?;
+    firewall.map_err(failed(
+        "remove the firewall",
+        "firewall_failed",
+        "the container's firewall could not be removed",
+    ))?;
+    storage.map_err(failed("unmount", "storage_failed", "the container's root file system could not be unmounted"))
+}
+
+/// Deletes everything of the container, tells the control plane, and forgets it once that is known there.
+pub(super) async fn delete(cell: &Cell, record: &Record) -> Result<Settled, PassError> {
+    cell.report(record, State::Deleting, false, None).await;
+    for accepted in &record.operations {
+        let failure = Some(Cause::new("deleted", "the container was deleted"));
+        let outcome = OperationOutcome { id: accepted.request.id, container: record.spec.id, failure, at: now_ms() };
+        operation::conclude(cell, outcome).await?;
+    }
+    clear(cell, record).await?;
+    let deleted = cell.context.capabilities.storage.delete(record.spec.id).await;
+    deleted.map_err(failed("delete", "storage_failed", "the container's root file system could not be deleted"))?;
+    let report = StatusReport {
+        container: record.spec.id,
+        version: record.spec.version,
+        state: State::Deleted,
+        converged: true,
+        cause: None,
+        exit_code: None,
+        address: None,
+        started_at: None,
+        firewall_error: None,
+        at: now_ms(),
+    };
+    let position = cell.context.journal.append_held(Report::Status(report)).await;
+    let Some(position) = position else { return Ok(Settled::Stable) };
+    cell.context.journal.release(position);
+    // The tombstone stays until the control plane has it in writing.
+    unless_requested(cell, cell.context.journal.acknowledged(position)).await?;
+    let context = &cell.context;
+    context.records.remove(record.spec.id).await.map_err(not_persisted)?;
+    context.allocation.release(record.address, record.ids);
+    tracing::info!(container = %record.spec.id, "deleted");
+    Ok(Settled::Gone)
+}

@@ -1,0 +1,157 @@
+//! Runs a further process in a running container, for operators: with the caller's own standard
+//! input and output, or detached from everything.
+
+use super::{
+    OciRuntime, RuntimeError,
+    cgroup::Group,
+    conmon,
+    error::io,
+    pidfd::ProcessId,
+    record,
+    view::{Phase, View},
+};
+use hoody_protocol::id::ContainerId;
+use oci_spec::runtime::{Process, Spec, User};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+use tokio::process::Command;
+
+/// How long the runtime has to start a detached process.
+const DETACH_LIMIT: Duration = Duration::from_secs(15);
+
+/// A process to run.
+#[derive(Debug, Clone, Default)]
+pub struct ExecRequest {
+    /// Command line, looked up in the `PATH` of the environment.
+    pub argv: Vec<String>,
+    /// Variables over those of the container's first process.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; empty: `/`.
+    pub cwd: String,
+    /// True: returns as soon as the process runs, which then has `/dev/null` for its input and output
+    /// and outlives the agent. False: it has the caller's, and the call returns when it ended.
+    pub detach: bool,
+    /// The time an attached process has before it is killed; `None`: as long as it takes.
+    pub limit: Option<Duration>,
+}
+
+impl OciRuntime {
+    /// Runs a process as root of the container. The status is the process's own (128 + signal where a
+    /// signal ended it), or success where it was detached.
+    pub async fn exec(&self, id: ContainerId, request: &ExecRequest) -> Result<ExitStatus, RuntimeError> {
+        match self.look(id)? {
+            View::Live { phase: Phase::Running, .. } => {}
+            view => return Err(RuntimeError::State { id, verb: "exec", state: view.name() }),
+        }
+        let program = conmon::find_program(&self.config.program)?;
+        let name = format!("exec-{:016x}", rand::random::<u64>());
+        let mut files = Files {
+            process: self.layout.bundle(id).join(format!("{name}.json")),
+            pid: self.layout.bundle(id).join(format!("{name}.pid")),
+            runtime: self.clone(),
+            id,
+            ended: false,
+        };
+        // A file, not arguments: everybody on the node can read those.
+        record::replace(&files.process, &self.process(id, request)?)?;
+        let mut command = Command::new(&program);
+        command.arg("--root").arg(self.layout.runtime_root()).arg("exec");
+        command.arg("--process").arg(&files.process).arg("--pid-file").arg(&files.pid);
+        if request.detach {
+            command.arg("--detach").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        command.arg(id.to_string()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|source| RuntimeError::Program { program: program.clone(), source })?;
+        let limit = if request.detach { Some(DETACH_LIMIT) } else { request.limit };
+        let status = match limit {
+            Some(limit) => tokio::time::timeout(limit, child.wait())
+                .await
+                .map_err(|_elapsed| RuntimeError::Deadline { id, what: "exec", limit })?,
+            None => child.wait().await,
+        };
+        files.ended = true;
+        status.map_err(|source| RuntimeError::Program { program, source })
+    }
+
+    /// The first process's settings with another command line.
+    fn process(&self, id: ContainerId, request: &ExecRequest) -> Result<Vec<u8>, RuntimeError> {
+        let refuse = |reason: &str| Err(RuntimeError::Bundle { id, reason: reason.into() });
+        let sound = |text: &String| !text.contains('\0');
+        if request.argv.first().is_none_or(String::is_empty) || !request.argv.iter().all(sound) {
+            return refuse("the command cannot be executed");
+        }
+        if !request.env.iter().all(|(name, value)| sound(value) && !name.is_empty() && !name.contains(['=', '\0'])) {
+            return refuse("an environment variable cannot be set");
+        }
+        if !request.cwd.is_empty() && (!request.cwd.starts_with('/') || !sound(&request.cwd)) {
+            return refuse("the working directory is not an absolute path");
+        }
+        let path = self.layout.config(id);
+        let text = std::fs::read(&path).map_err(io("read", &path))?;
+        let corrupt = |reason: String| RuntimeError::Corrupt { path: path.clone(), reason };
+        let spec: Spec = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
+        let Some(mut process) = spec.process().clone() else { return Err(corrupt("no process".into())) };
+        process.set_user(User::default());
+        process.set_args(Some(request.argv.clone()));
+        process.set_cwd(if request.cwd.is_empty() { "/".into() } else { PathBuf::from(&request.cwd) });
+        process.set_env(Some(environment(&process, &request.env)));
+        serde_json::to_vec(&process).map_err(|error| corrupt(error.to_string()))
+    }
+}
+
+fn environment(process: &Process, over: &BTreeMap<String, String>) -> Vec<String> {
+    let inherited = process.env().iter().flatten();
+    let kept = inherited.filter(|entry| entry.split_once('=').is_none_or(|(name, _)| !over.contains_key(name)));
+    kept.cloned().chain(over.iter().map(|(name, value)| format!("{name}={value}"))).collect()
+}
+
+/// Files of one call; removed with it. Where the call was given up, its process inside is killed:
+/// killing the runtime program alone would leave it running.
+struct Files {
+    process: PathBuf,
+    pid: PathBuf,
+    runtime: OciRuntime,
+    id: ContainerId,
+    ended: bool,
+}
+
+impl Files {
+    fn kill(&self) -> Result<(), RuntimeError> {
+        let Some(pid) = std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse().ok()) else {
+            return Ok(());
+        };
+        let Some(process) = ProcessId::of(pid)? else { return Ok(()) };
+        // The number may be another's by now, but nobody else's process is in this group.
+        if self.runtime.cgroups.holds(Group::Container(self.id), pid)? {
+            process.signal(libc::SIGKILL)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Err(error) = self.kill()
+        {
+            tracing::warn!(container = %self.id, error = &error as &dyn std::error::Error, "kill given-up exec");
+        }
+        for path in [&self.process, &self.pid] {
+            remove(path);
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            // The bundle's removal takes it along.
+            tracing::warn!(path = %path.display(), %error, "remove file of exec");
+        }
+        _ => {}
+    }
+}

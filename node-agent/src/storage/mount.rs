@@ -1,0 +1,136 @@
+//! Idmapped mounts of root file systems, below one folder whose mounts are private: what is mounted there
+//! reaches no other mount namespace.
+
+use nix::{
+    errno::Errno,
+    libc,
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::stat::fstat,
+};
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+/// Mounts stacked on one mount point that `unmount` takes off; the agent itself never stacks any.
+const MAX_STACKED: usize = 64;
+
+/// Makes `folder` a private mount of its own, once.
+pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
+    if !is_mount_point(folder)? {
+        mount(Some(folder), folder, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    mount(None::<&str>, folder, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+    Ok(())
+}
+
+/// True where something is mounted at `path`; false where there is nothing at all.
+pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let path = c_path(path)?;
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: all-zero is a valid statx buffer.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is terminated, and the kernel fills one statx buffer.
+    let done = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_TYPE, &mut found) };
+    if done < 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
+    }
+    let bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    if found.stx_attributes_mask & bit == 0 {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    Ok(found.stx_attributes & bit != 0)
+}
+
+/// True where `target` shows the same file as `source` with owners shifted by `first`: the mount that
+/// [`idmapped`] makes.
+pub(crate) fn is_idmapped(source: BorrowedFd<'_>, target: &Path, first: u32) -> io::Result<bool> {
+    if !is_mount_point(target)? {
+        return Ok(false);
+    }
+    let below = fstat(source)?;
+    let seen = nix::sys::stat::lstat(target)?;
+    let shifted = |raw: u32, mapped: u32| raw.checked_add(first) == Some(mapped);
+    Ok((below.st_dev, below.st_ino) == (seen.st_dev, seen.st_ino)
+        && shifted(below.st_uid, seen.st_uid)
+        && shifted(below.st_gid, seen.st_gid))
+}
+
+/// Mounts the folder `source` at `target` with owners mapped as `namespace` says. Whatever the mount of the
+/// pool says, files may be executed and setuid, device nodes mean nothing.
+pub(crate) fn idmapped(source: BorrowedFd<'_>, namespace: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    let tree = clone_tree(source)?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NODEV,
+        attr_clr: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: namespace.as_raw_fd() as u64,
+    };
+    // SAFETY: an empty path with AT_EMPTY_PATH means the descriptor itself; the kernel reads one mount_attr
+    // of the stated size.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    checked(done)?;
+    attach(tree.as_fd(), &c_path(target)?)
+}
+
+/// Takes every mount off `target`; success where there is none. A mount in use is detached: it is gone from
+/// here at once, and from the kernel when its last user is.
+pub(crate) fn unmount(target: &Path) -> io::Result<()> {
+    for _ in 0..MAX_STACKED {
+        match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EBUSY) => umount2(target, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)?,
+            // Not a mount point; nothing there.
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::EBUSY.into())
+}
+
+fn clone_tree(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    // SAFETY: an empty path with AT_EMPTY_PATH means the descriptor itself.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) };
+    checked(fd)?;
+    // SAFETY: the kernel just returned this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn attach(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
+    // SAFETY: both paths are terminated; the empty one means the descriptor itself. Symbolic links in the
+    // target's last place are not followed without MOVE_MOUNT_T_SYMLINKS.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+}
+
+fn checked(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}

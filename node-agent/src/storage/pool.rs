@@ -1,0 +1,323 @@
+//! [`Storage`] on a btrfs pool.
+//!
+//! Layout: `<pool>/containers/<id>` is the subvolume of a container. A snapshot is atomic, so it exists
+//! whole or not at all. `<mounts>/<id>/rootfs` is where it is mounted idmapped. An OCI runtime opens that path
+//! as the container's root, so every folder above has to let it pass; of `<mounts>/<id>` only its group is
+//! let pass, or any user of the host could run the container's setuid programs. Calls for one container are
+//! serialised by a lock of their own; nothing else is shared but the kernel.
+
+use super::{
+    IdRange, QuotaMode, Storage, StorageError, Usage,
+    blocking::{Blocking, Locks, Step},
+    ioctl, mount, quota, subvolume, user_namespace,
+};
+use async_trait::async_trait;
+use hoody_protocol::id::ContainerId;
+use std::{
+    collections::BTreeSet,
+    fs::{self, Permissions},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+const CONTAINERS: &str = "containers";
+/// Begins the name of a snapshot that has no limit yet; no id begins so.
+const UNLIMITED: &str = ".unlimited-";
+/// Name of the mount point inside its gate.
+const MOUNT_POINT: &str = "rootfs";
+/// The group may pass: the container's root.
+const GATE_MODE: u32 = 0o710;
+/// Opening the pool: enabling quotas walks the whole tree of roots once.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+/// A snapshot waits for the commit of a transaction that others write into.
+const CREATE_DEADLINE: Duration = Duration::from_secs(60);
+/// Deleting may have to commit once per nested subvolume.
+const DELETE_DEADLINE: Duration = Duration::from_secs(120);
+const MOUNT_DEADLINE: Duration = Duration::from_secs(15);
+/// Looking through the quota groups costs some microseconds for each.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where a pool is.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// A folder on a btrfs file system, for this agent alone.
+    pub pool: PathBuf,
+    /// Where root file systems are mounted, made with mode 0711. Every folder above it must let the
+    /// containers' root pass too (measured: runc 1.1.5 fails with EACCES below a 0700 folder).
+    pub mounts: PathBuf,
+    /// How to count where quotas are still off; `Simple` falls back to `Full` on kernels without it.
+    pub quota: QuotaMode,
+}
+
+/// Root file systems on a btrfs pool.
+#[derive(Debug)]
+pub struct BtrfsPool {
+    shared: Arc<Shared>,
+    blocking: Blocking,
+    locks: Locks<ContainerId>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: PathBuf,
+    containers: PathBuf,
+    mounts: PathBuf,
+    handle: OwnedFd,
+    mode: QuotaMode,
+    /// When quota groups were last looked through.
+    swept: Mutex<Instant>,
+}
+
+impl BtrfsPool {
+    /// Opens the pool: makes its folders, turns quotas on, makes the mounts folder private, and forgets the
+    /// quota groups of subvolumes that are gone.
+    pub async fn open(config: PoolConfig) -> Result<Self, StorageError> {
+        let blocking = Blocking::default();
+        let step = Step::new("open pool", &config.pool, OPEN_DEADLINE);
+        let shared = blocking.run(step, async { None }, move || Shared::open(config)).await?;
+        Ok(Self { shared: Arc::new(shared), blocking, locks: Locks::default() })
+    }
+
+    /// How the pool counts.
+    pub fn quota_mode(&self) -> QuotaMode {
+        self.shared.mode
+    }
+
+    /// Runs `work` off the async threads, with the container's lock where there is one.
+    async fn run<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        deadline: Duration,
+        id: Option<ContainerId>,
+        work: impl FnOnce(&Shared) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let path = id.map_or_else(|| self.shared.pool.clone(), |id| self.shared.root(id));
+        let lock = async {
+            match id {
+                Some(id) => Some(self.locks.lock(id).await),
+                None => None,
+            }
+        };
+        let shared = self.shared.clone();
+        self.blocking.run(Step::new(action, &path, deadline), lock, move || work(&shared)).await
+    }
+}
+
+#[async_trait]
+impl Storage for BtrfsPool {
+    async fn create(&self, id: ContainerId, image: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+        let image = image.to_owned();
+        self.run("create", CREATE_DEADLINE, Some(id), move |s| s.create(id, &image, disk_bytes)).await
+    }
+
+    async fn exists(&self, id: ContainerId) -> Result<bool, StorageError> {
+        self.run("look up", LOOKUP_DEADLINE, None, move |s| Ok(s.find(id)?.is_some())).await
+    }
+
+    async fn mount(&self, id: ContainerId, ids: IdRange) -> Result<PathBuf, StorageError> {
+        self.run("mount", MOUNT_DEADLINE, Some(id), move |s| s.mount(id, ids)).await
+    }
+
+    async fn unmount(&self, id: ContainerId) -> Result<(), StorageError> {
+        self.run("unmount", MOUNT_DEADLINE, Some(id), move |s| s.unmount(id)).await
+    }
+
+    async fn delete(&self, id: ContainerId) -> Result<(), StorageError> {
+        self.run("delete", DELETE_DEADLINE, Some(id), move |s| s.delete(id)).await
+    }
+
+    async fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
+        self.run("measure", LOOKUP_DEADLINE, None, move |s| s.usage(id)).await
+    }
+
+    async fn pool_usage(&self) -> Result<Usage, StorageError> {
+        self.run("measure", LOOKUP_DEADLINE, None, |s| space(s.handle.as_fd(), &s.pool)).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<ContainerId>, StorageError> {
+        self.run("list", LOOKUP_DEADLINE, None, |s| s.inventory()).await
+    }
+}
+
+impl Shared {
+    fn open(config: PoolConfig) -> Result<Self, StorageError> {
+        let PoolConfig { pool, mounts, quota: preferred } = config;
+        let handle = subvolume::open_folder(&pool).map_err(StorageError::io("open", &pool))?;
+        if !subvolume::is_btrfs(handle.as_fd()).map_err(StorageError::io("inspect", &pool))? {
+            return Err(StorageError::NotBtrfs { path: pool });
+        }
+        let containers = pool.join(CONTAINERS);
+        make_folder(&containers, 0o700)?;
+        make_folder(&mounts, 0o711)?;
+        mount::make_private(&mounts).map_err(StorageError::io("make private", &mounts))?;
+        let mode = quota::enable(handle.as_fd(), preferred).map_err(StorageError::io("enable quotas on", &pool))?;
+        let opened = Self { pool, containers, mounts, handle, mode, swept: Mutex::new(Instant::now()) };
+        opened.remove_unlimited()?;
+        let removed_quota_groups = opened.remove_stale_quotas()?;
+        tracing::info!(pool = %opened.pool.display(), ?mode, removed_quota_groups, "pool open");
+        Ok(opened)
+    }
+
+    fn root(&self, id: ContainerId) -> PathBuf {
+        self.containers.join(id.to_string())
+    }
+
+    /// The folder around the mount point, which keeps everyone but the container's own root out.
+    fn gate(&self, id: ContainerId) -> PathBuf {
+        self.mounts.join(id.to_string())
+    }
+
+    fn mount_point(&self, id: ContainerId) -> PathBuf {
+        self.gate(id).join(MOUNT_POINT)
+    }
+
+    fn find(&self, id: ContainerId) -> Result<Option<OwnedFd>, StorageError> {
+        let path = self.root(id);
+        subvolume::open(&path).map_err(StorageError::io("open", &path))
+    }
+
+    fn create(&self, id: ContainerId, image: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+        let path = self.root(id);
+        let set_limit = |root: OwnedFd| {
+            let subvolume = ioctl::subvolume_id(root.as_fd())?;
+            ioctl::limit_quota(self.handle.as_fd(), subvolume, Some(disk_bytes))
+        };
+        if let Some(root) = self.find(id)? {
+            return set_limit(root).map_err(StorageError::io("limit", &path));
+        }
+        let source = subvolume::open(image)
+            .map_err(StorageError::io("open", image))?
+            .ok_or_else(|| StorageError::NotAnImage { path: image.to_owned() })?;
+        if !ioctl::is_read_only(source.as_fd()).map_err(StorageError::io("inspect", image))? {
+            return Err(StorageError::NotAnImage { path: image.to_owned() });
+        }
+        let parent = subvolume::open_folder(&self.containers).map_err(StorageError::io("open", &self.containers))?;
+        let snapshot = |name: &str| {
+            ioctl::snapshot(source.as_fd(), parent.as_fd(), name, disk_bytes)
+                .map_err(StorageError::io("snapshot to", &path))
+        };
+        if self.mode == QuotaMode::Simple {
+            return snapshot(&id.to_string());
+        }
+        // With full accounting the kernel puts the image's limit over the one that comes with the snapshot,
+        // so the limit is set before the container's name stands for it.
+        let name = format!("{UNLIMITED}{id}");
+        let made = self.containers.join(&name);
+        subvolume::delete(self.handle.as_fd(), &made).map_err(StorageError::io("delete", &made))?;
+        snapshot(&name)?;
+        subvolume::open_folder(&made).and_then(set_limit).map_err(StorageError::io("limit", &made))?;
+        fs::rename(&made, &path).map_err(StorageError::io("rename", &made))
+    }
+
+    /// Deletes snapshots that never got their limit and name.
+    fn remove_unlimited(&self) -> Result<(), StorageError> {
+        for entry in fs::read_dir(&self.containers).map_err(StorageError::io("list", &self.containers))? {
+            let entry = entry.map_err(StorageError::io("list", &self.containers))?;
+            if entry.file_name().as_encoded_bytes().starts_with(UNLIMITED.as_bytes()) {
+                let path = entry.path();
+                subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mount(&self, id: ContainerId, ids: IdRange) -> Result<PathBuf, StorageError> {
+        if ids.first < IdRange::LENGTH || ids.first.checked_add(IdRange::LENGTH).is_none() {
+            return Err(StorageError::InvalidIds { first: ids.first });
+        }
+        let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
+        let target = self.mount_point(id);
+        if mount::is_idmapped(root.as_fd(), &target, ids.first).map_err(StorageError::io("inspect", &target))? {
+            return Ok(target);
+        }
+        let gate = self.gate(id);
+        make_folder(&gate, 0o700)?;
+        make_folder(&target, 0o700)?;
+        fs::set_permissions(&gate, Permissions::from_mode(GATE_MODE))
+            .and_then(|()| std::os::unix::fs::chown(&gate, Some(0), Some(ids.first)))
+            .map_err(StorageError::io("set owner of", &gate))?;
+        // Another subvolume or other ids, left behind by something that is over.
+        mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
+        user_namespace::create(ids)
+            .and_then(|namespace| mount::idmapped(root.as_fd(), namespace.as_fd(), &target))
+            .map_err(StorageError::io("mount", &target))?;
+        Ok(target)
+    }
+
+    fn unmount(&self, id: ContainerId) -> Result<(), StorageError> {
+        let target = self.mount_point(id);
+        mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
+        for folder in [target, self.gate(id)] {
+            match fs::remove_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(StorageError::io("remove mount point", &folder))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&self, id: ContainerId) -> Result<(), StorageError> {
+        self.unmount(id)?;
+        let path = self.root(id);
+        subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+        // Groups of earlier deletions whose space has come back since; this one's is too early. (Newer
+        // kernels do it themselves.)
+        let due = {
+            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = swept.elapsed() >= SWEEP_INTERVAL;
+            if due {
+                *swept = Instant::now();
+            }
+            due
+        };
+        if due {
+            self.remove_stale_quotas()?;
+        }
+        Ok(())
+    }
+
+    fn remove_stale_quotas(&self) -> Result<usize, StorageError> {
+        quota::remove_stale(self.handle.as_fd()).map_err(StorageError::io("clean quotas of", &self.pool))
+    }
+
+    fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
+        let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
+        let (used_bytes, limit) = ioctl::subvolume_id(root.as_fd())
+            .and_then(|subvolume| quota::usage(self.handle.as_fd(), subvolume))
+            .map_err(StorageError::io("measure", &self.root(id)))?;
+        let total_bytes = match limit {
+            Some(limit) => limit,
+            None => space(self.handle.as_fd(), &self.pool)?.total_bytes,
+        };
+        Ok(Usage { used_bytes, total_bytes })
+    }
+
+    fn inventory(&self) -> Result<Vec<ContainerId>, StorageError> {
+        let mut found = BTreeSet::new();
+        for folder in [&self.containers, &self.mounts] {
+            let wrap = |error| StorageError::io("list", folder)(error);
+            for entry in fs::read_dir(folder).map_err(wrap)? {
+                let name = entry.map_err(wrap)?.file_name();
+                found.extend(name.to_str().and_then(|name| name.parse::<ContainerId>().ok()));
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+}
+
+/// Size of the file system and what of it is not available; `total - used` is what can still be written.
+pub(crate) fn space(file: BorrowedFd<'_>, path: &Path) -> Result<Usage, StorageError> {
+    let found = nix::sys::statfs::fstatfs(file).map_err(|e| StorageError::io("measure", path)(e.into()))?;
+    let block = found.block_size() as u64;
+    let total_bytes = found.blocks().saturating_mul(block);
+    Ok(Usage { used_bytes: total_bytes.saturating_sub(found.blocks_available().saturating_mul(block)), total_bytes })
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), StorageError> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(StorageError::io("make folder", path))
+}

@@ -1,0 +1,12 @@
+//! The firewall against the real kernel: real packets between network namespaces.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
+mod access;
+mod connections;
+mod counters;
+mod drift;
+mod isolation;
+mod probe;
+mod speed;
+mod world;

@@ -1,0 +1,7 @@
+//! The network against the real kernel, as root, each test in throwaway namespaces.
+#![allow(clippy::unwrap_used)]
+
+mod crash_points;
+mod fixture;
+mod isolation;
+mod link;

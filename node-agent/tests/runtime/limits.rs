@@ -1,0 +1,82 @@
+//! Limits hold, change, and what runs into them is said so.
+
+use crate::harness::{Node, PATIENCE, until};
+use hoody_agent::runtime::{Process, Runtime};
+
+fn number(path: std::path::PathBuf) -> i64 {
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn processes_are_limited() {
+    let node = Node::new();
+    let mut bundle = node.bundle(&["/bin/probe", "forks", "500"]);
+    bundle.limits.pids = 20;
+    node.run(&bundle).await;
+    until("it gives up", || !node.log(bundle.id).is_empty());
+    // The init and the program itself count.
+    assert_eq!(node.log(bundle.id).trim(), "18");
+    let stats = node.runtime.stats(bundle.id).await.unwrap();
+    assert_eq!(stats.processes, Some(20));
+    assert!(stats.memory_bytes.unwrap() > 0 && stats.memory_peak_bytes.unwrap() > 0 && stats.cpu_usage_ns.unwrap() > 0);
+    node.runtime.delete(bundle.id).await.unwrap();
+    assert_eq!(node.traces(), Vec::<String>::new());
+    assert_eq!(node.runtime.stats(bundle.id).await.unwrap(), Default::default());
+}
+
+#[tokio::test]
+async fn running_out_of_memory_is_reported() {
+    let node = Node::new();
+    let mut bundle = node.bundle(&["/bin/probe", "memory", "200"]);
+    bundle.limits.memory_bytes = 48 << 20;
+    node.run(&bundle).await;
+    tokio::time::timeout(PATIENCE, node.runtime.wait(bundle.id)).await.unwrap().unwrap();
+    let state = node.runtime.state(bundle.id).await.unwrap();
+    assert_eq!(state, Process::Exited { code: Some(137), oom_killed: true });
+    node.runtime.delete(bundle.id).await.unwrap();
+    // The next life starts without that mark.
+    let bundle = node.bundle(&["/bin/true"]);
+    node.run(&bundle).await;
+    tokio::time::timeout(PATIENCE, node.runtime.wait(bundle.id)).await.unwrap().unwrap();
+    let state = node.runtime.state(bundle.id).await.unwrap();
+    assert_eq!(state, Process::Exited { code: Some(0), oom_killed: false });
+}
+
+#[tokio::test]
+async fn limits_are_set_and_changed_while_it_runs() {
+    let node = Node::new();
+    let mut bundle = node.bundle(&[]);
+    bundle.limits.cpu_millis = 250;
+    node.run(&bundle).await;
+    let file = |hierarchy: &str, name: &str| node.cgroup(hierarchy, bundle.id).join(name);
+    let check = |quota: i64, memory: i64, pids: i64| {
+        assert_eq!(number(file("cpu", "cpu.cfs_quota_us")), quota);
+        assert_eq!(number(file("memory", "memory.limit_in_bytes")), memory);
+        assert_eq!(number(file("memory", "memory.memsw.limit_in_bytes")), memory, "no swap beyond memory");
+        assert_eq!(number(file("pids", "pids.max")), pids);
+    };
+    check(25_000, 256 << 20, 256);
+    for (cpu_millis, memory_bytes, pids) in [(2000, 512 << 20, 300), (100, 64 << 20, 30)] {
+        let limits = hoody_protocol::container::Limits { cpu_millis, memory_bytes, pids, ..bundle.limits };
+        node.runtime.update_limits(bundle.id, &limits).await.unwrap();
+        check(i64::from(cpu_millis) * 100, memory_bytes as i64, i64::from(pids));
+    }
+    let limits = hoody_protocol::container::Limits { pids: 0, ..bundle.limits };
+    assert!(node.runtime.update_limits(bundle.id, &limits).await.is_err());
+}
+
+#[tokio::test]
+async fn the_log_starts_over_at_its_limit() {
+    let mut node = Node::new();
+    node.config.log_max_bytes = 64 << 10;
+    node.runtime = hoody_agent::runtime::OciRuntime::new(node.config.clone()).unwrap();
+    let bundle = node.bundle(&[
+        "/bin/sh",
+        "-c",
+        "i=0; while test $i -lt 5000; do echo line $i of a log that is too long; i=$((i+1)); done; exec sleep 1000",
+    ]);
+    node.run(&bundle).await;
+    until("all is written", || node.log(bundle.id).contains("line 4999 "));
+    let size = std::fs::metadata(node.config.log_dir.join(format!("{}.log", bundle.id))).unwrap().len();
+    assert!(size <= 64 << 10, "{size}");
+}

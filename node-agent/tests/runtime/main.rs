@@ -1,0 +1,16 @@
+//! The runtime against the real kernel, runc and conmon. Needs root, busybox-static, catatonit and a C
+//! compiler; the test of a system image also mmdebstrap, the first time it runs on a machine.
+
+// Helpers of tests are not test functions, and fail the same way.
+#![allow(clippy::unwrap_used)]
+
+mod exec;
+mod failures;
+mod harness;
+mod inside;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod speed;
+mod survival;
+mod system_image;

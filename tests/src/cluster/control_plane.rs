@@ -1,0 +1,158 @@
+//! The control plane's process, its folder and its command line.
+
+use super::process::{Process, run};
+use anyhow::{Context, Result, ensure};
+use std::{
+    io::Write,
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Which database a cluster uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// A file.
+    Sqlite,
+    /// A new database on the server of this URL; it stays after the test, on a throwaway server.
+    Postgres(String),
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    folder: PathBuf,
+    database_url: String,
+    http_port: u16,
+    node_port: u16,
+    node_addresses: Vec<String>,
+    process: Option<Process>,
+}
+
+/// A binary of the workspace, built beside this one.
+pub(super) fn program(name: &str) -> PathBuf {
+    let here = std::env::current_exe().unwrap_or_default();
+    // target/debug/dev or target/debug/deps/test-…
+    let folder = here.ancestors().skip(1).find(|folder| folder.join(name).is_file());
+    folder.unwrap_or(Path::new("")).join(name)
+}
+
+impl ControlPlane {
+    pub(super) fn prepare(
+        folder: PathBuf,
+        database: Database,
+        node_addresses: Vec<Ipv4Addr>,
+        http_port: u16,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&folder)?;
+        let database_url = match database {
+            Database::Sqlite => format!("sqlite://{}/hoody.db", folder.display()),
+            Database::Postgres(url) => url,
+        };
+        let http_port =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?.local_addr()?.port();
+        let node_port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
+        let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
+        Ok(Self { folder, database_url, http_port, node_port, node_addresses, process: None })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(program("hoody-control-plane"));
+        command
+            .env("HOODY_DATA_DIR", &self.folder)
+            .env("HOODY_DATABASE_URL", &self.database_url)
+            .env("HOODY_HTTP_ADDRESS", format!("127.0.0.1:{}", self.http_port))
+            .env("HOODY_NODE_ADDRESS", format!("0.0.0.0:{}", self.node_port))
+            .env("HOODY_NODE_PUBLIC_ADDRESSES", self.node_addresses.join(","))
+            .env("HOODY_HEARTBEAT_INTERVAL", "1s")
+            // Tests log in and ask far more often than people.
+            .env("HOODY_RATE_LIMIT_AUTHENTICATED", "1000000")
+            .env("HOODY_RATE_LIMIT_ANONYMOUS", "1000000")
+            .env("HOODY_RATE_LIMIT_LOGIN", "1000000");
+        command
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(&mut self) -> Result<()> {
+        let log = self.log();
+        let mut process = Process::start("the control plane", self.command().arg("serve"), &log)?;
+        let url = format!("{}/readyz", self.base_url());
+        crate::wait::until("the control plane is ready", START_DEADLINE, async || {
+            process.check().with_context(|| format!("see {}", log.display()))?;
+            let answer = reqwest::get(&url).await;
+            Ok(answer.is_ok_and(|answer| answer.status().is_success()).then_some(()))
+        })
+        .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Its log file.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("control-plane.log")
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("the control plane does not run")
+    }
+
+    /// Kills it without warning.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().context("the control plane does not run")?.kill()
+    }
+
+    /// Asks it to end and waits.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.take().context("the control plane does not run")?.stop()
+    }
+
+    /// Where the API is.
+    pub fn base_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http_port)
+    }
+
+    /// The UDP port for nodes.
+    pub fn node_port(&self) -> u16 {
+        self.node_port
+    }
+
+    /// The database.
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    /// Adds an image to the catalogue.
+    pub fn import_image(&self, name: &str, archive: &Path) -> Result<()> {
+        run(self.command().args(["image", "import", name]).arg(archive)).map(|_| ())
+    }
+
+    /// Makes an account.
+    pub fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<()> {
+        let mut command = self.command();
+        command.args(["admin", "create-user", name, "--email", &format!("{name}@example.com"), "--password-stdin"]);
+        if admin {
+            command.arg("--admin");
+        }
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        child.stdin.take().context("no standard input")?.write_all(password.as_bytes())?;
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "create-user failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// A join token for a new server that `owner` rents.
+    pub fn join_token(&self, server: &str, owner: &str) -> Result<String> {
+        let printed = run(self.command().args(["admin", "join-token", server, "--create", "--owner", owner]))?;
+        let token = printed.split_whitespace().find(|word| word.starts_with("hoody-join-1."));
+        Ok(token.context("no join token was printed")?.to_owned())
+    }
+
+    /// Any other command line of the control plane.
+    pub fn cli(&self, arguments: &[&str]) -> Result<String> {
+        run(self.command().args(arguments))
+    }
+}

@@ -1,0 +1,171 @@
+//! The cluster and everything it makes. Dropping it removes all of it, also after a failed test.
+
+mod control_plane;
+mod pool;
+mod process;
+mod server;
+mod slot;
+
+pub use control_plane::{ControlPlane, Database};
+pub use process::Process;
+pub use server::Server;
+
+use crate::{api::Api, image};
+use anyhow::{Context, Result, ensure};
+use slot::Slot;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The time everything has to come up.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Lines of a log that are shown after a failure.
+const LOG_LINES: usize = 40;
+/// The administrator of every cluster.
+pub const ADMIN: &str = "admin";
+/// The tenant of every cluster, who rents its servers.
+pub const TENANT: &str = "tenant";
+
+/// What a cluster consists of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Servers.
+    pub servers: usize,
+    /// The database.
+    pub database: Database,
+    /// Images of the catalogue.
+    pub images: Vec<&'static str>,
+    /// Where everything is kept; `None`: a temporary folder.
+    pub folder: Option<PathBuf>,
+    /// Where the API listens.
+    pub http_port: Option<u16>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { servers: 1, database: Database::Sqlite, images: vec!["busybox"], folder: None, http_port: None }
+    }
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The control plane.
+    pub control_plane: ControlPlane,
+    /// The servers.
+    pub servers: Vec<Server>,
+    /// The administrator, logged in.
+    pub admin: Api,
+    /// The tenant, logged in.
+    pub tenant: Api,
+    /// The tenant's password.
+    pub password: String,
+    folder: Folder,
+    _slot: Slot,
+}
+
+#[derive(Debug)]
+enum Folder {
+    Temporary(tempfile::TempDir),
+    Kept(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(folder) => folder,
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts everything and waits until every server is online.
+    pub async fn start(plan: Plan) -> Result<Self> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "not root: clusters need network namespaces, mounts and cgroups; run as root"
+        );
+        let slot = Slot::take()?;
+        let folder = match plan.folder {
+            Some(path) => {
+                std::fs::create_dir_all(&path)?;
+                Folder::Kept(path)
+            }
+            None => Folder::Temporary(tempfile::Builder::new().prefix("hoody-cluster-").tempdir()?),
+        };
+        let addresses = (1..=plan.servers).map(|number| slot.uplink_host(number)).collect();
+        let http_port = plan.http_port.unwrap_or(0);
+        let mut control_plane =
+            ControlPlane::prepare(folder.path().join("control-plane"), plan.database, addresses, http_port)?;
+        for name in &plan.images {
+            control_plane.import_image(name, &image::archive(name)?)?;
+        }
+        let password = random_password()?;
+        control_plane.create_user(ADMIN, &password, true)?;
+        control_plane.create_user(TENANT, &password, false)?;
+        control_plane.start().await?;
+        let mut servers = Vec::new();
+        for number in 1..=plan.servers {
+            let mut server = Server::make(&slot, number, folder.path())?;
+            let token = control_plane.join_token(&server.name, TENANT)?;
+            server.join(&token)?;
+            server.start()?;
+            servers.push(server);
+        }
+        let admin = Api::login(control_plane.base_url(), ADMIN, &password).await?;
+        let tenant = Api::login(control_plane.base_url(), TENANT, &password).await?;
+        let mut this = Self { control_plane, servers, admin, tenant, password, folder, _slot: slot };
+        let found = this.find_servers().await;
+        found.with_context(|| this.log_tails())?;
+        Ok(this)
+    }
+
+    /// The ends of all logs, for messages.
+    pub fn log_tails(&self) -> String {
+        let logs = self.servers.iter().map(Server::log).chain([self.control_plane.log()]);
+        let tail = |log: PathBuf| {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();
+            let lines: Vec<&str> = lines.into_iter().rev().collect();
+            format!("--- the end of {}\n{}", log.display(), lines.join("\n"))
+        };
+        logs.map(tail).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The cluster's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Waits until every server is online and learns its id.
+    async fn find_servers(&mut self) -> Result<()> {
+        for server in &mut self.servers {
+            let admin = &self.admin;
+            let name = &server.name;
+            let found = crate::wait::until("the server is online", START_DEADLINE, async || {
+                let all = admin.get("/api/v1/admin/servers").await?.data()?;
+                let list = all["servers"].as_array().context("no list of servers")?.clone();
+                Ok(list.into_iter().find(|row| row["name"] == name.as_str() && row["online"] == true))
+            });
+            server.id = found.await?["id"].as_str().context("a server without id")?.to_owned();
+        }
+        Ok(())
+    }
+
+    /// Waits until the server is online (or offline), as the API sees it.
+    pub async fn wait_online(&self, server: &Server, online: bool) -> Result<()> {
+        let path = format!("/api/v1/admin/servers/{}", server.id);
+        crate::wait::until("the server's link", START_DEADLINE, async || {
+            let row = self.admin.get(&path).await?.data()?;
+            Ok((row["online"] == online).then_some(()))
+        })
+        .await
+    }
+}
+
+fn random_password() -> Result<String> {
+    let bytes = std::fs::read("/proc/sys/kernel/random/uuid")?;
+    Ok(format!("Test-{}", String::from_utf8(bytes)?.trim()))
+}

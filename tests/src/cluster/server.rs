@@ -1,0 +1,174 @@
+//! A server: a network namespace with an uplink, a pool, a state folder and the agent.
+
+use super::{
+    pool::Pool,
+    process::{Process, run},
+    slot::Slot,
+};
+use anyhow::{Context, Result};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// One server of the cluster.
+#[derive(Debug)]
+pub struct Server {
+    /// Its name: also that of its namespace and cgroup.
+    pub name: String,
+    /// Its id; empty until the cluster has learnt it.
+    pub id: String,
+    /// Its end of the uplink.
+    pub address: Ipv4Addr,
+    /// Where its files are.
+    pub folder: PathBuf,
+    agent: Option<Process>,
+    // Dropped in this order.
+    pool: Pool,
+    namespace: Namespace,
+}
+
+/// A network namespace with a veth to ours; removed when dropped.
+#[derive(Debug)]
+struct Namespace {
+    name: String,
+    cgroup: String,
+}
+
+impl Server {
+    pub(super) fn make(slot: &Slot, number: usize, cluster: &Path) -> Result<Self> {
+        let name = slot.name(number);
+        let folder = cluster.join(&name);
+        fs::create_dir_all(&folder)?;
+        let namespace = Namespace::make(slot, number)?;
+        let pool = Pool::make(&folder)?;
+        let config = format!(
+            "state_dir = {state:?}\nrun_dir = {run:?}\npool = {pool:?}\nnode_cidr = {cidr:?}\ncgroup_parent = {name:?}\n\
+             first_id = {first_id}\nstop_timeout_s = 5\ndns = [\"{dns}\"]\n",
+            state = folder.join("state"),
+            run = format!("/run/{name}"),
+            pool = pool.mounted,
+            cidr = slot.containers(number),
+            first_id = slot.first_id(number),
+            dns = slot.uplink_host(number),
+        );
+        fs::write(folder.join("agent.toml"), config)?;
+        let address = slot.uplink_server(number);
+        Ok(Self { name, id: String::new(), address, folder, agent: None, pool, namespace })
+    }
+
+    /// A command in the server's network namespace.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace.name)).arg("--").arg(program);
+        command
+    }
+
+    fn agent_command(&self) -> Command {
+        let mut command = self.command(super::control_plane::program("hoody-agent"));
+        command.arg("--config").arg(self.folder.join("agent.toml"));
+        command
+    }
+
+    /// Enrols the agent.
+    pub fn join(&self, token: &str) -> Result<()> {
+        run(self.agent_command().args(["join", token])).map(|_| ())
+    }
+
+    /// Starts the agent.
+    pub fn start(&mut self) -> Result<()> {
+        let log = self.log();
+        self.agent =
+            Some(Process::start(&format!("the agent of {}", self.name), self.agent_command().arg("run"), &log)?);
+        Ok(())
+    }
+
+    /// The agent's log file.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("agent.log")
+    }
+
+    /// The folder of its pool.
+    pub fn pool(&self) -> &Path {
+        &self.pool.mounted
+    }
+
+    /// Its run folder.
+    pub fn run_dir(&self) -> PathBuf {
+        PathBuf::from(format!("/run/{}", self.name))
+    }
+
+    /// The running agent.
+    pub fn agent(&mut self) -> Result<&mut Process> {
+        self.agent.as_mut().context("the agent does not run")
+    }
+
+    /// Kills the agent without warning.
+    pub fn kill_agent(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("the agent does not run")?;
+        agent.kill()
+    }
+
+    /// Runs a program in a container, as an operator does on the server; gives what it printed.
+    pub fn exec(&self, container: &str, argv: &[&str]) -> Result<String> {
+        run(self.agent_command().args(["exec", container, "--"]).args(argv))
+    }
+
+    /// Leaves a program running in a container.
+    pub fn exec_detached(&self, container: &str, argv: &[&str]) -> Result<()> {
+        run(self.agent_command().args(["exec", "--detach", container, "--"]).args(argv)).map(|_| ())
+    }
+
+    /// What `hoody-agent status --json` says.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&run(self.agent_command().args(["status", "--json"]))?)?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.agent.take());
+        // Containers outlive the agent: end what still runs, then what it stood on.
+        if let Err(error) = super::super::traces::end_all(&self.name, &self.run_dir()) {
+            eprintln!("{}: {error:#}", self.name);
+        }
+    }
+}
+
+impl Namespace {
+    fn make(slot: &Slot, number: usize) -> Result<Self> {
+        let name = slot.name(number);
+        let (ours, theirs) = (slot.uplink_host(number), slot.uplink_server(number));
+        remove(&name);
+        let this = Self { name: name.clone(), cgroup: name.clone() };
+        let ip = |arguments: &str| run(Command::new("ip").args(arguments.split_whitespace())).map(|_| ());
+        ip(&format!("netns add {name}"))?;
+        ip(&format!("link add {name} type veth peer name uplink netns {name}"))?;
+        ip(&format!("addr add {ours}/30 dev {name}"))?;
+        ip(&format!("link set {name} up"))?;
+        ip(&format!("-n {name} addr add {theirs}/30 dev uplink"))?;
+        ip(&format!("-n {name} link set uplink up"))?;
+        ip(&format!("-n {name} link set lo up"))?;
+        ip(&format!("-n {name} route add default via {ours}"))?;
+        // Containers are reached from here, as from the outside of a server whose network is routed.
+        ip(&format!("route add {} via {theirs}", slot.containers(number)))?;
+        Ok(this)
+    }
+}
+
+/// Removes a namespace and its uplink; what is not there is fine.
+fn remove(name: &str) {
+    for arguments in [["link", "del", name], ["netns", "del", name]] {
+        // Absent is what is wanted.
+        let _ = Command::new("ip").args(arguments).stderr(std::process::Stdio::null()).status();
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.name);
+        super::super::traces::remove_cgroups(&self.cgroup);
+    }
+}
