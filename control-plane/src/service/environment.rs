@@ -58,9 +58,9 @@ pub(in crate::service) fn merge(
     all.extend(variables);
     check_env_size(all.iter().map(|(key, value)| (key.as_str(), value.as_str())))
         .map_err(|problem| ServiceError::invalid(field, problem))?;
-    spec.env = all.try_into().map_err(|error: hoody_protocol::bounded::TooLong| {
-        ServiceError::invalid(field, error.to_string())
-    })?;
+    spec.env = all
+        .try_into()
+        .map_err(|error: hoody_protocol::bounded::TooLong| ServiceError::invalid(field, error.to_string()))?;
     Ok(())
 }
 
@@ -89,8 +89,7 @@ pub async fn set(
     value: &Value,
 ) -> Result<(ContainerRow, Progress), ServiceError> {
     check_env_key(key).map_err(|problem| ServiceError::invalid("key", problem))?;
-    let (key, value) =
-        parse(key, value, MAX_VALUE_BYTES).map_err(|problem| ServiceError::invalid("value", problem))?;
+    let (key, value) = parse(key, value, MAX_VALUE_BYTES).map_err(|problem| ServiceError::invalid("value", problem))?;
     write(app, caller, id, |spec| merge(spec, Variables::from([(key, value)]), "value")).await
 }
 

@@ -109,11 +109,7 @@ async fn add(
 }
 
 /// A page of a container's changes, and how many there are.
-pub async fn list(
-    store: &Store,
-    container: ContainerId,
-    slice: Slice,
-) -> Result<(Vec<StatusLogRow>, u64), StoreError> {
+pub async fn list(store: &Store, container: ContainerId, slice: Slice) -> Result<(Vec<StatusLogRow>, u64), StoreError> {
     let total: i64 = sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM status_logs WHERE container_id = $1")
         .bind(container.to_string())
         .fetch_one(store.reader())

@@ -40,21 +40,27 @@ pub(super) async fn get(
     Query(query): Query<GetQuery>,
 ) -> Result<Reply<ContainerData>, ServiceError> {
     let row = service::get(&app, &caller, id).await?;
-    Ok(Reply::ok(ContainerData::from(row).with_proxy_domains(query.include_proxy_domains), "here is the container"))
+    let data = ContainerData::from(row).with_proxy(query.include_proxy_domains, query.include_proxy_permissions);
+    Ok(Reply::ok(data, "here is the container"))
 }
 
 /// Delete a container
 #[utoipa::path(delete, path = "/api/v1/containers/{id}", operation_id = "containers.delete", tag = "containers",
     params(("id" = String, Path)),
-    responses((status = 200, body = Success<()>), (status = 400, body = Failure), (status = 401, body = Failure),
+    responses((status = 200, body = Success<Option<String>>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 404, body = Failure)))]
 pub(super) async fn delete(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<ContainerId>,
 ) -> Result<Reply<()>, ServiceError> {
-    Ok(Reply::ok((), match service::delete(&app, &caller, id).await? {
-        Deletion::Done => "container deleted".to_owned(),
-        Deletion::Pending(progress) => written(progress, "accepted; the server could not finish yet and tries again"),
-    }))
+    Ok(Reply::ok(
+        (),
+        match service::delete(&app, &caller, id).await? {
+            Deletion::Done => "container deleted".to_owned(),
+            Deletion::Pending(progress) => {
+                written(progress, "accepted; the server could not finish yet and tries again")
+            }
+        },
+    ))
 }

@@ -36,8 +36,10 @@ pub(super) struct ListQuery {
     #[serde(default, deserialize_with = "query::flag")]
     #[param(required = false)]
     include_proxy_permissions: bool,
+    /// Checked only: lists always show prespawned containers too.
     #[serde(default, deserialize_with = "query::flag")]
     #[param(required = false)]
+    #[allow(dead_code, reason = "a value that is no flag is refused, either flag means the same")]
     include_prespawn: bool,
     /// Also containers on servers whose rental has ended.
     #[serde(default, deserialize_with = "query::flag")]
@@ -69,14 +71,20 @@ pub(super) struct ContainerList {
 }
 
 /// A page in an order out of `allowed`.
-pub(super) fn slice(page: Page, sort: &Sort, allowed: &[&'static str], default: &'static str) -> Result<Slice, ServiceError> {
+pub(super) fn slice(
+    page: Page,
+    sort: &Sort,
+    allowed: &[&'static str],
+    default: &'static str,
+) -> Result<Slice, ServiceError> {
     let order = sort.among(allowed, Order { by: default, descending: true })?;
     Ok(Slice { by: order.by, descending: order.descending, limit: page.limit, offset: page.offset() })
 }
 
 fn reply(page: Page, query: &ListQuery, (rows, total): (Vec<ContainerRow>, u64)) -> Reply<ContainerList> {
     let pagination = page.of(total);
-    let view = |row| ContainerData::from(row).with_proxy_domains(query.include_proxy_domains);
+    let (domains, permissions) = (query.include_proxy_domains, query.include_proxy_permissions);
+    let view = |row| ContainerData::from(row).with_proxy(domains, permissions);
     Reply::list(ContainerList { containers: rows.into_iter().map(view).collect(), pagination }, pagination)
 }
 

@@ -47,12 +47,20 @@ impl RuleData {
         };
         let number = |number: u8| number.to_string();
         let (protocol, source_port, destination_port, icmp_type, icmp_code) = match &rule.matches {
-            Match::Tcp(of) => {
-                ("tcp", ports(texts.source_port, &of.source), ports(texts.destination_port, &of.destination), None, None)
-            }
-            Match::Udp(of) => {
-                ("udp", ports(texts.source_port, &of.source), ports(texts.destination_port, &of.destination), None, None)
-            }
+            Match::Tcp(of) => (
+                "tcp",
+                ports(texts.source_port, &of.source),
+                ports(texts.destination_port, &of.destination),
+                None,
+                None,
+            ),
+            Match::Udp(of) => (
+                "udp",
+                ports(texts.source_port, &of.source),
+                ports(texts.destination_port, &of.destination),
+                None,
+                None,
+            ),
             Match::Icmp4 { icmp_type, icmp_code } => {
                 ("icmp4", None, None, icmp_type.map(number), icmp_code.map(number))
             }
@@ -155,7 +163,8 @@ impl Rules {
             byte_count: service::byte_count(row),
             max_bytes: MAX_BYTES,
             in_force: report.is_some_and(|report| report.converged) && error.is_none(),
-            error: error.map(|Cause { code, message }| RuleError { code: code.to_string(), message: message.to_string() }),
+            error: error
+                .map(|Cause { code, message }| RuleError { code: code.to_string(), message: message.to_string() }),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! project's containers, reserve the capacity and write the row.
 
 use super::{
-    change::{check_size, settle, Progress},
+    change::{Progress, check_size, settle},
     fields, image,
 };
 use crate::{
@@ -227,7 +227,8 @@ fn new_row(
     let mut realm_ids = wanted.realms.unwrap_or_else(|| project.realm_ids.clone());
     realm_ids.extend(caller.realm.filter(|realm| !realm_ids.contains(realm)));
     let runs = u64::from(wanted.autostart);
-    let too_long = |error: hoody_protocol::bounded::TooLong| ServiceError::invalid("environment_vars", error.to_string());
+    let too_long =
+        |error: hoody_protocol::bounded::TooLong| ServiceError::invalid("environment_vars", error.to_string());
     let env: Map<_, _, MAX_ENV> = wanted.env.try_into().map_err(too_long)?;
     let spec = ContainerSpec {
         id: ContainerId::generate(),

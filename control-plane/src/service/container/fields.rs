@@ -121,7 +121,8 @@ pub(in crate::service) fn env_text(value: &Value) -> Result<String, String> {
 
 /// The whole environment must fit into a specification.
 pub(in crate::service) fn check_env_size<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Checked {
-    let (count, bytes) = entries.fold((0, 0), |(count, bytes), (key, value)| (count + 1, bytes + key.len() + value.len()));
+    let (count, bytes) =
+        entries.fold((0, 0), |(count, bytes), (key, value)| (count + 1, bytes + key.len() + value.len()));
     let max = hoody_protocol::container::MAX_ENV;
     if count > max {
         return Err(format!("takes at most {max} variables"));

@@ -1,11 +1,6 @@
 //! The image that a creation means.
 
-use crate::{
-    app::App,
-    error::ServiceError,
-    service::image,
-    store::image::ImageRow,
-};
+use crate::{app::App, error::ServiceError, service::image, store::image::ImageRow};
 
 /// The image of a creation that names none.
 const DEFAULT_IMAGE: &str = "debian/12";

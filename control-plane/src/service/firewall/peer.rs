@@ -50,7 +50,8 @@ fn is_host_name(text: &str) -> bool {
             && !label.ends_with('-')
     };
     let mut labels = text.trim_end_matches('.').split('.').rev();
-    let last_is_a_word = labels.next().is_some_and(|last| label(last) && last.starts_with(|c: char| c.is_ascii_alphabetic()));
+    let last_is_a_word =
+        labels.next().is_some_and(|last| label(last) && last.starts_with(|c: char| c.is_ascii_alphabetic()));
     let mut others = labels.peekable();
     last_is_a_word && others.peek().is_some() && others.all(label)
 }
@@ -75,7 +76,18 @@ mod tests {
 
     #[test]
     fn nonsense_is_told_apart() {
-        for text in ["", "any", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0/8", "256.0.0.1", "10.0.0.0/8/8", "1.2.3.4.5", "010.0.0.1", "10.0.0.0/"] {
+        for text in [
+            "",
+            "any",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "10.0.0/8",
+            "256.0.0.1",
+            "10.0.0.0/8/8",
+            "1.2.3.4.5",
+            "010.0.0.1",
+            "10.0.0.0/",
+        ] {
             assert_eq!(parse(text), Err(PeerError::Malformed), "{text:?}");
         }
         for text in ["::1", "2001:db8::/32", "::ffff:10.0.0.1"] {

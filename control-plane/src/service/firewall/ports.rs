@@ -45,7 +45,8 @@ pub(super) fn parse(text: &str) -> Result<List<PortRange, MAX_PORT_RANGES>, Port
             _ => merged.push((first, last)),
         }
     }
-    let ranges: Vec<PortRange> = merged.into_iter().filter_map(|(first, last)| PortRange::new(first, last).ok()).collect();
+    let ranges: Vec<PortRange> =
+        merged.into_iter().filter_map(|(first, last)| PortRange::new(first, last).ok()).collect();
     ranges.try_into().map_err(|_| PortsError::TooMany)
 }
 
@@ -102,7 +103,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_port_is_named() {
-        for item in ["", "0", "65536", "-1", "+80", "80-", "-90", "http", "80-90-100", "0x50", "8 0", "99999999999", "٣"] {
+        for item in
+            ["", "0", "65536", "-1", "+80", "80-", "-90", "http", "80-90-100", "0x50", "8 0", "99999999999", "٣"]
+        {
             assert_eq!(parse(item), Err(PortsError::NotAPort(item.to_owned())), "{item:?}");
         }
         assert_eq!(parse("80,,90"), Err(PortsError::NotAPort(String::new())));

@@ -117,8 +117,7 @@ pub(super) fn parse_fields(
 }
 
 const ACTIONS: &[(&str, Action)] = &[("allow", Action::Allow), ("reject", Action::Reject), ("drop", Action::Drop)];
-const PROTOCOLS: &[(&str, Protocol)] =
-    &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("icmp4", Protocol::Icmp4)];
+const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("icmp4", Protocol::Icmp4)];
 const STATES: &[(&str, bool)] = &[("enabled", true), ("disabled", false)];
 
 fn word<T: Copy>(text: Option<&str>, name: &str, words: &[(&str, T)], problems: &mut Problems) -> Option<T> {
@@ -173,7 +172,8 @@ fn parse_peer(
 }
 
 fn parse_ports(input: &RuleInput, fields: &mut Fields, problems: &mut Problems) {
-    let names = [("destination_port", &input.destination_port), ("port", &input.port), ("port_range", &input.port_range)];
+    let names =
+        [("destination_port", &input.destination_port), ("port", &input.port), ("port_range", &input.port_range)];
     let mut given = names.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.to_string())));
     let destination = given.next();
     if let Some((name, _)) = given.next() {

@@ -67,9 +67,10 @@ fn icmp_type_and_code() {
 fn every_bad_field_is_named() {
     use Direction::{Egress, Ingress};
     assert_eq!(refused(Ingress, json!({})), ["action", "protocol"]);
-    assert_eq!(refused(Ingress, json!({"action": "deny", "protocol": "icmp6", "state": "on"})), [
-        "action", "protocol", "state"
-    ]);
+    assert_eq!(
+        refused(Ingress, json!({"action": "deny", "protocol": "icmp6", "state": "on"})),
+        ["action", "protocol", "state"]
+    );
     let rule = |extra: Value| {
         let mut rule = json!({"action": "allow", "protocol": "tcp"});
         rule.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
@@ -79,9 +80,10 @@ fn every_bad_field_is_named() {
     assert_eq!(refused(Ingress, rule(json!({"port": 65536}))), ["port"]);
     assert_eq!(refused(Ingress, rule(json!({"port_range": "90-80"}))), ["port_range"]);
     assert_eq!(refused(Ingress, rule(json!({"port": 80, "port_range": "80"}))), ["port_range"]);
-    assert_eq!(refused(Ingress, rule(json!({"source_port": "a", "destination_port": "b"}))), [
-        "destination_port", "source_port"
-    ]);
+    assert_eq!(
+        refused(Ingress, rule(json!({"source_port": "a", "destination_port": "b"}))),
+        ["destination_port", "source_port"]
+    );
     assert_eq!(refused(Ingress, rule(json!({"icmp_type": 8}))), ["icmp_type"]);
     assert_eq!(refused(Ingress, rule(json!({"source": "::/0"}))), ["source"]);
     assert_eq!(refused(Ingress, rule(json!({"source": "api.example.com"}))), ["source"]);

@@ -131,14 +131,17 @@ pub async fn remove(
 ) -> Result<(Vec<Rule>, Progress), ServiceError> {
     let selector = Selector::for_removal(direction, input)?;
     let (row, progress, removed) = edit(app, caller, id, |row| {
-        let is_removed = |rule: &FirewallRule| {
-            selector.as_ref().is_none_or(|selector| selector.selects(rule, &texts(row, rule)))
-        };
+        let is_removed =
+            |rule: &FirewallRule| selector.as_ref().is_none_or(|selector| selector.selects(rule, &texts(row, rule)));
         let (removed, kept): (Vec<_>, Vec<_>) =
             row.spec.firewall.rules(direction).iter().cloned().partition(is_removed);
         if removed.is_empty() {
             // Nothing of this kind is there; "all" is true of none as well.
-            return if selector.is_none() { Ok((Effect::Nothing, vec![])) } else { Err(ServiceError::NotFound("firewall rule")) };
+            return if selector.is_none() {
+                Ok((Effect::Nothing, vec![]))
+            } else {
+                Err(ServiceError::NotFound("firewall rule"))
+            };
         }
         set(&mut row.spec.firewall, direction, kept)?;
         let removed = removed.into_iter().map(|rule| {

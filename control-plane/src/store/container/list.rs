@@ -39,9 +39,8 @@ pub async fn list(store: &Store, filter: &Filter, slice: Slice) -> Result<(Vec<C
     let (conditions, values) = conditions(filter);
     let expired = filter.not_expired_at.map(|now| format!(" AND (s.rental_end IS NULL OR s.rental_end > {now})"));
     let filtered = format!("WHERE {conditions}{}", expired.unwrap_or_default());
-    let count = format!(
-        "SELECT CAST(COUNT(*) AS BIGINT) FROM containers c JOIN servers s ON s.id = c.server_id {filtered}"
-    );
+    let count =
+        format!("SELECT CAST(COUNT(*) AS BIGINT) FROM containers c JOIN servers s ON s.id = c.server_id {filtered}");
     let mut query = sqlx::query_scalar(sqlx::AssertSqlSafe(count));
     for value in &values {
         query = query.bind(value.clone());

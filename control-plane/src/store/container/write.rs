@@ -3,11 +3,7 @@
 
 use super::{ContainerRow, corrupt, json};
 use crate::store::{StoreError, reservation};
-use hoody_protocol::{
-    container::ContainerSpec,
-    id::ContainerId,
-    version::SpecVersion,
-};
+use hoody_protocol::{container::ContainerSpec, id::ContainerId, version::SpecVersion};
 use serde::Serialize;
 use sqlx::{AnyConnection, Row};
 
@@ -43,11 +39,7 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
 
 /// Writes a changed row, provided that the stored version is still `read`; false where it is not, and
 /// nothing was written.
-pub async fn update(
-    connection: &mut AnyConnection,
-    row: &ContainerRow,
-    read: SpecVersion,
-) -> Result<bool, StoreError> {
+pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: SpecVersion) -> Result<bool, StoreError> {
     let spec = &row.spec;
     let done = sqlx::query(
         "UPDATE containers SET name = $2, realm_ids = $3, spec = $4, generation = $5, epoch = $6, sequence = $7, \
