@@ -234,6 +234,7 @@ async fn an_offline_server_does_it_when_it_is_back() {
         world.sql("UPDATE containers SET status = 'running' WHERE name = 'web'").await;
         let restarted = world.client.post(&format!("{path}/restart"), json!({})).await.expect(503);
         assert!(restarted.json["message"].as_str().unwrap().contains("offline"));
+        world.sql("UPDATE containers SET status = 'stopped' WHERE name = 'web'").await;
         world.online().await;
         world.until(&path, "running").await;
         assert_eq!(*world.node.operations.lock().unwrap(), 0, "what was answered 503 never runs");
@@ -258,7 +259,7 @@ async fn an_offline_server_does_it_when_it_is_back() {
 async fn a_restart_answers_the_nodes_cause_or_expires() {
     each_backend(|store| async move {
         let mut config = crate::app::testing::config();
-        config.operation_deadline = Duration::from_millis(300);
+        config.operation_deadline = Duration::from_secs(2);
         let world = World::with_config(&store, config).await;
         let path = world.running().await;
         let restart = format!("{path}/restart");
