@@ -19,6 +19,8 @@ mod measurements;
 mod refusal;
 mod registry;
 mod reports;
+#[cfg(test)]
+pub mod simulated;
 mod streams;
 mod watch;
 

@@ -64,7 +64,7 @@ pub fn rank(servers: &[ServerRow], demand: Demand<'_>) -> Result<Vec<ServerId>, 
     let mut fitting = Vec::new();
     let mut rejections = Vec::new();
     for server in servers {
-        let verdict = check(server, demand).and_then(|()| if server.online { Ok(()) } else { Err(Reason::Offline) });
+        let verdict = check(server, demand).and(if server.online { Ok(()) } else { Err(Reason::Offline) });
         match verdict {
             Ok(()) => fitting.push(server),
             Err(reason) => rejections.push(Rejection { server: server.name.clone(), reason }),

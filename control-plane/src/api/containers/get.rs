@@ -40,7 +40,8 @@ pub(super) async fn get(
     Query(query): Query<GetQuery>,
 ) -> Result<Reply<ContainerData>, ServiceError> {
     let row = service::get(&app, &caller, id).await?;
-    Ok(Reply::ok(ContainerData::from(row).with_proxy_domains(query.include_proxy_domains), "here is the container"))
+    let data = ContainerData::from(row).with_proxy(query.include_proxy_domains, query.include_proxy_permissions);
+    Ok(Reply::ok(data, "here is the container"))
 }
 
 /// Delete a container

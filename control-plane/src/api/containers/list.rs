@@ -36,8 +36,10 @@ pub(super) struct ListQuery {
     #[serde(default, deserialize_with = "query::flag")]
     #[param(required = false)]
     include_proxy_permissions: bool,
+    /// Checked only: lists always show prespawned containers too.
     #[serde(default, deserialize_with = "query::flag")]
     #[param(required = false)]
+    #[allow(dead_code, reason = "a value that is no flag is refused, either flag means the same")]
     include_prespawn: bool,
     /// Also containers on servers whose rental has ended.
     #[serde(default, deserialize_with = "query::flag")]
@@ -81,7 +83,8 @@ pub(super) fn slice(
 
 fn reply(page: Page, query: &ListQuery, (rows, total): (Vec<ContainerRow>, u64)) -> Reply<ContainerList> {
     let pagination = page.of(total);
-    let view = |row| ContainerData::from(row).with_proxy_domains(query.include_proxy_domains);
+    let (domains, permissions) = (query.include_proxy_domains, query.include_proxy_permissions);
+    let view = |row| ContainerData::from(row).with_proxy(domains, permissions);
     Reply::list(ContainerList { containers: rows.into_iter().map(view).collect(), pagination }, pagination)
 }
 

@@ -69,6 +69,10 @@ pub struct ContainerData {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     proxy_domains: Option<Vec<Value>>,
+    /// With `include_proxy_permissions`; empty: none are set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    proxy_permissions: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
     created_at: String,
@@ -77,7 +81,7 @@ pub struct ContainerData {
 
 /// The server that a container is on.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ServerData {
+pub(super) struct ServerData {
     name: String,
     country: String,
     region: String,
@@ -90,7 +94,7 @@ pub struct ServerData {
 
 /// Limits of a container.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SpecsData {
+pub(super) struct SpecsData {
     cpu_cores: f64,
     memory_mb: u64,
     storage_mb: u64,
@@ -98,7 +102,7 @@ pub struct SpecsData {
 
 /// Something that the owner should know.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Warning {
+pub(super) struct Warning {
     #[serde(rename = "type")]
     kind: String,
     message: String,
@@ -106,9 +110,10 @@ pub struct Warning {
 }
 
 impl ContainerData {
-    /// The same with `proxy_domains`, of which there are none yet.
-    pub(super) fn with_proxy_domains(mut self, wanted: bool) -> Self {
-        self.proxy_domains = wanted.then(Vec::new);
+    /// The same with `proxy_domains` and `proxy_permissions` where wanted; there are none yet.
+    pub(super) fn with_proxy(mut self, domains: bool, permissions: bool) -> Self {
+        self.proxy_domains = domains.then(Vec::new);
+        self.proxy_permissions = permissions.then(Map::new);
         self
     }
 }
@@ -169,6 +174,7 @@ impl From<ContainerRow> for ContainerData {
             proxy_permissions_scope: "none",
             proxy_domains_count: 0,
             proxy_domains: None,
+            proxy_permissions: None,
             warnings,
             created_at: rfc3339(row.created_at),
             updated_at: rfc3339(row.updated_at),

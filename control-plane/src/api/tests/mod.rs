@@ -1,9 +1,12 @@
 //! The API as its clients see it.
 
 mod auth;
+mod container_firewall;
+mod containers;
 mod contract;
 mod idempotency;
 mod images;
 mod layers;
 mod projects;
 mod servers;
+mod world;
