@@ -1,6 +1,8 @@
 //! What every part of the running control plane shares.
 
-use crate::{config::Config, keys::Keys, nodes::Nodes, store::Store};
+use crate::{
+    config::Config, keys::Keys, nodes::Nodes, rate_limit::Limiters, service::password::Passwords, store::Store,
+};
 use std::sync::Arc;
 
 /// The shared state. Cheap to clone.
@@ -14,12 +16,23 @@ pub struct App {
     pub keys: Arc<Keys>,
     /// The links to the nodes.
     pub nodes: Nodes,
+    /// Counts requests.
+    pub limiters: Arc<Limiters>,
+    /// Hashes passwords.
+    pub passwords: Passwords,
 }
 
 impl App {
     /// An app without links to nodes.
     pub fn new(config: Config, store: Store, keys: Keys) -> Self {
-        Self { config: Arc::new(config), store, keys: Arc::new(keys), nodes: Nodes::default() }
+        Self {
+            limiters: Arc::new(Limiters::new(config.rate_limits)),
+            config: Arc::new(config),
+            store,
+            keys: Arc::new(keys),
+            nodes: Nodes::default(),
+            passwords: Passwords::default(),
+        }
     }
 }
 

@@ -6,11 +6,14 @@
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod keys;
 pub mod nodes;
+pub mod rate_limit;
 pub mod scheduler;
+pub mod server;
 pub mod service;
 pub mod store;
 pub mod tasks;

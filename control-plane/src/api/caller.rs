@@ -23,7 +23,7 @@ const MALFORMED: &str = "the Authorization header must be Bearer <token>";
 const AUTH_TOKEN: &str = "this auth token is not known: log in and use the token from the answer";
 const INVALID: &str = "the token is not valid: log in again";
 const EXPIRED: &str = "the token has expired: refresh it or log in again";
-const ENDED: &str = "the token was ended by a logout: log in again";
+const ENDED: &str = "the session of this token has ended: log in again";
 const BANNED: &str = "this account is banned";
 
 /// An authenticated user.
@@ -92,7 +92,8 @@ impl FromRequestParts<App> for Account {
             None => verify(app, &parts.headers),
         };
         let claims = credential.map_err(ServiceError::Unauthenticated)?;
-        let user = user::by_id(&app.store, claims.sub).await?.ok_or(ServiceError::Unauthenticated(INVALID))?;
+        let found = user::by_session(&app.store, claims.sub, claims.sid).await?;
+        let user = found.ok_or(ServiceError::Unauthenticated(ENDED))?;
         if user.token_generation != claims.generation {
             return Err(ServiceError::Unauthenticated(ENDED));
         }

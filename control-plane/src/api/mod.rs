@@ -4,14 +4,25 @@
 //! every request passes around them.
 
 pub mod admin;
+pub mod auth;
 pub mod caller;
+pub mod client;
+mod docs;
 pub mod envelope;
+pub mod health;
 pub mod json;
+pub mod layer;
+pub mod meta;
 pub mod pagination;
 pub mod path;
+pub mod projects;
 pub mod query;
 mod realm;
 pub mod request_id;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 use crate::app::App;
@@ -29,23 +40,29 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
-    [].into_iter().fold(OpenApiRouter::new(), OpenApiRouter::merge)
+    [auth::router(), health::router(), meta::router(), projects::router()]
+        .into_iter()
+        .fold(OpenApiRouter::new(), OpenApiRouter::merge)
+}
+
+/// The probes alone, for an address of their own.
+pub fn probes() -> OpenApiRouter<App> {
+    health::router()
 }
 
 /// The OpenAPI document.
 pub fn openapi() -> OpenApi {
-    resources().into_openapi()
+    docs::complete(resources().into_openapi())
 }
 
 /// The whole public API.
 pub fn router(app: App) -> Router {
-    let (routes, _document) = resources().split_for_parts();
-    let routed = routes
+    let (routes, document) = resources().split_for_parts();
+    let routes = routes
+        .merge(docs::router(&docs::complete(document)))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(app.clone(), caller::layer))
-        .layer(middleware::from_fn(request_id::layer))
-        .with_state(app);
+        .method_not_allowed_fallback(method_not_allowed);
+    let routed = layer::apply(routes, &app).with_state(app);
     // The path must be normalised before routing, hence around the router and not as a layer of it.
     let normalised = middleware::from_fn(trim_trailing_slash).layer(routed);
     Router::new().fallback_service(normalised)
@@ -65,7 +82,8 @@ async fn method_not_allowed(request: Request) -> Response {
 async fn trim_trailing_slash(mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let trimmed = path.trim_end_matches('/');
-    if trimmed.len() < path.len() && !trimmed.is_empty() {
+    let is_page = path.strip_prefix(docs::PAGE).is_some_and(|rest| rest.starts_with('/'));
+    if trimmed.len() < path.len() && !trimmed.is_empty() && !is_page {
         let target = match request.uri().query() {
             Some(query) => format!("{trimmed}?{query}"),
             None => trimmed.to_owned(),

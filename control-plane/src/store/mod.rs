@@ -5,13 +5,17 @@
 pub mod container;
 pub mod dispatch;
 mod error;
+pub mod idempotency;
 pub mod join_token;
 pub mod key;
 #[cfg(test)]
 mod link_testing;
 pub mod migrations;
 pub mod node;
+pub mod project;
 pub mod report;
+pub mod session;
+pub mod settings;
 #[cfg(test)]
 pub mod testing;
 pub mod user;
@@ -71,6 +75,21 @@ impl Store {
     /// For queries that only read.
     pub fn reader(&self) -> &AnyPool {
         &self.read
+    }
+
+    /// Connections that are open, and those of them that nobody uses.
+    pub fn connections(&self) -> (u32, usize) {
+        let read = (self.read.size(), self.read.num_idle());
+        match self.backend {
+            Backend::Sqlite => (read.0 + self.write.size(), read.1 + self.write.num_idle()),
+            Backend::Postgres => read,
+        }
+    }
+
+    /// An error where the database does not answer.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.read).await?;
+        Ok(())
     }
 
     /// Begins a transaction that writes. On SQLite it takes the write lock at once, so that it cannot

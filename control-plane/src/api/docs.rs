@@ -1,0 +1,41 @@
+//! `/openapi.json` and a page to browse it at `/docs`; everything the page needs is in this binary.
+
+use crate::app::App;
+use axum::{Router, http::header, response::IntoResponse, routing::get};
+use bytes::Bytes;
+use utoipa::openapi::{
+    ContactBuilder, InfoBuilder, OpenApi, SecurityRequirement,
+    security::{Http, HttpAuthScheme, SecurityScheme},
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+/// Where the page is; its own paths keep their trailing slash.
+pub(super) const PAGE: &str = "/docs";
+const DOCUMENT: &str = "/openapi.json";
+const BEARER: &str = "bearer";
+
+/// Fills in what is not about one route.
+pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+    document.info = InfoBuilder::new()
+        .title("Hoody")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Containers on rented servers: the public API of the control plane."))
+        .contact(Some(ContactBuilder::new().name(Some("Hoody")).build()))
+        .build();
+    document
+        .components
+        .get_or_insert_default()
+        .add_security_scheme(BEARER, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]);
+    document
+}
+
+/// The document's and the page's routes.
+pub(super) fn router(document: &OpenApi) -> Router<App> {
+    let json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
+    let serve = move || {
+        let json = json.clone();
+        async move { ([(header::CONTENT_TYPE, "application/json")], json).into_response() }
+    };
+    Router::new().route(DOCUMENT, get(serve)).merge(SwaggerUi::new(PAGE).config(Config::from(DOCUMENT)))
+}

@@ -1,0 +1,26 @@
+//! The last lines of defence: a panic becomes a 500, a request that takes too long a 503.
+
+use crate::{api::envelope, app::App, error::ServiceError};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use std::any::Any;
+
+pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = text.unwrap_or("(not a text)"), "a request handler panicked");
+    envelope::internal()
+}
+
+pub(super) async fn deadline(State(app): State<App>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(app.config.request_deadline, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::warn!("a request took longer than the request deadline");
+            ServiceError::Unavailable("this took too long; look at the resource before trying again".to_owned())
+                .into_response()
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Our OpenAPI document: complete, and beside the public contract where that is at hand
+//! (`HOODY_CONTRACT`, or `shared/contract/openapi.json` beside the workspace).
+
+use crate::{api::testing::Client, app::testing::app, store::testing::sqlite};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+/// Path (without trailing slash, parameters without names) → method → operation id.
+fn operations(document: &Value) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let path: Vec<&str> =
+            path.trim_end_matches('/').split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
+        for method in METHODS {
+            if let Some(id) = item[method]["operationId"].as_str() {
+                found.entry(path.join("/")).or_default().insert(method.to_owned(), id.to_owned());
+            }
+        }
+    }
+    found
+}
+
+fn ours() -> Value {
+    serde_json::to_value(crate::api::openapi()).unwrap()
+}
+
+#[test]
+fn the_document_is_openapi_3_1_with_unique_operation_ids() {
+    let document = ours();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let mut ids = BTreeSet::new();
+    for (path, methods) in operations(&document) {
+        for (method, id) in methods {
+            assert!(ids.insert(id.clone()), "{method} {path}: {id} is not unique");
+        }
+    }
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in METHODS.iter().filter(|method| item.get(**method).is_some()) {
+            assert!(item[*method]["operationId"].is_string(), "{method} {path} has no operationId");
+            assert!(item[*method]["responses"].as_object().is_some_and(|r| !r.is_empty()), "{method} {path}");
+        }
+    }
+    // References must lead somewhere.
+    let text = document.to_string();
+    for reference in text.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(document["components"]["schemas"].get(name).is_some(), "{name} is not defined");
+    }
+}
+
+#[tokio::test]
+async fn the_document_and_its_page_are_served() {
+    let (_folder, store) = sqlite().await;
+    let client = Client::new(&app(&store).await);
+    let served = client.get("/openapi.json").await;
+    assert_eq!(served.json, ours());
+    assert_eq!(client.get("/docs").await.status, 303);
+    for path in ["/docs/", "/docs/swagger-ui-bundle.js"] {
+        let answer = client.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let text = String::from_utf8_lossy(&answer.bytes);
+        assert!(path != "/docs/" || !text.contains("//cdn"), "the page must not load from elsewhere");
+    }
+    // Every documented route exists: it answers something else than 404 of the router or 405.
+    for (path, methods) in operations(&ours()) {
+        for method in methods.keys() {
+            let path = path.replace("{}", "0123456789abcdef01234567");
+            let method = method.to_uppercase().parse().unwrap();
+            let answer = client.with(method, &path, &[], None).await;
+            let message = answer.json["message"].as_str().unwrap_or_default().to_owned();
+            assert!(answer.status != 405 && !message.starts_with("there is nothing at"), "{path}: {message}");
+        }
+    }
+}
+
+/// Every route that the router knows is documented: routes are only added through `routes!`, which
+/// documents them, so it is enough that no resource calls `.route(` itself.
+#[test]
+fn no_route_escapes_the_document() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/api");
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.ends_with("docs.rs") && !path.ends_with("tests/contract.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(!text.contains(".route("), "{} adds a route that is not documented", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_we_serve_is_what_the_contract_says() {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/contract/openapi.json");
+    let path = match std::env::var_os("HOODY_CONTRACT") {
+        Some(path) => PathBuf::from(path),
+        None if beside.exists() => beside,
+        None => {
+            println!("the contract is not here: nothing to compare with");
+            return;
+        }
+    };
+    let contract: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let (contract, ours) = (operations(&contract), operations(&ours()));
+    let mut missing = Vec::new();
+    let mut wrong = Vec::new();
+    for (path, methods) in &contract {
+        for (method, id) in methods {
+            match ours.get(path).and_then(|methods| methods.get(method)) {
+                Some(found) if found == id => {}
+                Some(found) => wrong.push(format!("{method} {path} is {found}, the contract says {id}")),
+                None => missing.push(format!("{method} {path} {id}")),
+            }
+        }
+    }
+    for (path, methods) in &ours {
+        // PUT and PATCH are both accepted on an update.
+        let known = contract.get(path);
+        let extra = methods.keys().filter(|method| known.is_some_and(|known| !known.contains_key(*method)));
+        for method in extra {
+            if !(method == "patch" && known.is_some_and(|known| known.contains_key("put")))
+                && !(method == "put" && known.is_some_and(|known| known.contains_key("patch")))
+            {
+                wrong.push(format!("{method} {path} is not in the contract"));
+            }
+        }
+    }
+    println!("{} operations of the contract are missing:\n{}", missing.len(), missing.join("\n"));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,134 @@
+//! The command line: one command per file.
+
+mod admin;
+mod openapi;
+mod serve;
+
+use crate::{
+    api::envelope::chain,
+    app::App,
+    config::{Config, ConfigError, LogFormat, Settings},
+    keys::{KeyError, Keys, MasterKeyError},
+    store::{Store, StoreError, settings},
+};
+use clap::{Parser, Subcommand};
+use std::{io, os::unix::fs::DirBuilderExt, path::PathBuf, process::ExitCode};
+use tracing_subscriber::EnvFilter;
+
+/// Permissions of the data folder: its owner only.
+const DATA_DIR_MODE: u32 = 0o700;
+
+#[derive(Debug, Parser)]
+#[command(name = "hoody-control-plane", version, about = "The control plane of the Hoody container platform")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the control plane
+    Serve(Box<Settings>),
+    /// Administer the installation, with direct access to its database
+    #[command(subcommand)]
+    Admin(admin::Command),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The settings are wrong.
+    #[error("settings")]
+    Config(#[from] ConfigError),
+    /// There is no master key.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The stored keys do not open.
+    #[error("keys")]
+    Keys(#[from] KeyError),
+    /// The database failed.
+    #[error("open the database")]
+    Store(#[from] StoreError),
+    /// The command itself was refused.
+    #[error(transparent)]
+    Service(#[from] crate::error::ServiceError),
+    /// A file, folder or socket.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Anything else, in words.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Runs the command of the process's arguments.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    // Only fails where a provider is installed already, which then is the same one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(settings) => serve::run(*settings).await,
+            Command::Admin(command) => admin::run(command).await,
+            Command::Openapi => openapi::run(),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole chain, and every bad field.
+fn explain(error: &CliError) -> String {
+    match error {
+        CliError::Service(crate::error::ServiceError::Invalid(details)) => {
+            details.iter().map(|(field, problem)| format!("{field} {problem}")).collect::<Vec<_>>().join("; ")
+        }
+        other => chain(other),
+    }
+}
+
+/// Opens everything that `config` names, making what the first start needs: data folder, database, keys.
+async fn open(config: Config) -> Result<App, CliError> {
+    make_dir(&config.data_dir)?;
+    let master = config.open_master_key()?;
+    let store = Store::open(&config.database_url).await?;
+    settings::initialise(&store).await?;
+    let keys = Keys::open(&store, master).await?;
+    Ok(App::new(config, store, keys))
+}
+
+fn make_dir(path: &PathBuf) -> Result<(), CliError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(DATA_DIR_MODE)
+        .create(path)
+        .map_err(|source| CliError::Io { what: format!("make the data folder {}", path.display()), source })
+}
+
+/// Logs to standard error; `RUST_LOG` chooses which.
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx::query=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

@@ -1,0 +1,70 @@
+//! Servers: what tenants rent, and what operators do with them.
+
+mod browse;
+pub mod operate;
+
+pub use browse::Filter;
+
+use crate::{
+    api::caller::Caller,
+    app::App,
+    error::ServiceError,
+    nodes::Measured,
+    store::server::{self as store, Server},
+};
+use hoody_protocol::{id::ServerId, stats::NodeStats, time::now_ms};
+
+/// Heartbeats after which a measurement is stale.
+const STALE_AFTER_HEARTBEATS: u32 = 3;
+const SERVER: &str = "server";
+
+/// The servers that the caller rents.
+pub async fn rented(app: &App, caller: &Caller) -> Result<Vec<Server>, ServiceError> {
+    Ok(store::rented_by(&app.store, caller.user).await?)
+}
+
+/// A server that the caller rents.
+pub async fn get(app: &App, caller: &Caller, id: ServerId) -> Result<Server, ServiceError> {
+    let server = store::by_id(&app.store, id).await?;
+    server.filter(|server| server.owner == Some(caller.user)).ok_or(ServiceError::NotFound(SERVER))
+}
+
+/// The servers that could be rented and that the filter accepts.
+pub async fn available(app: &App, filter: &Filter) -> Result<Vec<Server>, ServiceError> {
+    let mut servers = store::available(&app.store).await?;
+    servers.retain(|server| filter.accepts(server));
+    Ok(servers)
+}
+
+/// The last measurement of a server and how old it is.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The server.
+    pub server: Server,
+    /// The measurement; `None` before the first.
+    pub stats: Option<NodeStats>,
+    /// When it was taken; without one, when the server was last heard of.
+    pub taken_at: i64,
+    /// How long ago it arrived, milliseconds.
+    pub age_ms: u64,
+    /// Older than the server should let it become.
+    pub stale: bool,
+}
+
+/// The last measurement of a server that the caller rents.
+pub async fn runtime(app: &App, caller: &Caller, id: ServerId) -> Result<Runtime, ServiceError> {
+    let server = get(app, caller, id).await?;
+    let now = now_ms();
+    let stale_after = (app.config.heartbeat_interval * STALE_AFTER_HEARTBEATS).as_millis() as u64;
+    Ok(match app.nodes.measurements.node(id) {
+        Some(Measured { value, taken_at, received_at }) => {
+            let age_ms = now.saturating_sub(received_at);
+            Runtime { server, stats: Some(value), taken_at: taken_at as i64, age_ms, stale: age_ms > stale_after }
+        }
+        None => {
+            let heard_of = server.online_changed_at.unwrap_or(server.created_at);
+            let age_ms = now.saturating_sub(heard_of as u64);
+            Runtime { server, stats: None, taken_at: heard_of, age_ms, stale: true }
+        }
+    })
+}

@@ -1,0 +1,198 @@
+//! Projects.
+
+use super::{Store, StoreError};
+use crate::api::pagination::{Order, Page};
+use hoody_protocol::{
+    id::{ProjectId, RealmId, UserId},
+    time::now_ms,
+};
+use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
+
+/// A project.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its owner.
+    pub user: UserId,
+    /// Unique among the owner's.
+    pub alias: String,
+    /// `#RRGGBB`.
+    pub color: String,
+    /// Limit of its own; `None`: the platform's.
+    pub max_containers: Option<i64>,
+    /// Realms it belongs to.
+    pub realms: Vec<RealmId>,
+    /// Made with the account.
+    pub is_default: bool,
+    /// Milliseconds since the epoch.
+    pub created_at: i64,
+    /// Milliseconds since the epoch.
+    pub updated_at: i64,
+}
+
+/// Fields that a list can be sorted by; also the columns' names.
+pub const SORTABLE: &[&str] = &["id", "alias", "created_at", "updated_at"];
+
+const COLUMNS: &str = "id, user_id, alias, color, max_containers, realm_ids, is_default, created_at, updated_at";
+
+fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> StoreError {
+    move |error| StoreError::Corrupt { what, source: Box::new(error) }
+}
+
+fn from_row(row: &AnyRow) -> Result<Project, StoreError> {
+    Ok(Project {
+        id: row.try_get::<String, _>("id")?.parse().map_err(corrupt("projects.id"))?,
+        user: row.try_get::<String, _>("user_id")?.parse().map_err(corrupt("projects.user_id"))?,
+        alias: row.try_get("alias")?,
+        color: row.try_get("color")?,
+        max_containers: row.try_get("max_containers")?,
+        realms: serde_json::from_str(&row.try_get::<String, _>("realm_ids")?).map_err(corrupt("projects.realm_ids"))?,
+        is_default: row.try_get::<i64, _>("is_default")? != 0,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+fn realms_json(realms: &[RealmId]) -> String {
+    // Ids contain nothing that needs escaping.
+    let quoted: Vec<String> = realms.iter().map(|realm| format!("\"{realm}\"")).collect();
+    format!("[{}]", quoted.join(","))
+}
+
+/// One page of a user's projects, and how many there are in all.
+pub async fn list(
+    store: &Store,
+    user: UserId,
+    realm: Option<RealmId>,
+    page: Page,
+    order: Order,
+) -> Result<(Vec<Project>, u64), StoreError> {
+    // Realms are stored as a JSON list of ids of one form, so a quoted id is in the text or it is not.
+    let pattern = realm.map_or_else(|| "%".to_owned(), |realm| format!("%\"{realm}\"%"));
+    let total: i64 =
+        sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM projects WHERE user_id = $1 AND realm_ids LIKE $2")
+            .bind(user.to_string())
+            .bind(&pattern)
+            .fetch_one(store.reader())
+            .await?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM projects WHERE user_id = $1 AND realm_ids LIKE $2 ORDER BY {} {}, id LIMIT $3 OFFSET $4",
+        order.by,
+        order.direction()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(user.to_string())
+        .bind(&pattern)
+        .bind(page.limit as i64)
+        .bind(page.offset() as i64)
+        .fetch_all(store.reader())
+        .await?;
+    Ok((rows.iter().map(from_row).collect::<Result<_, _>>()?, total as u64))
+}
+
+/// The project, if it is the user's.
+pub async fn by_id(store: &Store, user: UserId, id: ProjectId) -> Result<Option<Project>, StoreError> {
+    sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM projects WHERE id = $1 AND user_id = $2")))
+        .bind(id.to_string())
+        .bind(user.to_string())
+        .fetch_optional(store.reader())
+        .await?
+        .map(|row| from_row(&row))
+        .transpose()
+}
+
+/// Inserts the project, unless its owner has `max` already: false then, and nothing is inserted. Must run
+/// in a transaction; others of the same owner wait for it.
+pub async fn insert(connection: &mut AnyConnection, project: &Project, max: u32) -> Result<bool, StoreError> {
+    // Locks the owner's row, so that two creations cannot both see the last free place.
+    sqlx::query("UPDATE users SET updated_at = updated_at WHERE id = $1")
+        .bind(project.user.to_string())
+        .execute(&mut *connection)
+        .await?;
+    let count: i64 = sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM projects WHERE user_id = $1")
+        .bind(project.user.to_string())
+        .fetch_one(&mut *connection)
+        .await?;
+    if count >= i64::from(max) {
+        return Ok(false);
+    }
+    sqlx::query(
+        "INSERT INTO projects (id, user_id, alias, color, max_containers, realm_ids, is_default, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(project.id.to_string())
+    .bind(project.user.to_string())
+    .bind(&project.alias)
+    .bind(&project.color)
+    .bind(project.max_containers)
+    .bind(realms_json(&project.realms))
+    .bind(i64::from(project.is_default))
+    .bind(project.created_at)
+    .bind(project.updated_at)
+    .execute(connection)
+    .await?;
+    Ok(true)
+}
+
+/// What an update changes; `None`: nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// The new alias.
+    pub alias: Option<String>,
+    /// The new colour.
+    pub color: Option<String>,
+    /// The new limit; `Some(None)`: the platform's again.
+    pub max_containers: Option<Option<i64>>,
+    /// The new realms, replacing the old.
+    pub realms: Option<Vec<RealmId>>,
+}
+
+/// Applies a change; gives the project as it is then.
+pub async fn update(
+    store: &Store,
+    user: UserId,
+    id: ProjectId,
+    change: &Change,
+) -> Result<Option<Project>, StoreError> {
+    let mut tx = store.begin().await?;
+    let row = sqlx::query(AssertSqlSafe(format!(
+        "UPDATE projects SET alias = COALESCE($3, alias), color = COALESCE($4, color), \
+         max_containers = CASE WHEN $5 = 1 THEN $6 ELSE max_containers END, \
+         realm_ids = COALESCE($7, realm_ids), updated_at = $8 \
+         WHERE id = $1 AND user_id = $2 RETURNING {COLUMNS}"
+    )))
+    .bind(id.to_string())
+    .bind(user.to_string())
+    .bind(change.alias.as_deref())
+    .bind(change.color.as_deref())
+    .bind(i64::from(change.max_containers.is_some()))
+    .bind(change.max_containers.flatten())
+    .bind(change.realms.as_deref().map(realms_json))
+    .bind(now_ms() as i64)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let project = row.map(|row| from_row(&row)).transpose()?;
+    tx.commit().await?;
+    Ok(project)
+}
+
+/// Containers of the project, those with a tombstone included.
+pub async fn count_containers(connection: &mut AnyConnection, id: ProjectId) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM containers WHERE project_id = $1")
+        .bind(id.to_string())
+        .fetch_one(connection)
+        .await?;
+    Ok(count as u64)
+}
+
+/// Deletes the project; [`StoreError::MissingReference`] where it still has containers.
+pub async fn delete(connection: &mut AnyConnection, user: UserId, id: ProjectId) -> Result<bool, StoreError> {
+    let deleted = sqlx::query("DELETE FROM projects WHERE id = $1 AND user_id = $2")
+        .bind(id.to_string())
+        .bind(user.to_string())
+        .execute(connection)
+        .await?
+        .rows_affected();
+    Ok(deleted == 1)
+}
