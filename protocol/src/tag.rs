@@ -1,6 +1,8 @@
 //! Every message tag, in one place. A number is never used again: a removed message keeps its line,
 //! marked as removed.
 
+use crate::codec::{self, DecodeError, Frame};
+
 /// Implemented by every message that is the body of a frame.
 pub trait Message: serde::Serialize + serde::de::DeserializeOwned {
     /// The frame's tag.
@@ -23,6 +25,14 @@ macro_rules! tags {
         })+
         /// Every tag with its size limit; a tag that is not here is unknown.
         pub const ALL: &[(u16, usize)] = &[$(($tag, $max)),+];
+
+        /// Decodes a frame as what its tag says and encodes it again, for property tests and fuzzing.
+        pub fn reencode(frame: &Frame) -> Result<Vec<u8>, DecodeError> {
+            match frame.tag {
+                $($tag => frame.decode::<$type>().map(|message| codec::encode(&message)),)+
+                unknown => Err(DecodeError::UnknownTag(unknown)),
+            }
+        }
     };
 }
 

@@ -72,6 +72,13 @@ fn output(server: &Server, program: &str, arguments: &[&str]) -> Result<String> 
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// A container's own processes, without the conmon that watches it.
+pub fn processes_of(container: &str) -> Result<Vec<i32>> {
+    let mut found = processes_in(container)?;
+    found.retain(|pid| !is_conmon_of(*pid, container));
+    Ok(found)
+}
+
 /// Processes whose cgroups or command line name `what`.
 pub fn processes_in(what: &str) -> Result<Vec<i32>> {
     let mut found = Vec::new();

@@ -35,7 +35,7 @@ pub struct Agent {
 
 /// A command as received, with the stream for its answer.
 pub enum Command {
-    Spec(ContainerSpec, SendStream),
+    Spec(Box<ContainerSpec>, SendStream),
     Operation(OperationRequest, SendStream),
 }
 
@@ -179,7 +179,7 @@ impl Link {
             let (send, mut recv) = self.connection.accept_bi().await.unwrap();
             let frame = stream::read_frame(&mut recv).await.unwrap();
             if frame.is::<ContainerSpec>() {
-                Command::Spec(frame.decode().unwrap(), send)
+                Command::Spec(Box::new(frame.decode().unwrap()), send)
             } else {
                 Command::Operation(frame.decode().unwrap(), send)
             }
@@ -190,7 +190,7 @@ impl Link {
     /// The next command, which must be a specification.
     pub async fn spec(&mut self) -> (ContainerSpec, SendStream) {
         match self.command().await {
-            Command::Spec(spec, send) => (spec, send),
+            Command::Spec(spec, send) => (*spec, send),
             Command::Operation(request, _) => panic!("{request:?}"),
         }
     }

@@ -46,8 +46,7 @@ async fn a_report_changes_the_status_and_is_logged_with_its_cause() {
             nodes.changes.wait_for(id, Instant::now() + PATIENCE, check).await.unwrap()
         }
     });
-    let reports =
-        vec![at(status(spec.id, 1, State::Running), 5_000), at(failed(spec.id, 1, "image_unavailable"), 9_000)];
+    let reports = [at(status(spec.id, 1, State::Running), 5_000), at(failed(spec.id, 1, "image_unavailable"), 9_000)];
     assert_eq!(link.report(vec![reports[0].clone()]).await, Ok(1));
     assert!(waiting.await.unwrap().is_some(), "a request that waits for it is woken");
     assert_eq!(link.report(vec![reports[1].clone()]).await, Ok(2));

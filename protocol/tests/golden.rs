@@ -1,0 +1,165 @@
+//! The bytes of messages as they are on the wire. When a test here fails, the change breaks agents that
+//! are already installed: add a field that may be absent, a new message or a protocol version instead.
+
+#![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
+
+use hoody_protocol::{
+    blob::{BlobReply, BlobRequest},
+    bounded::Text,
+    codec::{self, Frame},
+    container::{Cause, State, StatusReport},
+    id::{ContainerId, OperationId, ServerId},
+    image::Digest,
+    link::{CommandReply, Heartbeat, HelloReply, Refusal, Report, ReportAck, ReportBatch, ReportEntry},
+    operation::{OperationKind, OperationOutcome, OperationRequest},
+    stats::{NodeStats, StatsBatch},
+    tag::Message,
+    version::SpecVersion,
+};
+use std::fmt::Debug;
+
+const CONTAINER: ContainerId = ContainerId::from_bytes([0x11; 12]);
+const OPERATION: OperationId = OperationId::from_bytes([0x22; 12]);
+
+fn golden<M: Message + PartialEq + Debug>(message: M, hex_bytes: &str) {
+    let bytes = codec::encode(&message);
+    assert_eq!(hex::encode(&bytes), hex_bytes, "{}", M::NAME);
+    let (frame, rest): (Frame, &[u8]) = codec::split_frame(&bytes).unwrap().unwrap();
+    assert_eq!((frame.decode::<M>().unwrap(), rest), (message, &[][..]));
+}
+
+#[test]
+fn heartbeat() {
+    golden(
+        Heartbeat { now: 1_700_000_000_000, unacknowledged: 3 },
+        "0000001e000ca2636e6f771b0000018bcfe568006e756e61636b6e6f776c656467656403",
+    );
+}
+
+#[test]
+fn report_ack() {
+    golden(ReportAck { position: 300 }, "0000000d001fa168706f736974696f6e19012c");
+}
+
+#[test]
+fn hello_replies() {
+    let server = ServerId::from_bytes([0x33; 12]);
+    golden(
+        HelloReply::Accepted { protocol: 1, server, now: 5, heartbeat_ms: 5000 },
+        concat!(
+            "0000004b000ba1686163636570746564a46870726f746f636f6c016673657276657278183333333333333333",
+            "33333333333333333333333333333333636e6f77056c6865617274626561745f6d73191388",
+        ),
+    );
+    golden(
+        HelloReply::Refused { cause: Cause::new("server_revoked", "no"), retry: false },
+        concat!(
+            "00000037000ba16772656675736564a2656361757365a264636f64656e7365727665725f7265766f6b656467",
+            "6d657373616765626e6f657265747279f4",
+        ),
+    );
+}
+
+#[test]
+fn operation_request() {
+    let request = OperationRequest {
+        id: OPERATION,
+        container: CONTAINER,
+        sequence: 7,
+        begin_within_ms: 1000,
+        kind: OperationKind::Restart,
+    };
+    golden(
+        request,
+        concat!(
+            "0000006c0015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e",
+            "657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e",
+            "5f77697468696e5f6d731903e8646b696e646772657374617274",
+        ),
+    );
+}
+
+#[test]
+fn command_replies() {
+    golden(CommandReply::Accepted, "000000090016686163636570746564");
+    golden(
+        CommandReply::Superseded { held: SpecVersion { epoch: 1, generation: 2 } },
+        "000000260016a16a73757065727365646564a16468656c64a26565706f6368016a67656e65726174696f6e02",
+    );
+    golden(
+        CommandReply::Refused(Cause::new("no_space", "full")),
+        "000000250016a16772656675736564a264636f6465686e6f5f7370616365676d6573736167656466756c6c",
+    );
+    let outcome = OperationOutcome { id: OPERATION, container: CONTAINER, failure: None, at: 9 };
+    golden(
+        CommandReply::Done(outcome),
+        concat!(
+            "000000550016a164646f6e65a462696478183232323232323232323232323232323232323232323232326963",
+            "6f6e7461696e65727818313131313131313131313131313131313131313131313131676661696c757265f662",
+            "617409",
+        ),
+    );
+}
+
+#[test]
+fn report_batch() {
+    let report = StatusReport {
+        container: CONTAINER,
+        version: SpecVersion { epoch: 1, generation: 2 },
+        state: State::Running,
+        converged: true,
+        cause: None,
+        exit_code: Some(-1),
+        address: Some([10, 0, 0, 2].into()),
+        started_at: Some(8),
+        firewall_error: None,
+        at: 9,
+    };
+    let entries = vec![ReportEntry { position: 1, report: Report::Status(report) }].try_into().unwrap();
+    golden(
+        ReportBatch { entries },
+        concat!(
+            "000000bd001ea167656e747269657381a268706f736974696f6e01667265706f7274a166737461747573aa69",
+            "636f6e7461696e657278183131313131313131313131313131313131313131313131316776657273696f6ea2",
+            "6565706f6368016a67656e65726174696f6e026573746174656772756e6e696e6769636f6e766572676564f5",
+            "656361757365f669657869745f636f6465206761646472657373840a0000026a737461727465645f6174086e",
+            "6669726577616c6c5f6572726f72f662617409",
+        ),
+    );
+}
+
+#[test]
+fn blobs() {
+    golden(
+        BlobRequest { digest: Digest::from_bytes([0x44; 32]), offset: 65536 },
+        concat!(
+            "0000005d0028a26664696765737478477368613235363a343434343434343434343434343434343434343434",
+            "3434343434343434343434343434343434343434343434343434343434343434343434343434343434343466",
+            "6f66667365741a00010000",
+        ),
+    );
+    golden(BlobReply::Found { size: 1 << 33 }, "000000160029a165666f756e64a16473697a651b0000000200000000");
+}
+
+#[test]
+fn stats_batch() {
+    let node = NodeStats { cores: 2, cpu_busy_percent: 12.5, ..NodeStats::default() };
+    golden(
+        StatsBatch { at: 1, node, containers: Default::default() },
+        concat!(
+            "000000d00020a362617401646e6f6465aa65636f72657302706370755f627573795f70657263656e74fb4029",
+            "000000000000646c6f616483fb0000000000000000fb0000000000000000fb0000000000000000726d656d6f",
+            "72795f746f74616c5f627974657300716d656d6f72795f757365645f62797465730070737761705f746f7461",
+            "6c5f6279746573006f737761705f757365645f62797465730070706f6f6c5f746f74616c5f6279746573006f",
+            "706f6f6c5f757365645f62797465730068757074696d655f73006a636f6e7461696e65727380",
+        ),
+    );
+}
+
+#[test]
+fn refusal() {
+    golden(
+        Refusal { cause: Cause { code: Text::default(), message: Text::default() } },
+        "0000001700ffa1656361757365a264636f646560676d65737361676560",
+    );
+}
