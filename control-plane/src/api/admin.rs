@@ -2,6 +2,8 @@
 //! submodules.
 
 pub mod images;
+pub mod operations;
+pub mod servers;
 
 use super::caller::Caller;
 use crate::{app::App, error::ServiceError};

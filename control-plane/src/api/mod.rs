@@ -20,6 +20,7 @@ pub mod projects;
 pub mod query;
 mod realm;
 pub mod request_id;
+pub mod servers;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -41,9 +42,19 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
-    [admin::images::router(), auth::router(), health::router(), images::router(), meta::router(), projects::router()]
-        .into_iter()
-        .fold(OpenApiRouter::new(), OpenApiRouter::merge)
+    [
+        admin::images::router(),
+        admin::operations::router(),
+        admin::servers::router(),
+        auth::router(),
+        health::router(),
+        images::router(),
+        meta::router(),
+        projects::router(),
+        servers::router(),
+    ]
+    .into_iter()
+    .fold(OpenApiRouter::new(), OpenApiRouter::merge)
 }
 
 /// The probes alone, for an address of their own.

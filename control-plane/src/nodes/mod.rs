@@ -25,7 +25,7 @@ mod watch;
 pub use changes::Changes;
 pub(crate) use enrol::secret_hash;
 pub use listener::{NodesError, NodesHandle, start};
-pub use measurements::Measurements;
+pub use measurements::{Measured, Measurements};
 
 use hoody_protocol::{
     id::ServerId,

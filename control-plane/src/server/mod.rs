@@ -43,11 +43,12 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         None => None,
     };
     let probes = app.config.metrics_address.map(bind).transpose()?;
+    let nodes = nodes::start(app.clone())
+        .await
+        .map_err(|error| ServeError { what: "listen for nodes".to_owned(), source: io::Error::other(error) })?;
+    tracing::info!(address = ?nodes.local_address(), "listening for nodes");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
-
-    let nodes =
-        nodes::start(app.clone()).await.map_err(|error| failed("start the nodes' side")(io::Error::other(error)))?;
 
     let handle: Handle<SocketAddr> = Handle::new();
     let probe_handle: Handle<SocketAddr> = Handle::new();

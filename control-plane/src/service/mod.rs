@@ -2,6 +2,8 @@
 
 pub mod enrolment;
 pub mod image;
+pub mod operation_list;
 pub mod password;
 pub mod project;
+pub mod server;
 pub mod session;

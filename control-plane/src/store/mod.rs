@@ -13,8 +13,10 @@ pub mod key;
 mod link_testing;
 pub mod migrations;
 pub mod node;
+pub mod operation_list;
 pub mod project;
 pub mod report;
+pub mod server;
 pub mod session;
 pub mod settings;
 #[cfg(test)]

@@ -249,15 +249,23 @@ pub async fn update(
 
 /// Keeps the server's agent out, for now; false where it is not one that could be let in.
 pub async fn disable(connection: &mut AnyConnection, id: ServerId) -> Result<bool, StoreError> {
-    step(connection, id, "UPDATE servers SET status = 'disabled', updated_at = $2 \
-        WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled')")
+    step(
+        connection,
+        id,
+        "UPDATE servers SET status = 'disabled', updated_at = $2 \
+        WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled')",
+    )
     .await
 }
 
 /// Lets a disabled server's agent in again; false where it is not disabled (or let in already).
 pub async fn enable(connection: &mut AnyConnection, id: ServerId) -> Result<bool, StoreError> {
-    step(connection, id, "UPDATE servers SET status = CASE WHEN public_key IS NULL THEN 'created' ELSE 'enrolled' END, \
-        updated_at = $2 WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled')")
+    step(
+        connection,
+        id,
+        "UPDATE servers SET status = CASE WHEN public_key IS NULL THEN 'created' ELSE 'enrolled' END, \
+        updated_at = $2 WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled')",
+    )
     .await
 }
 

@@ -20,7 +20,11 @@ pub async fn run(app: App, interval: Duration) {
         ticks.tick().await;
         match image::collect_blobs(&app.store, &app.config.data_dir).await {
             Ok(collected) if collected.blobs > 0 => {
-                tracing::info!(blobs = collected.blobs, bytes = collected.bytes, "removed image blobs that nobody needs");
+                tracing::info!(
+                    blobs = collected.blobs,
+                    bytes = collected.bytes,
+                    "removed image blobs that nobody needs"
+                );
             }
             // With the next tick.
             Ok(_) | Err(CollectError::Blob(BlobError::Busy(_))) => {}

@@ -89,10 +89,6 @@ async fn server_runtime(
     tag = "servers", params(("id" = String, Path)),
     responses((status = 200, body = Success<RuntimeData>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 404, body = Failure)))]
-async fn rental_runtime(
-    app: State<App>,
-    caller: Caller,
-    id: Id<ServerId>,
-) -> Result<Reply<RuntimeData>, ServiceError> {
+async fn rental_runtime(app: State<App>, caller: Caller, id: Id<ServerId>) -> Result<Reply<RuntimeData>, ServiceError> {
     server_runtime(app, caller, id).await
 }

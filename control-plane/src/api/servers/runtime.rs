@@ -79,10 +79,7 @@ impl From<Runtime> for RuntimeData {
             cpu: CpuRuntime { busy_pct: stats.and_then(|s| finite(s.cpu_busy_percent)) },
             load: Load { one: load(0), five: load(1), fifteen: load(2) },
             mem: fill(stats.map(|s| (s.memory_used_bytes, s.memory_total_bytes))),
-            swap: Swap {
-                used_bytes: stats.map(|s| s.swap_used_bytes),
-                total_bytes: stats.map(|s| s.swap_total_bytes),
-            },
+            swap: Swap { used_bytes: stats.map(|s| s.swap_used_bytes), total_bytes: stats.map(|s| s.swap_total_bytes) },
             storage: fill(stats.map(|s| (s.pool_used_bytes, s.pool_total_bytes))),
             uptime_s: stats.map(|s| s.uptime_s),
         }

@@ -6,3 +6,4 @@ mod idempotency;
 mod images;
 mod layers;
 mod projects;
+mod servers;

@@ -87,7 +87,11 @@ impl Filter {
 }
 
 fn text(value: &str) -> Result<String, String> {
-    if value.is_empty() || value.len() > 128 { Err("must be 1 to 128 characters".to_owned()) } else { Ok(value.to_owned()) }
+    if value.is_empty() || value.len() > 128 {
+        Err("must be 1 to 128 characters".to_owned())
+    } else {
+        Ok(value.to_owned())
+    }
 }
 
 fn number(value: &str) -> Result<f64, String> {

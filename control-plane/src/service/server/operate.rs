@@ -2,6 +2,7 @@
 
 use super::SERVER;
 use crate::{
+    api::pagination::Page,
     app::App,
     error::ServiceError,
     store::{
@@ -28,7 +29,8 @@ fn check(change: &Change) -> Result<(), ServiceError> {
         problems.insert(field.to_owned(), text);
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if change.name.as_ref().is_some_and(|name| !(1..=MAX_TEXT_CHARS).contains(&name.len()) || !name.chars().all(plain)) {
+    if change.name.as_ref().is_some_and(|name| !(1..=MAX_TEXT_CHARS).contains(&name.len()) || !name.chars().all(plain))
+    {
         problem("name", format!("must be 1 to {MAX_TEXT_CHARS} letters, digits, -, _ or ."));
     }
     let texts = [
@@ -42,11 +44,8 @@ fn check(change: &Change) -> Result<(), ServiceError> {
             problem(field, format!("must be at most {MAX_TEXT_CHARS} printable characters"));
         }
     }
-    let amounts = [
-        ("cpu_millis", change.cpu_millis),
-        ("memory_bytes", change.memory_bytes),
-        ("disk_bytes", change.disk_bytes),
-    ];
+    let amounts =
+        [("cpu_millis", change.cpu_millis), ("memory_bytes", change.memory_bytes), ("disk_bytes", change.disk_bytes)];
     for (field, amount) in amounts {
         if amount.is_some_and(|amount| amount < 0) {
             problem(field, "must not be negative".to_owned());
@@ -69,7 +68,9 @@ pub async fn account(app: &App, named: &str) -> Result<UserId, ServiceError> {
         Ok(id) => user::by_id(&app.store, id).await?,
         Err(_) => user::by_login(&app.store, &named.trim().to_lowercase()).await?.map(|(user, _)| user),
     };
-    found.map(|user| user.id).ok_or_else(|| ServiceError::invalid("owner", "is not an account: name an id, user name or e-mail address"))
+    found
+        .map(|user| user.id)
+        .ok_or_else(|| ServiceError::invalid("owner", "is not an account: name an id, user name or e-mail address"))
 }
 
 /// A server with a new owner is rented from now on, unless the change says since when.
@@ -97,6 +98,11 @@ pub async fn create(app: &App, change: Change) -> Result<Server, ServiceError> {
     let server = store::update(&mut tx, id, &with_rental(change)).await?.ok_or(ServiceError::NotFound(SERVER))?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(server)
+}
+
+/// One page of all servers, and how many there are.
+pub async fn list(app: &App, page: Page) -> Result<(Vec<Server>, u64), ServiceError> {
+    Ok(store::list(&app.store, page).await?)
 }
 
 /// The server, whoever rents it.
@@ -133,7 +139,11 @@ pub async fn enable(app: &App, id: ServerId) -> Result<Server, ServiceError> {
 
 async fn settled(app: &App, id: ServerId, done: bool) -> Result<Server, ServiceError> {
     let server = get(app, id).await?;
-    if done { Ok(server) } else { Err(ServiceError::Conflict("the server was revoked for good: create a new one".to_owned())) }
+    if done {
+        Ok(server)
+    } else {
+        Err(ServiceError::Conflict("the server was revoked for good: create a new one".to_owned()))
+    }
 }
 
 /// Deletes a server without containers.
