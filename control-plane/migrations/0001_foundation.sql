@@ -128,6 +128,10 @@ CREATE TABLE containers (
     server_id TEXT NOT NULL REFERENCES servers (id),
     name TEXT NOT NULL,
     image_name TEXT NOT NULL,
+    -- lxc or docker, as its creation said.
+    runtime TEXT NOT NULL DEFAULT 'lxc',
+    -- RealmIds as a JSON array.
+    realm_ids TEXT NOT NULL DEFAULT '[]',
     -- ContainerSpec as JSON: the whole desired state, sent to the node as it is.
     spec TEXT NOT NULL,
     -- Those parts of the specification that queries need.

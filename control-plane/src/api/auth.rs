@@ -42,9 +42,11 @@ pub fn router() -> OpenApiRouter<App> {
 #[derive(Deserialize, ToSchema)]
 struct LoginInput {
     /// The user name (or the e-mail address).
-    #[serde(alias = "alias")]
     #[schema(max_length = 255)]
     username: Option<String>,
+    /// Another word for `username`.
+    #[schema(max_length = 255)]
+    alias: Option<String>,
     /// The e-mail address.
     #[schema(max_length = 255)]
     email: Option<String>,
@@ -140,7 +142,7 @@ impl LoginInput {
     /// The account named and the password.
     fn check(self) -> Result<(String, Secret), ServiceError> {
         let mut problems = BTreeMap::new();
-        let name = self.username.or(self.email).filter(|name| !name.trim().is_empty());
+        let name = self.username.or(self.alias).or(self.email).filter(|name| !name.trim().is_empty());
         if name.is_none() {
             problems.insert("username".to_owned(), "or email is required".to_owned());
         }

@@ -7,8 +7,11 @@ pub mod admin;
 pub mod auth;
 pub mod caller;
 pub mod client;
+pub mod containers;
 mod docs;
 pub mod envelope;
+pub mod environment;
+pub mod firewall;
 pub mod health;
 pub mod images;
 pub mod json;
@@ -47,6 +50,9 @@ fn resources() -> OpenApiRouter<App> {
         admin::operations::router(),
         admin::servers::router(),
         auth::router(),
+        containers::router(),
+        environment::router(),
+        firewall::router(),
         health::router(),
         images::router(),
         meta::router(),

@@ -132,7 +132,7 @@ struct DeleteOptions {
     include_deleted_items: bool,
 }
 
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct DeletedCounts {
     aliases: u64,
     containers: u64,
@@ -145,7 +145,7 @@ struct DeletedItem {
     name: String,
 }
 
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct DeletedItems {
     containers: Vec<DeletedItem>,
 }
@@ -240,7 +240,7 @@ async fn patch(
     update(app, caller, id, input).await
 }
 
-/// Delete an empty project
+/// Delete a project with its containers
 #[utoipa::path(delete, path = "/api/v1/projects/{id}", operation_id = "projects.delete", tag = "projects",
     params(("id" = String, Path), DeleteOptions),
     responses((status = 200, body = Success<Deletion>), (status = 400, body = Failure), (status = 401, body = Failure),
@@ -251,7 +251,9 @@ async fn delete(
     Id(id): Id<ProjectId>,
     Query(options): Query<DeleteOptions>,
 ) -> Result<Reply<Deletion>, ServiceError> {
-    service::delete(&app, &caller, id).await?;
-    let deleted_items = options.include_deleted_items.then(DeletedItems::default);
-    Ok(Reply::ok(Deletion { deleted: DeletedCounts::default(), deleted_items }, "project deleted"))
+    let containers = service::delete(&app, &caller, id).await?;
+    let deleted = DeletedCounts { aliases: 0, containers: containers.len() as u64, permissions: 0 };
+    let items = containers.into_iter().map(|(id, name)| DeletedItem { id: id.to_string(), name });
+    let deleted_items = options.include_deleted_items.then(|| DeletedItems { containers: items.collect() });
+    Ok(Reply::ok(Deletion { deleted, deleted_items }, "project deleted"))
 }

@@ -8,14 +8,25 @@ mod supervisor;
 
 use crate::{api, app::App, config::Tls, nodes, tasks};
 use axum_server::{
-    Handle,
+    Handle, Server,
+    accept::NoDelayAcceptor,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
+use hyper_util::rt::TokioTimer;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    time::Duration,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+
+/// The time a client has for the head of a request, once it has connected.
+const HEADER_DEADLINE: Duration = Duration::from_secs(15);
+/// Pause between the pings that find out whether an HTTP/2 client is still there.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why the process could not run on.
 #[derive(Debug, thiserror::Error)]
@@ -35,43 +46,25 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
 /// Serves until told to stop.
 pub async fn run(app: App) -> Result<(), ServeError> {
     let recorder = probe::install_recorder()?;
-    let (http_address, deadline) = (app.config.http_address, app.config.shutdown_deadline);
+    let deadline = app.config.shutdown_deadline;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
     // Everything that can fail for want of a port or a file fails before readiness is announced.
-    let listener = bind(http_address)?;
-    let tls = match &app.config.tls {
-        Some(tls) => Some(load_tls(tls).await?),
-        None => None,
-    };
-    let probes = app.config.metrics_address.map(bind).transpose()?;
     let nodes = nodes::start(app.clone())
         .await
         .map_err(|error| ServeError { what: "listen for nodes".to_owned(), source: io::Error::other(error) })?;
-    tracing::info!(address = ?nodes.local_address(), "listening for nodes");
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
+    let public = Public::new(&app).await?;
+    let probes = app.config.metrics_address.map(server).transpose()?;
 
-    let handle: Handle<SocketAddr> = Handle::new();
-    let probe_handle: Handle<SocketAddr> = Handle::new();
-    let probing = probes.map(|listener| {
-        tracing::info!(address = ?listener.local_addr().ok(), "serving metrics and probes");
+    let probing = probes.map(|(server, address)| {
+        tracing::info!(%address, "serving metrics and probes");
         let service = probe::router(app.clone(), recorder).into_make_service();
-        let server = axum_server::from_tcp(listener).map(|server| server.handle(probe_handle.clone()));
-        tokio::spawn(async move {
-            match server {
-                Ok(server) => server.serve(service).await,
-                Err(error) => Err(error),
-            }
-        })
+        tokio::spawn(server.serve(service))
     });
     let collecting = tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL));
-    tracing::info!(address = %http_address, tls = tls.is_some(), "serving the public API");
-    let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let server =
-        axum_server::from_tcp(listener).map_err(failed("take over the public listener"))?.handle(handle.clone());
-    let mut serving = match tls {
-        Some(config) => tokio::spawn(async move { server.acceptor(RustlsAcceptor::new(config)).serve(service).await }),
-        None => tokio::spawn(async move { server.serve(service).await }),
-    };
+    tracing::info!(address = %public.address, tls = public.tls.is_some(), "serving the public API");
+    let handle: Handle<SocketAddr> = Handle::new();
+    let mut serving = public.serve(app, handle.clone());
     let watchdog = supervisor::ready();
 
     let ended_early = tokio::select! {
@@ -80,7 +73,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         ended = &mut serving => Some(ended),
     };
     supervisor::stopping();
-    let outcome = match ended_early {
+    let ended = match ended_early {
         Some(ended) => ended,
         None => {
             tracing::info!(deadline_s = deadline.as_secs(), "stopping: waiting for requests in progress");
@@ -88,23 +81,56 @@ pub async fn run(app: App) -> Result<(), ServeError> {
             serving.await
         }
     };
-    // After the requests, which may be waiting for a node.
     nodes.shutdown().await;
     if let Some(probing) = probing {
-        probe_handle.shutdown();
-        let _ = probing.await;
+        probing.abort();
     }
     watchdog.abort();
     collecting.abort();
-    outcome
-        .map_err(|error| failed("serve the public API")(io::Error::other(error)))?
-        .map_err(failed("serve the public API"))
+    ended.map_err(io::Error::other).and_then(|served| served).map_err(failed("serve the public API"))
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let listener = TcpListener::bind(address).map_err(failed(format!("listen on {address}")))?;
-    listener.set_nonblocking(true).map_err(failed(format!("listen on {address}")))?;
-    Ok(listener)
+/// The public API's listener.
+struct Public {
+    server: Server<SocketAddr>,
+    address: SocketAddr,
+    tls: Option<RustlsConfig>,
+}
+
+impl Public {
+    async fn new(app: &App) -> Result<Self, ServeError> {
+        let (server, address) = server(app.config.http_address)?;
+        let tls = match &app.config.tls {
+            Some(tls) => Some(load_tls(tls).await?),
+            None => None,
+        };
+        Ok(Self { server, address, tls })
+    }
+
+    fn serve(self, app: App, handle: Handle<SocketAddr>) -> JoinHandle<io::Result<()>> {
+        let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
+        // Answers are small and waited for: they must not wait for more to send.
+        let server = self.server.handle(handle).acceptor(NoDelayAcceptor::new());
+        match self.tls {
+            Some(config) => {
+                let secured = server.map(|plain| RustlsAcceptor::new(config).acceptor(plain));
+                tokio::spawn(secured.serve(service))
+            }
+            None => tokio::spawn(server.serve(service)),
+        }
+    }
+}
+
+/// A server listening on `address`, and where it really is.
+fn server(address: SocketAddr) -> Result<(Server<SocketAddr>, SocketAddr), ServeError> {
+    let what = format!("listen on {address}");
+    let listener = TcpListener::bind(address).map_err(failed(&what))?;
+    listener.set_nonblocking(true).map_err(failed(&what))?;
+    let address = listener.local_addr().map_err(failed(&what))?;
+    let mut server = axum_server::from_tcp(listener).map_err(failed(&what))?;
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
+    server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(HTTP2_PING_INTERVAL);
+    Ok((server, address))
 }
 
 async fn load_tls(tls: &Tls) -> Result<RustlsConfig, ServeError> {

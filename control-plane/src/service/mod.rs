@@ -1,6 +1,9 @@
 //! Authorise, validate, orchestrate.
 
+pub mod container;
 pub mod enrolment;
+pub mod environment;
+pub mod firewall;
 pub mod image;
 pub mod operation_list;
 pub mod password;

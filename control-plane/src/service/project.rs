@@ -7,13 +7,15 @@ use crate::{
     },
     app::App,
     error::ServiceError,
+    service::container::{self, Deletion},
     store::{
         StoreError,
         project::{self as store, Change, Project},
     },
 };
+use futures::StreamExt;
 use hoody_protocol::{
-    id::{ProjectId, RealmId},
+    id::{ContainerId, ProjectId, RealmId},
     time::now_ms,
 };
 use std::collections::BTreeMap;
@@ -24,6 +26,8 @@ pub const MAX_ALIAS_CHARS: usize = 128;
 pub const MAX_REALMS: usize = 64;
 /// The largest limit of containers that can be asked for.
 pub const MAX_CONTAINERS: i64 = 10_000;
+/// Containers of one project that are deleted at the same time.
+const CONCURRENT_DELETIONS: usize = 16;
 /// The colour of a project that names none.
 const DEFAULT_COLOR: &str = "#3B82F6";
 const PROJECT: &str = "project";
@@ -158,26 +162,38 @@ pub async fn update(app: &App, caller: &Caller, id: ProjectId, input: Input) -> 
     store::update(&app.store, caller.user, id, &change).await?.ok_or(ServiceError::NotFound(PROJECT))
 }
 
-/// Deletes an empty project.
-pub async fn delete(app: &App, caller: &Caller, id: ProjectId) -> Result<(), ServiceError> {
+/// Deletes the project with its containers; gives the containers' ids and names. Where a server is offline
+/// or slow, its containers go when it is back, and the project stays until then.
+pub async fn delete(app: &App, caller: &Caller, id: ProjectId) -> Result<Vec<(ContainerId, String)>, ServiceError> {
     get(app, caller, id).await?;
-    let mut tx = app.store.begin().await?;
-    let refusal = |count| {
-        ServiceError::Conflict(format!("the project still has {count} containers: delete them first, then the project"))
-    };
-    match store::count_containers(&mut tx, id).await? {
-        0 => {}
-        count => return Err(refusal(count)),
+    let containers = store::containers(&app.store, id).await?;
+    let deleting = futures::stream::iter(containers.clone())
+        .map(|(container, _)| async move { container::delete(app, caller, container).await })
+        .buffer_unordered(CONCURRENT_DELETIONS);
+    let outcomes: Vec<Result<Deletion, ServiceError>> = deleting.collect().await;
+    for outcome in outcomes {
+        match outcome {
+            // Gone already, by another request.
+            Ok(_) | Err(ServiceError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
+    let mut tx = app.store.begin().await?;
     match store::delete(&mut tx, caller.user, id).await {
         Ok(true) => {}
         Ok(false) => return Err(ServiceError::NotFound(PROJECT)),
-        // A container was created since the count.
-        Err(StoreError::MissingReference) => return Err(refusal(1)),
+        Err(StoreError::MissingReference) => {
+            drop(tx);
+            let left = store::containers(&app.store, id).await?.len();
+            return Err(ServiceError::Conflict(format!(
+                "{left} containers of the project are still being deleted on their servers: delete the project again \
+                 when they are gone"
+            )));
+        }
         Err(error) => return Err(error.into()),
     }
     tx.commit().await.map_err(StoreError::from)?;
-    Ok(())
+    Ok(containers)
 }
 
 #[cfg(test)]

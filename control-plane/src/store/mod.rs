@@ -5,6 +5,7 @@
 pub mod container;
 pub mod dispatch;
 mod error;
+pub mod firewall_texts;
 pub mod idempotency;
 pub mod image;
 pub mod join_token;
@@ -13,19 +14,22 @@ pub mod key;
 mod link_testing;
 pub mod migrations;
 pub mod node;
+pub mod operation;
 pub mod operation_list;
 pub mod project;
 pub mod report;
+pub mod reservation;
 pub mod server;
 pub mod session;
 pub mod settings;
+pub mod status_log;
 #[cfg(test)]
 pub mod testing;
 pub mod user;
 
 pub use error::StoreError;
 
-use sqlx::{Any, AnyPool, Transaction, any::AnyPoolOptions};
+use sqlx::{Any, AnyConnection, AnyPool, Transaction, any::AnyPoolOptions};
 use std::time::Duration;
 
 /// Which database is behind the store.
@@ -108,6 +112,15 @@ impl Store {
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+}
+
+/// Appended to a `SELECT` whose rows of table (alias) `table` nobody else may change before the transaction
+/// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.
+fn row_lock(connection: &AnyConnection, table: &str) -> String {
+    match connection.backend_name() {
+        "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),
+        _ => String::new(),
     }
 }
 

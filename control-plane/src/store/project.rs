@@ -3,7 +3,7 @@
 use super::{Store, StoreError};
 use crate::api::pagination::{Order, Page};
 use hoody_protocol::{
-    id::{ProjectId, RealmId, UserId},
+    id::{ContainerId, ProjectId, RealmId, UserId},
     time::now_ms,
 };
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
@@ -177,13 +177,16 @@ pub async fn update(
     Ok(project)
 }
 
-/// Containers of the project, those with a tombstone included.
-pub async fn count_containers(connection: &mut AnyConnection, id: ProjectId) -> Result<u64, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM containers WHERE project_id = $1")
+/// Ids and names of the project's containers, those with a tombstone included.
+pub async fn containers(store: &Store, id: ProjectId) -> Result<Vec<(ContainerId, String)>, StoreError> {
+    let rows = sqlx::query("SELECT id, name FROM containers WHERE project_id = $1 ORDER BY created_at, id")
         .bind(id.to_string())
-        .fetch_one(connection)
+        .fetch_all(store.reader())
         .await?;
-    Ok(count as u64)
+    let read = |row: &AnyRow| {
+        Ok((row.try_get::<String, _>("id")?.parse().map_err(corrupt("containers.id"))?, row.try_get("name")?))
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Deletes the project; [`StoreError::MissingReference`] where it still has containers.

@@ -6,12 +6,16 @@ use crate::{
         App,
         testing::{app, config, with_config},
     },
-    store::{Store, testing::each_backend},
+    store::{Store, testing::each_backend, user},
 };
 use hoody_protocol::{
-    id::{OperationId, ServerId},
+    bounded::Text,
+    container::{ContainerSpec, Desired, Limits},
+    id::{ContainerId, OperationId, ProjectId, ServerId},
+    image::{ImageConfig, ImageSpec},
     stats::{NodeStats, StatsBatch},
     time::now_ms,
+    version::SpecVersion,
 };
 use serde_json::json;
 
@@ -162,42 +166,82 @@ async fn a_server_is_disabled_enabled_revoked_and_deleted() {
     .await;
 }
 
-/// A container of the operator on the server, with one operation; gives the operation's id.
-async fn insert_container(store: &Store, server: &str) -> (String, String) {
-    let (project, container, operation) =
-        (ServerId::generate().to_string(), ServerId::generate().to_string(), OperationId::generate().to_string());
+struct Rows {
+    project: String,
+    container: String,
+    operation: String,
+}
+
+/// A project of the operator with one container on the server, and one operation on that.
+async fn insert_container(store: &Store, server: &str) -> Rows {
+    let owner = user::by_login(store, "root").await.unwrap().unwrap().0.id;
+    let (project, operation) = (ProjectId::generate(), OperationId::generate());
+    let spec = ContainerSpec {
+        id: ContainerId::generate(),
+        project,
+        owner,
+        version: SpecVersion { epoch: 1, generation: 1 },
+        sequence: 1,
+        desired: Desired::Stopped { force: false },
+        autostart: false,
+        hostname: Text::truncated("c"),
+        image: ImageSpec::new(Default::default(), ImageConfig::default()),
+        env: Default::default(),
+        limits: Limits { cpu_millis: 10, memory_bytes: 16 << 20, disk_bytes: 16 << 20, pids: 64 },
+        dns: Default::default(),
+        firewall: Default::default(),
+    };
+    let (container, json) = (spec.id, serde_json::to_string(&spec).unwrap());
     let mut tx = store.begin().await.unwrap();
-    sqlx::query(
-        "INSERT INTO projects (id, user_id, alias, color, created_at, updated_at) \
-         SELECT $1, id, 'p', '', 0, 0 FROM users WHERE username = 'root'",
-    )
-    .bind(&project)
-    .execute(&mut *tx)
-    .await
-    .unwrap();
-    sqlx::query(
-        "INSERT INTO containers (id, project_id, owner_id, server_id, name, image_name, spec, generation, epoch, sequence, \
-         status, status_changed_at, created_at, updated_at) \
-         SELECT $1, $2, id, $3, 'c', 'i', '{}', 1, 1, 1, 'running', 0, 0, 0 FROM users WHERE username = 'root'",
-    )
-    .bind(&container)
-    .bind(&project)
-    .bind(server)
-    .execute(&mut *tx)
-    .await
-    .unwrap();
-    sqlx::query(
-        "INSERT INTO operations (id, container_id, server_id, user_id, sequence, kind, state, failure, created_at, \
-         begin_before) VALUES ($1, $2, $3, 'u', 2, '\"restart\"', 'failed', '{\"code\":\"x\",\"message\":\"y\"}', 7, 9)",
-    )
-    .bind(&operation)
-    .bind(&container)
-    .bind(server)
-    .execute(&mut *tx)
-    .await
-    .unwrap();
+    for sql in [
+        format!(
+            "INSERT INTO projects (id, user_id, alias, color, created_at, updated_at) \
+             VALUES ('{project}', '{owner}', '{project}', '', 0, 0)"
+        ),
+        format!(
+            "INSERT INTO containers (id, project_id, owner_id, server_id, name, image_name, spec, generation, epoch, \
+             sequence, status, status_changed_at, created_at, updated_at) VALUES ('{container}', '{project}', '{owner}', \
+             '{server}', 'web', 'i', '{json}', 1, 1, 1, 'stopped', 0, 0, 0)"
+        ),
+        format!(
+            "INSERT INTO operations (id, container_id, server_id, user_id, sequence, kind, state, failure, created_at, \
+             begin_before) VALUES ('{operation}', '{container}', '{server}', 'u', 2, '\"restart\"', 'failed', \
+             '{{\"code\":\"x\",\"message\":\"y\"}}', 7, 9)"
+        ),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+    }
     tx.commit().await.unwrap();
-    (container, operation)
+    Rows { project: project.to_string(), container: container.to_string(), operation: operation.to_string() }
+}
+
+#[tokio::test]
+async fn a_project_goes_with_its_containers_once_they_are_gone() {
+    each_backend(|store| async move {
+        let mut config = config();
+        config.desired_state_deadline = std::time::Duration::from_millis(50);
+        let app = with_config(&store, config).await;
+        let (operator, _) = Client::new_user(&app, "root", true).await;
+        let server = create(&operator, json!({"name": "n1"})).await;
+        let rows = insert_container(&store, &server).await;
+        let path = format!("/api/v1/projects/{}?include_deleted_items=true", rows.project);
+        let refused = operator.delete(&path).await.expect(409);
+        assert!(refused.json["message"].as_str().unwrap().contains("still being deleted"), "{}", refused.json);
+        let tombstone: Option<i64> = sqlx::query_scalar("SELECT deleted_at FROM containers WHERE id = $1")
+            .bind(&rows.container)
+            .fetch_one(store.reader())
+            .await
+            .unwrap();
+        assert!(tombstone.is_some(), "its server removes it when it is back");
+        // Nobody is left who could confirm.
+        operator.post(&format!("{ADMIN}/{server}/revoke"), json!({})).await.expect(200);
+        let gone = operator.delete(&path).await.expect(200);
+        assert_eq!(gone.data()["deleted"]["containers"], 1);
+        assert_eq!(gone.data()["deleted_items"]["containers"], json!([{"id": rows.container, "name": "web"}]));
+        operator.get(&path).await.expect(404);
+        operator.delete(&format!("{ADMIN}/{server}")).await.expect(200);
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -206,7 +250,7 @@ async fn operators_look_at_operations() {
         let app = app(&store).await;
         let (operator, _) = Client::new_user(&app, "root", true).await;
         let server = create(&operator, json!({"name": "n1"})).await;
-        let (container, operation) = insert_container(&store, &server).await;
+        let Rows { container, operation, .. } = insert_container(&store, &server).await;
         let list = "/api/v1/admin/operations";
         for (query, total) in [
             (String::new(), 1),
@@ -223,10 +267,6 @@ async fn operators_look_at_operations() {
         assert_eq!((&seen.data()["kind"], &seen.data()["failure"]["code"]), (&json!("restart"), &json!("x")));
         assert_eq!(seen.data()["finished_at"], json!(null));
         operator.get(&format!("{list}/{server}")).await.expect(404);
-        // A project with containers stays.
-        let projects = operator.get("/api/v1/projects").await.expect(200);
-        let project = projects.data()["projects"][0]["id"].as_str().unwrap().to_owned();
-        operator.get(&format!("/api/v1/projects/{project}")).await.expect(200);
     })
     .await;
 }

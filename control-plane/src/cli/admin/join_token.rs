@@ -1,23 +1,21 @@
-//! `admin join-token`: prints a token for `hoody-agent join`.
+//! `admin join-token`: prints a token with which a server's agent joins. It works once and for 15 minutes.
 
 use super::super::{CliError, open};
 use crate::{
     app::App,
     config::Settings,
-    error::ServiceError,
-    service::enrolment,
-    store::{StoreError, node, user},
+    service::{enrolment, server::operate},
+    store::server::Change,
 };
-use hoody_protocol::{id::ServerId, time::now_ms};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
-    /// The server's name
+    /// The server's id or name
     server: String,
-    /// Make the server where there is none of this name
+    /// Make the server if there is none of this name
     #[arg(long)]
     create: bool,
-    /// Username of the tenant who rents the server
+    /// The tenant of a server that is made: an id, user name or e-mail address
     #[arg(long, requires = "create")]
     owner: Option<String>,
     #[command(flatten)]
@@ -25,33 +23,28 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(in crate::cli) async fn run(arguments: Arguments) -> Result<(), CliError> {
-    let app = open(arguments.settings.resolve()?).await?;
-    let token = make(&app, &arguments.server, arguments.create, arguments.owner.as_deref()).await;
+    let app = open(arguments.settings.clone().resolve()?).await?;
+    let token = token(&app, arguments).await;
     app.store.close().await;
     println!("{}", token?);
     Ok(())
 }
 
-async fn make(app: &App, name: &str, create: bool, owner: Option<&str>) -> Result<String, ServiceError> {
-    let server = match node::by_name(&app.store, name).await? {
-        Some(node) => node.id,
-        None if create => make_server(app, name, owner).await?,
-        None => return Err(ServiceError::NotFound("server")),
-    };
-    Ok(enrolment::create_join_token(app, server).await?.0)
-}
-
-async fn make_server(app: &App, name: &str, owner: Option<&str>) -> Result<ServerId, ServiceError> {
-    let owner = match owner {
-        None => None,
-        Some(username) => {
-            let found = user::by_login(&app.store, username).await?;
-            let (user, _) = found.ok_or_else(|| ServiceError::invalid("owner", "names no account"))?;
-            Some(user.id.to_string())
+async fn token(app: &App, arguments: Arguments) -> Result<String, CliError> {
+    let id = match super::server(app, &arguments.server).await? {
+        Some(id) => id,
+        None if arguments.create => {
+            let owner = match &arguments.owner {
+                Some(named) => Some(Some(operate::account(app, named).await?)),
+                None => None,
+            };
+            let change = Change { name: Some(arguments.server), owner, ..Change::default() };
+            operate::create(app, change).await?.id
+        }
+        None => {
+            let message = format!("there is no server {:?}: add --create to make it", arguments.server);
+            return Err(CliError::Other(message));
         }
     };
-    let mut tx = app.store.begin().await?;
-    let server = node::create(&mut tx, name, owner.as_deref(), now_ms() as i64).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    Ok(server)
+    Ok(enrolment::create_join_token(app, id).await?.0)
 }

@@ -1,12 +1,12 @@
-//! `admin revoke-node`: shuts a server's agent out. A running control plane closes its link within a second
-//! or two.
+//! `admin revoke-node`: keeps a server's agent out for good. A serving control plane closes its links within
+//! a second or two.
 
 use super::super::{CliError, open};
-use crate::{app::App, config::Settings, error::ServiceError, service::enrolment, store::node};
+use crate::{config::Settings, service::enrolment};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
-    /// The server's name
+    /// The server's id or name
     server: String,
     #[command(flatten)]
     settings: Settings,
@@ -14,12 +14,10 @@ pub(in crate::cli) struct Arguments {
 
 pub(in crate::cli) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let app = open(arguments.settings.resolve()?).await?;
-    let revoked = revoke(&app, &arguments.server).await;
+    let outcome = match super::server(&app, &arguments.server).await? {
+        Some(id) => enrolment::revoke(&app, id).await.map_err(CliError::from),
+        None => Err(CliError::Other(format!("there is no server {:?}", arguments.server))),
+    };
     app.store.close().await;
-    Ok(revoked?)
-}
-
-async fn revoke(app: &App, name: &str) -> Result<(), ServiceError> {
-    let node = node::by_name(&app.store, name).await?.ok_or(ServiceError::NotFound("server"))?;
-    enrolment::revoke(app, node.id).await
+    outcome
 }

@@ -1,0 +1,35 @@
+//! `/containers` and `/projects/{id}/containers`.
+
+mod create;
+mod get;
+mod list;
+mod operate;
+mod stats;
+mod status_logs;
+mod update;
+mod view;
+
+pub use view::ContainerData;
+
+use crate::{app::App, service::container::Progress};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// The routes.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list::list))
+        .routes(routes!(list::list_by_project, create::create))
+        .routes(routes!(get::get, update::update, update::patch, get::delete))
+        .routes(routes!(operate::operate))
+        .routes(routes!(stats::stats))
+        .routes(routes!(status_logs::status_logs))
+}
+
+/// What a write answers, by how far the node is.
+pub(super) fn written(progress: Progress, done: &str) -> String {
+    match progress {
+        Progress::Answered => done.to_owned(),
+        Progress::Pending => "accepted; the server is still at it: read the container to follow".to_owned(),
+        Progress::Offline => "accepted; the server is offline and does it when it is back".to_owned(),
+    }
+}

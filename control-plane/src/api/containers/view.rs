@@ -1,0 +1,217 @@
+//! A container in the contract's shape.
+
+use crate::{
+    api::time::rfc3339,
+    store::container::{ContainerRow, ServerInfo},
+};
+use hoody_protocol::{id::RealmId, time::now_ms};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// A container.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ContainerData {
+    id: String,
+    name: String,
+    /// The contract's word: creating, running, paused, stopped, failed, deleting and others.
+    status: &'static str,
+    /// When the server last reported on it; null: not yet.
+    reported_at: Option<String>,
+    /// How old that report's news is: milliseconds since the server saw the state.
+    reported_age_ms: Option<u64>,
+    /// The server is connected now.
+    server_online: bool,
+    project_id: String,
+    project_alias: String,
+    container_image: String,
+    runtime: String,
+    server_id: String,
+    server_name: String,
+    server: ServerData,
+    server_expired: bool,
+    server_expired_at: Option<String>,
+    server_expired_reason: Option<&'static str>,
+    /// Its address on the server, once it has one.
+    ip_address: Option<String>,
+    autostart: bool,
+    color: String,
+    comment: Option<String>,
+    environment_vars: BTreeMap<String, String>,
+    realm_ids: Vec<String>,
+    /// Limits that it runs under.
+    specs: SpecsData,
+    ai: bool,
+    dev_kit: bool,
+    hoody_kit: bool,
+    prespawn: bool,
+    kvm: bool,
+    ramdisk: bool,
+    ramdisk_scope: String,
+    /// It belongs to the owner's default project.
+    is_default: bool,
+    pool_id: Option<String>,
+    source_container_id: Option<String>,
+    last_used_snapshot: Option<String>,
+    snapshot_count: u32,
+    ssh_hostname: Option<String>,
+    ssh_public_key: Option<String>,
+    #[schema(value_type = Object)]
+    volumes: Map<String, Value>,
+    has_proxy_domains: bool,
+    has_proxy_permissions: bool,
+    proxy_permissions_scope: &'static str,
+    proxy_domains_count: u32,
+    /// With `include_proxy_domains`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    proxy_domains: Option<Vec<Value>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
+    created_at: String,
+    updated_at: String,
+}
+
+/// The server that a container is on.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ServerData {
+    name: String,
+    country: String,
+    region: String,
+    city: String,
+    datacenter: String,
+    expires_at: Option<String>,
+    #[schema(value_type = Object)]
+    specs: Value,
+}
+
+/// Limits of a container.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SpecsData {
+    cpu_cores: f64,
+    memory_mb: u64,
+    storage_mb: u64,
+}
+
+/// Something that the owner should know.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Warning {
+    #[serde(rename = "type")]
+    kind: String,
+    message: String,
+    expired_at: Option<String>,
+}
+
+impl ContainerData {
+    /// The same with `proxy_domains`, of which there are none yet.
+    pub(super) fn with_proxy_domains(mut self, wanted: bool) -> Self {
+        self.proxy_domains = wanted.then(Vec::new);
+        self
+    }
+}
+
+impl From<ContainerRow> for ContainerData {
+    fn from(row: ContainerRow) -> Self {
+        let warnings = warnings(&row);
+        let ContainerRow { spec, attributes, report, server_info, .. } = row;
+        let expired = server_info.rental_end.filter(|end| *end <= now_ms() as i64);
+        Self {
+            id: spec.id.to_string(),
+            name: row.name,
+            status: row.status.as_str(),
+            reported_at: report.as_ref().map(|report| rfc3339(report.at as i64)),
+            reported_age_ms: report.as_ref().map(|report| now_ms().saturating_sub(report.at)),
+            server_online: server_info.online,
+            project_id: spec.project.to_string(),
+            project_alias: row.project_alias,
+            container_image: row.image_name,
+            runtime: row.runtime,
+            server_id: row.server.to_string(),
+            server_name: server_info.name.clone(),
+            server_expired: expired.is_some(),
+            server_expired_at: expired.map(rfc3339),
+            server_expired_reason: expired.map(|_| "the rental has ended"),
+            server: server_info.into(),
+            ip_address: report.as_ref().and_then(|report| report.address).map(|address| address.to_string()),
+            autostart: spec.autostart,
+            color: attributes.color,
+            comment: attributes.comment,
+            environment_vars: spec.env.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            realm_ids: row.realm_ids.iter().map(RealmId::to_string).collect(),
+            specs: SpecsData {
+                cpu_cores: f64::from(spec.limits.cpu_millis) / 1000.0,
+                memory_mb: spec.limits.memory_bytes >> 20,
+                storage_mb: spec.limits.disk_bytes >> 20,
+            },
+            ai: attributes.ai,
+            dev_kit: attributes.dev_kit,
+            hoody_kit: attributes.hoody_kit,
+            prespawn: attributes.prespawn,
+            kvm: false,
+            ramdisk: false,
+            ramdisk_scope: match attributes.ramdisk_scope {
+                scope if scope.is_empty() => "container".to_owned(),
+                scope => scope,
+            },
+            is_default: row.project_is_default,
+            pool_id: None,
+            source_container_id: None,
+            last_used_snapshot: None,
+            snapshot_count: 0,
+            ssh_hostname: None,
+            ssh_public_key: None,
+            volumes: Map::new(),
+            has_proxy_domains: false,
+            has_proxy_permissions: false,
+            proxy_permissions_scope: "none",
+            proxy_domains_count: 0,
+            proxy_domains: None,
+            warnings,
+            created_at: rfc3339(row.created_at),
+            updated_at: rfc3339(row.updated_at),
+        }
+    }
+}
+
+impl From<ServerInfo> for ServerData {
+    fn from(server: ServerInfo) -> Self {
+        let specs = json!({
+            "cpu_cores": server.cpu_millis as f64 / 1000.0,
+            "ram_gb": server.memory_bytes as f64 / GIB,
+            "disk_gb": server.disk_bytes as f64 / GIB,
+            "shared_compute": false,
+        });
+        Self {
+            name: server.name,
+            country: server.country,
+            region: server.region,
+            city: server.city,
+            datacenter: server.datacenter,
+            expires_at: server.rental_end.map(rfc3339),
+            specs,
+        }
+    }
+}
+
+fn warnings(row: &ContainerRow) -> Vec<Warning> {
+    let warning = |kind: &str, message: String| Warning { kind: kind.to_owned(), message, expired_at: None };
+    let mut warnings = Vec::new();
+    let report = row.report.as_ref().filter(|report| report.version >= row.spec.version);
+    if let Some(cause) = report.and_then(|report| report.cause.as_ref()) {
+        warnings.push(warning(&cause.code, cause.message.to_string()));
+    }
+    if let Some(cause) = report.and_then(|report| report.firewall_error.as_ref()) {
+        warnings.push(warning("firewall_not_in_force", cause.message.to_string()));
+    }
+    if !row.server_info.online {
+        warnings.push(warning("server_offline", "the server is offline: this is its last known state".to_owned()));
+    }
+    if row.attributes.hoody_kit || row.attributes.dev_kit {
+        let message = "the kit is recorded; this platform version does not install it".to_owned();
+        warnings.push(warning("kit_not_installed", message));
+    }
+    warnings
+}

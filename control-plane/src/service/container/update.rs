@@ -1,0 +1,133 @@
+//! Updating a container: the fields that are given change, the others stay.
+
+use super::{
+    change::{Effect, Progress, change},
+    fields,
+};
+use crate::{api::caller::Caller, app::App, error::ServiceError, service::environment, store::container::ContainerRow};
+use hoody_protocol::{bounded::Text, container::Desired, id::ContainerId};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Shortest name that an update can give.
+const MIN_NAME_CHARS: usize = 1;
+
+/// An update as clients write it.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+pub struct UpdateInput {
+    /// The new name; also the host name from the next start on.
+    #[schema(min_length = 1, max_length = 100)]
+    pub name: Option<String>,
+    /// Another name of `name`.
+    pub alias: Option<String>,
+    /// Start it whenever its server boots.
+    pub autostart: Option<bool>,
+    /// Recorded.
+    pub ai: Option<bool>,
+    /// Colour for people, hexadecimal.
+    pub color: Option<String>,
+    /// A remark; `null` removes it.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 16000)]
+    pub comment: Option<Option<String>>,
+    /// Variables to set; the others stay.
+    pub environment_vars: Option<BTreeMap<String, Value>>,
+    /// The realms it belongs to, all of them.
+    pub realm_ids: Option<Vec<String>>,
+    /// Not built yet.
+    pub ramdisk: Option<bool>,
+    /// `container` or `project`; recorded.
+    pub ramdisk_scope: Option<String>,
+    /// Not built yet.
+    pub ssh_public_key: Option<String>,
+}
+
+/// Tells `null` from an absent field.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Changes the fields that are given and waits for the node where it has to know.
+pub async fn update(
+    app: &App,
+    caller: &Caller,
+    id: ContainerId,
+    input: UpdateInput,
+) -> Result<(ContainerRow, Progress), ServiceError> {
+    let name = match (&input.name, &input.alias) {
+        (Some(name), Some(alias)) if name != alias => {
+            return Err(ServiceError::invalid("alias", "is another name of \"name\": give one of them"));
+        }
+        (name, alias) => name.clone().or_else(|| alias.clone()),
+    };
+    let (env, realms) = validate(&input, name.as_deref())?;
+    let (row, progress, ()) = change(app, caller, id, |row| {
+        if row.spec.desired == Desired::Deleted {
+            return Err(ServiceError::Conflict("the container is being deleted".to_owned()));
+        }
+        let before = row.spec.clone();
+        if let Some(name) = name {
+            row.spec.hostname = Text::truncated(fields::hostname(&name));
+            row.name = name;
+        }
+        row.spec.autostart = input.autostart.unwrap_or(row.spec.autostart);
+        let attributes = &mut row.attributes;
+        attributes.ai = input.ai.unwrap_or(attributes.ai);
+        attributes.color = input.color.unwrap_or_else(|| attributes.color.clone());
+        attributes.comment = input.comment.unwrap_or_else(|| attributes.comment.clone());
+        attributes.ramdisk_scope = input.ramdisk_scope.unwrap_or_else(|| attributes.ramdisk_scope.clone());
+        row.realm_ids = realms.unwrap_or_else(|| row.realm_ids.clone());
+        environment::merge(&mut row.spec, env, "environment_vars")?;
+        Ok((if row.spec == before { Effect::Record } else { Effect::Desired }, ()))
+    })
+    .await?;
+    Ok((row, progress))
+}
+
+type Checked = (environment::Variables, Option<Vec<hoody_protocol::id::RealmId>>);
+
+fn validate(input: &UpdateInput, name: Option<&str>) -> Result<Checked, ServiceError> {
+    let mut problems = BTreeMap::new();
+    let mut check = |field: &str, outcome: Result<(), String>| {
+        if let Err(problem) = outcome {
+            problems.insert(field.to_owned(), problem);
+        }
+    };
+    if let Some(name) = name {
+        let field = if input.name.is_some() { "name" } else { "alias" };
+        check(field, fields::check_name(name, MIN_NAME_CHARS));
+    }
+    if let Some(color) = &input.color {
+        check("color", fields::check_color(color));
+    }
+    if let Some(Some(comment)) = &input.comment {
+        check("comment", fields::check_comment(comment));
+    }
+    if let Some(scope) = &input.ramdisk_scope
+        && !matches!(scope.as_str(), "container" | "project")
+    {
+        check("ramdisk_scope", Err("must be container or project".to_owned()));
+    }
+    let mut realms = None;
+    if let Some(texts) = &input.realm_ids {
+        match fields::parse_realms(texts) {
+            Ok(ids) => realms = Some(ids),
+            Err(problem) => check("realm_ids", Err(problem)),
+        }
+    }
+    let variables = input.environment_vars.clone().unwrap_or_default();
+    let env = environment::parse_all(variables, "environment_vars.").unwrap_or_else(|found| {
+        problems.extend(found);
+        BTreeMap::new()
+    });
+    if !problems.is_empty() {
+        return Err(ServiceError::Invalid(problems));
+    }
+    fields::not_built(&[
+        (input.ramdisk == Some(true), "ramdisk", "RAM disks"),
+        (input.ssh_public_key.as_ref().is_some_and(|key| !key.is_empty()), "ssh_public_key", "SSH keys"),
+    ])?;
+    Ok((env, realms))
+}

@@ -1,0 +1,86 @@
+//! Writing containers. Capacity on the server is reserved before [`insert`] and given back by [`purge`],
+//! each in the same transaction.
+
+use super::{ContainerRow, corrupt, json};
+use crate::store::{StoreError, reservation};
+use hoody_protocol::{container::ContainerSpec, id::ContainerId, version::SpecVersion};
+use serde::Serialize;
+use sqlx::{AnyConnection, Row};
+
+/// Adds a container.
+pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Result<(), StoreError> {
+    let spec = &row.spec;
+    sqlx::query(
+        "INSERT INTO containers (id, project_id, owner_id, server_id, name, image_name, runtime, realm_ids, spec, \
+         generation, epoch, sequence, attributes, status, status_changed_at, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+    )
+    .bind(spec.id.to_string())
+    .bind(spec.project.to_string())
+    .bind(spec.owner.to_string())
+    .bind(row.server.to_string())
+    .bind(row.name.clone())
+    .bind(row.image_name.clone())
+    .bind(row.runtime.clone())
+    .bind(text(&row.realm_ids, "containers.realm_ids")?)
+    .bind(text(spec, "containers.spec")?)
+    .bind(spec.version.generation as i64)
+    .bind(spec.version.epoch as i64)
+    .bind(row.sequence as i64)
+    .bind(text(&row.attributes, "containers.attributes")?)
+    .bind(row.status.as_str())
+    .bind(row.status_changed_at)
+    .bind(row.created_at)
+    .bind(row.updated_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Writes a changed row, provided that the stored version is still `read`; false where it is not, and
+/// nothing was written.
+pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: SpecVersion) -> Result<bool, StoreError> {
+    let spec = &row.spec;
+    let done = sqlx::query(
+        "UPDATE containers SET name = $2, realm_ids = $3, spec = $4, generation = $5, epoch = $6, sequence = $7, \
+         attributes = $8, status = $9, status_changed_at = $10, deleted_at = $11, updated_at = $12 \
+         WHERE id = $1 AND generation = $13 AND epoch = $14",
+    )
+    .bind(spec.id.to_string())
+    .bind(row.name.clone())
+    .bind(text(&row.realm_ids, "containers.realm_ids")?)
+    .bind(text(spec, "containers.spec")?)
+    .bind(spec.version.generation as i64)
+    .bind(spec.version.epoch as i64)
+    .bind(row.sequence as i64)
+    .bind(text(&row.attributes, "containers.attributes")?)
+    .bind(row.status.as_str())
+    .bind(row.status_changed_at)
+    .bind(row.deleted_at)
+    .bind(row.updated_at)
+    .bind(read.generation as i64)
+    .bind(read.epoch as i64)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes a container of which nothing is left on its server, with its status log and operations, and
+/// gives back what it had reserved there. Where it is gone already, nothing is given back again; true
+/// where there was one.
+pub async fn purge(connection: &mut AnyConnection, container: ContainerId) -> Result<bool, StoreError> {
+    let row = sqlx::query("DELETE FROM containers WHERE id = $1 RETURNING server_id, spec")
+        .bind(container.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    let server: String = row.try_get("server_id")?;
+    let server = server.parse().map_err(|error| corrupt("containers.server_id", error))?;
+    let spec: ContainerSpec = json(&row.try_get::<String, _>("spec")?, "containers.spec")?;
+    reservation::release(connection, server, &spec.limits).await?;
+    Ok(true)
+}
+
+fn text<T: Serialize>(value: &T, what: &'static str) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| corrupt(what, error))
+}

@@ -1,0 +1,139 @@
+//! Operations: persisted before dispatch, one outcome each. `pending → dispatched → succeeded | failed`,
+//! or `pending → expired`; each step is one conditional update, so that dispatch and expiry cannot both
+//! win. Dispatch and outcomes are in [`super::dispatch`].
+
+use super::{Store, StoreError};
+use hoody_protocol::{
+    container::Cause,
+    id::{ContainerId, OperationId, ServerId, UserId},
+    operation::OperationKind,
+};
+use sqlx::{AnyConnection, Row};
+
+/// Where an operation is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Not sent yet.
+    Pending,
+    /// Sent to the node.
+    Dispatched,
+    /// Done.
+    Succeeded,
+    /// The node refused or failed.
+    Failed(Cause),
+    /// Never ran and never will.
+    Expired(Cause),
+}
+
+/// An operation to be written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOperation {
+    /// Identity.
+    pub id: OperationId,
+    /// The container.
+    pub container: ContainerId,
+    /// Its server.
+    pub server: ServerId,
+    /// Who asked.
+    pub user: UserId,
+    /// Position in the container's one order of specifications and operations.
+    pub sequence: u64,
+    /// What to do.
+    pub kind: OperationKind,
+    /// When it was asked for.
+    pub created_at: i64,
+    /// Not begun by then: never runs.
+    pub begin_before: i64,
+    /// Set where it ends before it began.
+    pub expired: Option<Cause>,
+}
+
+/// Writes an operation down.
+pub async fn insert(connection: &mut AnyConnection, operation: &NewOperation) -> Result<(), StoreError> {
+    let expired = operation.expired.is_some();
+    sqlx::query(
+        "INSERT INTO operations (id, container_id, server_id, user_id, sequence, kind, state, failure, created_at, \
+         begin_before, finished_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(operation.id.to_string())
+    .bind(operation.container.to_string())
+    .bind(operation.server.to_string())
+    .bind(operation.user.to_string())
+    .bind(operation.sequence as i64)
+    .bind(text(&operation.kind)?)
+    .bind(if expired { "expired" } else { "pending" })
+    .bind(operation.expired.as_ref().map(text).transpose()?)
+    .bind(operation.created_at)
+    .bind(operation.begin_before)
+    .bind(expired.then_some(operation.created_at))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Where the operation is; `None` where its container is gone, and it with it.
+pub async fn state(store: &Store, id: OperationId) -> Result<Option<State>, StoreError> {
+    let row = sqlx::query("SELECT state, failure FROM operations WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(store.reader())
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let cause = || -> Result<Cause, StoreError> {
+        let text: Option<String> = row.try_get("failure")?;
+        match text {
+            None => Ok(Cause::new("unknown", "no cause was given")),
+            Some(text) => serde_json::from_str(&text)
+                .map_err(|error| StoreError::Corrupt { what: "operations.failure", source: Box::new(error) }),
+        }
+    };
+    let word: String = row.try_get("state")?;
+    Ok(Some(match word.as_str() {
+        "pending" => State::Pending,
+        "dispatched" => State::Dispatched,
+        "succeeded" => State::Succeeded,
+        "failed" => State::Failed(cause()?),
+        "expired" => State::Expired(cause()?),
+        _ => return Err(StoreError::Corrupt { what: "operations.state", source: word.into() }),
+    }))
+}
+
+/// Ends an operation that was not sent; false where it was sent or has ended, and nothing changed.
+pub async fn expire(
+    connection: &mut AnyConnection,
+    id: OperationId,
+    cause: &Cause,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE operations SET state = 'expired', failure = $2, finished_at = $3 WHERE id = $1 AND state = 'pending'",
+    )
+    .bind(id.to_string())
+    .bind(text(cause)?)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Ends every operation of a container that was not sent.
+pub async fn expire_all(
+    connection: &mut AnyConnection,
+    container: ContainerId,
+    cause: &Cause,
+    now: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE operations SET state = 'expired', failure = $2, finished_at = $3 \
+         WHERE container_id = $1 AND state = 'pending'",
+    )
+    .bind(container.to_string())
+    .bind(text(cause)?)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn text<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Corrupt { what: "operations", source: Box::new(error) })
+}

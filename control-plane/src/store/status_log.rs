@@ -1,0 +1,146 @@
+//! Every change of a container's status, with who brought it about and how long the status before lasted.
+
+use super::{
+    Store, StoreError,
+    container::{ContainerRow, Slice, Status},
+};
+use hoody_protocol::id::{ContainerId, StatusLogId};
+use serde_json::Value;
+use sqlx::{AnyConnection, Row, any::AnyRow};
+
+/// Who brought a change about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// A request.
+    User,
+    /// The choice of a server.
+    Scheduler,
+    /// Housekeeping.
+    System,
+}
+
+impl Trigger {
+    /// The word in the log. Reports of nodes are logged as `node` where they are stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Scheduler => "scheduler",
+            Self::System => "system",
+        }
+    }
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusLogRow {
+    /// Identity.
+    pub id: StatusLogId,
+    /// The container.
+    pub container: ContainerId,
+    /// The status before; `None` for the first.
+    pub from_status: Option<String>,
+    /// The status after.
+    pub to_status: String,
+    /// Who brought it about: user, node, scheduler or system.
+    pub triggered_by: String,
+    /// Cause, exit code and the like.
+    pub metadata: Option<Value>,
+    /// How long the status before lasted.
+    pub duration_ms: Option<i64>,
+    /// When.
+    pub transition_time: i64,
+}
+
+/// Changes the status of a row that is about to be written, and logs it; nothing where it has that status.
+pub async fn transition(
+    connection: &mut AnyConnection,
+    row: &mut ContainerRow,
+    to: Status,
+    trigger: Trigger,
+    metadata: Option<Value>,
+    now: i64,
+) -> Result<(), StoreError> {
+    if row.status == to {
+        return Ok(());
+    }
+    let duration = Some((now - row.status_changed_at).max(0));
+    add(connection, row.spec.id, Some(row.status), to, trigger, metadata, duration, now).await?;
+    row.status = to;
+    row.status_changed_at = now;
+    Ok(())
+}
+
+/// Logs the status that a new container begins with.
+pub async fn begin(
+    connection: &mut AnyConnection,
+    row: &ContainerRow,
+    trigger: Trigger,
+    metadata: Option<Value>,
+) -> Result<(), StoreError> {
+    add(connection, row.spec.id, None, row.status, trigger, metadata, None, row.created_at).await
+}
+
+#[allow(clippy::too_many_arguments, reason = "one column each")]
+async fn add(
+    connection: &mut AnyConnection,
+    container: ContainerId,
+    from: Option<Status>,
+    to: Status,
+    trigger: Trigger,
+    metadata: Option<Value>,
+    duration_ms: Option<i64>,
+    at: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO status_logs (id, container_id, from_status, to_status, triggered_by, metadata, duration_ms, \
+         transition_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(StatusLogId::generate().to_string())
+    .bind(container.to_string())
+    .bind(from.map(Status::as_str))
+    .bind(to.as_str())
+    .bind(trigger.as_str())
+    .bind(metadata.map(|value| value.to_string()))
+    .bind(duration_ms)
+    .bind(at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A page of a container's changes, and how many there are.
+pub async fn list(store: &Store, container: ContainerId, slice: Slice) -> Result<(Vec<StatusLogRow>, u64), StoreError> {
+    let total: i64 = sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM status_logs WHERE container_id = $1")
+        .bind(container.to_string())
+        .fetch_one(store.reader())
+        .await?;
+    let direction = if slice.descending { "DESC" } else { "ASC" };
+    let sql = format!(
+        "SELECT id, container_id, from_status, to_status, triggered_by, metadata, duration_ms, transition_time \
+         FROM status_logs WHERE container_id = $1 ORDER BY {} {direction}, transition_time {direction}, \
+         id {direction} LIMIT {} OFFSET {}",
+        slice.by, slice.limit, slice.offset
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_all(store.reader()).await?;
+    Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total as u64))
+}
+
+fn read(row: &AnyRow) -> Result<StatusLogRow, StoreError> {
+    let corrupt = |what, source: Box<dyn std::error::Error + Send + Sync>| StoreError::Corrupt { what, source };
+    let id: String = row.try_get("id")?;
+    let container: String = row.try_get("container_id")?;
+    let metadata: Option<String> = row.try_get("metadata")?;
+    Ok(StatusLogRow {
+        id: id.parse().map_err(|error| corrupt("status_logs.id", Box::new(error)))?,
+        container: container.parse().map_err(|error| corrupt("status_logs.container_id", Box::new(error)))?,
+        from_status: row.try_get("from_status")?,
+        to_status: row.try_get("to_status")?,
+        triggered_by: row.try_get("triggered_by")?,
+        metadata: metadata
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| corrupt("status_logs.metadata", Box::new(error)))?,
+        duration_ms: row.try_get("duration_ms")?,
+        transition_time: row.try_get("transition_time")?,
+    })
+}
