@@ -68,9 +68,10 @@ until_true() {
 
 # ---- processes -------------------------------------------------------------------------------------
 
+# When a process started, in the kernel's ticks; nothing where it has ended, reaped or not.
 started_at() {
-    # Field 22 of /proc/<pid>/stat; the second field may contain anything, so begin after it.
-    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20
+    # Fields 3 and 22 of /proc/<pid>/stat; the second may contain anything, so begin after it.
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" && $1 != "X" { print $20 }'
 }
 
 # spawn <name> <command …>: starts a process that outlives this script; its pid and start time are recorded.
@@ -92,10 +93,15 @@ pid_of() {
 is_running() { pid_of "$1" >/dev/null; }
 is_gone() { ! pid_of "$1" >/dev/null; }
 
+ask_to_end() {
+    local pid
+    ! pid=$(pid_of "$1") || kill -TERM "$pid" 2>/dev/null || true
+}
+
 stop_process() {
     local pid
+    ask_to_end "$1"
     if pid=$(pid_of "$1"); then
-        kill -TERM "$pid" 2>/dev/null || true
         if ! until_true 25 "$1 ends" is_gone "$1"; then
             kill -KILL "$pid" 2>/dev/null || true
             until_true 10 "$1 is killed" is_gone "$1"
@@ -148,7 +154,7 @@ state_dir = "$folder/state"
 run_dir = "$(run_dir "$n")"
 pool = "$folder/pool"
 node_cidr = "$(cidr "$n")"
-cgroup_parent = "$(cgroup "$n")"
+cgroup_parent = "/$(cgroup "$n")"
 first_id = $(((1 + 10 * index + n) * ids_per_node))
 TOML
 }
@@ -224,6 +230,7 @@ up() {
     # Whatever fails from here on is taken down again.
     trap abandon EXIT
     trap 'exit 130' INT TERM
+    mkdir -p "$dir"
     echo "$nodes" >"$dir/nodes"
 
     local image file options admin_password password owner token n server servers=()
@@ -258,7 +265,7 @@ up() {
         make_network "$n"
         make_pool "$n"
         configure_agent "$n"
-        server=$(call POST /api/v1/admin/servers "$(jq -nc --arg n "$name-$n" --arg o "$owner" '{name: $n, owner_id: $o}')" |
+        server=$(call POST /api/v1/admin/servers "$(jq -nc --arg n "$name-$n" --arg o "$owner" '{name: $n, owner: $o}')" |
             jq -er '(.server // .).id')
         call POST "/api/v1/admin/servers/$server/join-token" | jq -er .token | agent "$n" join - >>"$dir/agent-$n.log"
         start_agent "$n"
@@ -347,6 +354,8 @@ unmount_below() {
     [ -z "$(mounts_below "$1")" ]
 }
 
+no_link() { ! ip link show "$1" >/dev/null 2>&1; }
+
 remove_node() {
     local n=$1 ns folder path
     ns=$(namespace "$n")
@@ -362,7 +371,9 @@ remove_node() {
     path=$(node_dir "$n")/pool.img
     losetup -j "$path" 2>/dev/null | cut -d : -f 1 | xargs -r -n 1 losetup -d
     [ ! -e "/run/netns/$ns" ] || ip netns del "$ns"
-    ! ip link show "$name-$n" >/dev/null 2>&1 || ip link del "$name-$n"
+    # The link goes with the namespace, a moment later; without a namespace it has to be told.
+    ip link del "$name-$n" 2>/dev/null || true
+    until_true 10 "link $name-$n is gone" no_link "$name-$n"
     rm -rf --one-file-system "$(run_dir "$n")" "$(node_dir "$n")"
 }
 
@@ -370,6 +381,11 @@ down() {
     local n was=0
     [ ! -f "$dir/nodes" ] || was=$(<"$dir/nodes")
     [[ $was =~ ^[1-$max_nodes]$ ]] || was=$max_nodes
+    # All at once, so that they end beside each other.
+    ask_to_end control-plane
+    for n in $(seq "$was"); do
+        ask_to_end "agent-$n"
+    done
     stop_process control-plane
     for n in $(seq "$was"); do
         remove_node "$n"

@@ -45,10 +45,11 @@ kept() {
         mv "$work/image.$2" "$file"
         rm -rf --one-file-system "$work"
         trap - EXIT
-        # Earlier builds of the same image.
-        find "$cache" -maxdepth 1 -name "$1-????????????????.$2" ! -path "$file" -delete
+        # Builds of other versions of this script are another checkout's, until nobody has used them for long.
+        find "$cache" -maxdepth 1 -name "$1-????????????????.$2" -mtime +30 -delete
         say "made $1 in $((SECONDS - start)) s: $(du -h "$file" | cut -f 1)"
     fi
+    touch "$file"
     exec 9>&-
     echo "$file"
 }
@@ -105,13 +106,19 @@ HOOK
 
 debian_packages=systemd-sysv,iproute2,iputils-ping,procps,ca-certificates,busybox
 
-# apt's sources for the suite $1: those of this machine that have it, else Debian's own mirror.
-debian_sources() {
+# The URI of the machine's own mirror whose path ends in $1, else $2.
+mirror() {
     local found
     found=$(find /etc/apt -maxdepth 2 \( -name '*.list' -o -name '*.sources' \) -exec \
-        awk '/^URIs:/ { uri = $2 } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { uri = $i; break } }
-             uri ~ /\/debian\/?$/ { print uri; exit }' {} + 2>/dev/null | head -n 1)
-    echo "deb ${found:-http://deb.debian.org/debian} $1 main"
+        awk -v "path=/$1/?$" '
+            $1 == "URIs:" && $2 ~ path { print $2; exit }
+            $1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ path) { print $i; exit } }' {} + 2>/dev/null | head -n 1)
+    echo "${found:-$2}"
+}
+
+debian_sources() {
+    echo "deb $(mirror debian http://deb.debian.org/debian) bookworm main"
+    echo "deb $(mirror debian-security http://deb.debian.org/debian-security) bookworm-security main"
 }
 
 build_debian() {
@@ -123,7 +130,8 @@ build_debian() {
     mkdir "$1/tmp"
     # shellcheck disable=SC2016  # $1 and what follows are of the inner shell
     unshare --mount --propagation private -- bash -euc '
-        work=$1 hook=$2 target=$3 available=$4 packages=$5 source=$6
+        work=$1 hook=$2 target=$3 available=$4 packages=$5
+        shift 5
         if [ "$available" -gt 1500 ]; then
             mount -t tmpfs -o mode=755,size=1g tmpfs "$work/tmp"
         fi
@@ -136,8 +144,8 @@ build_debian() {
             --dpkgopt="path-exclude=/usr/share/locale/*" --dpkgopt="path-exclude=/usr/share/info/*" \
             --dpkgopt="path-exclude=/usr/share/i18n/*" \
             --customize-hook="sh \"$hook\" \"\$1\"" \
-            bookworm "$target" "$source"
-    ' build "$1/" "$hook" "$1/root.tar" "$available" "$debian_packages" "$debian_source" >"$1/log" 2>&1 || {
+            bookworm "$target" "$@"
+    ' build "$1" "$hook" "$1/root.tar" "$available" "$debian_packages" "${sources[@]}" >"$1/log" 2>&1 || {
         tail -n 40 "$1/log" >&2
         fail "mmdebstrap failed"
     }
@@ -152,9 +160,9 @@ busybox)
     ;;
 debian/12)
     command -v mmdebstrap >/dev/null || fail "mmdebstrap is not installed: run scripts/setup.sh"
-    debian_source=$(debian_sources bookworm)
+    mapfile -t sources < <(debian_sources)
     kept debian-12 tar.zst \
-        "$({ declare -f build_debian configure_debian; echo "$debian_packages $debian_source"; } | hash_of)" build_debian
+        "$({ declare -f build_debian configure_debian; echo "$debian_packages ${sources[*]}"; } | hash_of)" build_debian
     ;;
 *) fail "usage: images.sh busybox|debian/12" ;;
 esac

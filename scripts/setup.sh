@@ -18,8 +18,6 @@ command -v apt-get >/dev/null || fail "apt-get is not here: this set-up is for D
 # A package, and a file or program that shows that it (or something in its place) is there.
 packages=(
     build-essential:cc
-    cmake:cmake
-    pkg-config:pkg-config
     ca-certificates:/etc/ssl/certs/ca-certificates.crt
     curl:curl
     jq:jq
@@ -27,9 +25,7 @@ packages=(
     conmon:conmon
     catatonit:catatonit
     nftables:nft
-    conntrack:conntrack
     iproute2:ip
-    iputils-ping:ping
     btrfs-progs:mkfs.btrfs
     kmod:modprobe
     mmdebstrap:mmdebstrap
@@ -39,7 +35,6 @@ packages=(
     systemd:systemd-analyze
     util-linux:unshare
     procps:ps
-    strace:strace
     git:git
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)

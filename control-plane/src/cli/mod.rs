@@ -57,9 +57,6 @@ pub enum CliError {
     /// The command itself was refused.
     #[error(transparent)]
     Service(#[from] crate::error::ServiceError),
-    /// An image command failed.
-    #[error(transparent)]
-    Image(#[from] image::ImageCommandError),
     /// A file, folder or socket.
     #[error("{what}")]
     Io {
