@@ -43,7 +43,9 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     let image = unless_requested(cell, capabilities.images.ensure(&spec.image)).await?;
     let image = image.map_err(failed("image", "image_unavailable", "the image could not be fetched or unpacked"))?;
     let created = capabilities.storage.create(spec.id, &image, spec.limits.disk_bytes).await;
-    created.map_err(storage_failed("create the root file system"))
+    created.map_err(storage_failed("create the root file system"))?;
+    cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
+    Ok(())
 }
 
 /// Brings the first process up, or adopts the one that runs, and puts rules, limits and freezing in
@@ -61,7 +63,7 @@ pub(super) async fn ensure_running(
             if same { record } else { started(cell, number).await? }
         }
         Process::Created { .. } | Process::Exited { .. } | Process::Absent => {
-            launch(cell, record, number, process.clone()).await?
+            launch(cell, record, number, &process).await?
         }
     };
     freeze(cell, &record, &process).await?;
@@ -70,8 +72,13 @@ pub(super) async fn ensure_running(
     Ok(Settled::Stable)
 }
 
-async fn launch(cell: &Cell, record: Record, number: u64, process: Process) -> Result<Record, PassError> {
+async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> Result<Record, PassError> {
     let id = record.spec.id;
+    // What is left of an earlier run goes before this one is written down: it must not be taken for it. A
+    // first process that was made and not started goes too: it may be made from an older specification.
+    if *process != Process::Absent {
+        stop::clear(cell, &record).await?;
+    }
     let capabilities = &cell.context.capabilities;
     let boot_id = cell.context.settings.boot_id.clone();
     let record = match &record.run {
@@ -87,14 +94,8 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: Process) -> R
         }
     };
     cell.report(&record, State::Starting, false, None).await;
-    let pid = match process {
-        Process::Created { pid } => pid,
-        Process::Absent => create(cell, &record).await?,
-        _ => {
-            stop::clear(cell, &record).await?;
-            create(cell, &record).await?
-        }
-    };
+    ensure_disk_limit(cell, &record).await?;
+    let pid = create(cell, &record).await?;
     enforce_firewall(cell, &record).await?;
     // Always: the link of a process that has just ended can still stand for a moment.
     attach(cell, &record, pid).await?;
@@ -139,10 +140,20 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError
     if enforced != Some(spec.limits) {
         let updated = capabilities.runtime.update_limits(spec.id, &spec.limits).await;
         updated.map_err(runtime_failed("change the limits"))?;
-        let resized = capabilities.storage.create(spec.id, Path::new(""), spec.limits.disk_bytes).await;
-        resized.map_err(failed("change the disk limit", "storage_failed", "the disk limit could not be changed"))?;
     }
     cell.set_enforced(|enforced| enforced.limits = Some(spec.limits));
+    ensure_disk_limit(cell, record).await
+}
+
+/// Sets the disk limit where it is not known to be in force: it may have changed while nothing ran.
+async fn ensure_disk_limit(cell: &Cell, record: &Record) -> Result<(), PassError> {
+    let wanted = record.spec.limits.disk_bytes;
+    if cell.progress().disk_bytes == Some(wanted) {
+        return Ok(());
+    }
+    let resized = cell.context.capabilities.storage.create(record.spec.id, Path::new(""), wanted).await;
+    resized.map_err(failed("change the disk limit", "storage_failed", "the disk limit could not be changed"))?;
+    cell.set_progress(|progress| progress.disk_bytes = Some(wanted));
     Ok(())
 }
 
