@@ -12,6 +12,10 @@ mod owner;
 mod pass;
 mod start;
 mod stop;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use context::{Capabilities, Settings};
 pub use owner::View;
@@ -124,7 +128,10 @@ impl Reconciler {
                 }
                 Err(error) => tracing::error!(container = %id, %error, "a specification was not persisted"),
             }
-            return CommandReply::Refused(Cause::new("not_persisted", "the server could not persist the specification"));
+            return CommandReply::Refused(Cause::new(
+                "not_persisted",
+                "the server could not persist the specification",
+            ));
         }
     }
 

@@ -96,7 +96,7 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     cell.report(&record, State::Starting, false, None).await;
     ensure_disk_limit(cell, &record).await?;
     let pid = create(cell, &record).await?;
-    enforce_firewall(cell, &record).await?;
+    enforce_firewall(cell, &record, false).await?;
     // Always: the link of a process that has just ended can still stand for a moment.
     attach(cell, &record, pid).await?;
     cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));
@@ -129,7 +129,7 @@ async fn started(cell: &Cell, number: u64) -> Result<Record, PassError> {
 
 /// Puts rules, link and limits of a running container in force, in this order; what stands is left alone.
 async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError> {
-    enforce_firewall(cell, record).await?;
+    enforce_firewall(cell, record, true).await?;
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
     let attached = capabilities.network.is_attached(spec.id, record.address).await;
@@ -169,7 +169,7 @@ fn network_failed(step: &'static str) -> impl FnOnce(NetworkError) -> PassError 
 /// Replaces the rules where they are not in force. Where rules of this container stand and the new ones
 /// are refused, the old ones stay in force and the refusal is reported; without old ones the container
 /// does not go on.
-async fn enforce_firewall(cell: &Cell, record: &Record) -> Result<(), PassError> {
+async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result<(), PassError> {
     let spec = &record.spec;
     let firewall = &cell.context.capabilities.firewall;
     let firewall_failed = |step| failed(step, "firewall_failed", "the container's firewall could not be put in force");
@@ -197,7 +197,7 @@ async fn enforce_firewall(cell: &Cell, record: &Record) -> Result<(), PassError>
             });
             Ok(())
         }
-        Err(error) if applied => {
+        Err(error) if applied || (running && stands_from_before(cell, record).await) => {
             tracing::warn!(container = %spec.id, error = &error as &dyn std::error::Error, "new firewall rules were refused; the old ones stand");
             let cause = Cause::new(
                 "firewall_refused",
@@ -208,6 +208,12 @@ async fn enforce_firewall(cell: &Cell, record: &Record) -> Result<(), PassError>
         }
         Err(error) => Err(firewall_failed("apply the firewall")(error)),
     }
+}
+
+/// True where chains of the container stand that an earlier life of the agent put there.
+async fn stands_from_before(cell: &Cell, record: &Record) -> bool {
+    let known = cell.enforced().firewall.is_some();
+    !known && cell.context.capabilities.firewall.inventory().await.is_ok_and(|held| held.contains(&record.spec.id))
 }
 
 async fn freeze(cell: &Cell, record: &Record, process: &Process) -> Result<(), PassError> {
