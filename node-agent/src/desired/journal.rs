@@ -3,8 +3,8 @@
 //! One append-only file, one line an entry or acknowledgement: a CRC-32 in hexadecimal, a space, JSON. They are synced
 //! in groups by the journal's own task, off the path of the containers; an entry is handed out for
 //! sending only when it is durable. A torn last line is what a crash leaves and is cut off; damage before
-//! it is a loud error. When everything is acknowledged the file begins anew, with the next position in
-//! its first line, so that positions never repeat.
+//! it is a loud error. When enough of the file is acknowledged or given up it begins anew, with the next
+//! position in its first line, so that positions never repeat.
 //!
 //! The journal is bounded: over [`MAX_ENTRIES`], a container's older status reports give way to its
 //! newest one. Outcomes of operations are never dropped.
@@ -29,6 +29,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 const MAX_ENTRIES: usize = 16_384;
 /// Appends that wait for the disk at most.
 const QUEUE: usize = 1024;
+/// Lines that the file may hold beyond the entries that are kept, before it is written anew.
+const DEAD_LINES: usize = 4096;
 
 /// The journal. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,6 +66,8 @@ struct Writer {
     path: PathBuf,
     file: File,
     next: u64,
+    /// Lines written since the file began.
+    lines: usize,
 }
 
 impl Journal {
@@ -71,6 +75,7 @@ impl Journal {
     pub fn open(path: &Path) -> Result<Self, DesiredError> {
         let (entries, next) = load(path)?;
         let file = rewrite(path, next, &entries)?;
+        let lines = entries.len();
         let shared = Arc::new(Shared {
             acked: watch::Sender::new(entries.front().map_or(next, |first| first.position) - 1),
             entries: Mutex::new(entries),
@@ -78,7 +83,7 @@ impl Journal {
             appended: Notify::new(),
         });
         let (appends, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { path: path.to_owned(), file, next };
+        let writer = Writer { path: path.to_owned(), file, next, lines };
         tokio::spawn(write_groups(writer, queue, shared.clone()));
         Ok(Self { appends, shared })
     }
@@ -112,8 +117,9 @@ impl Journal {
             tokio::pin!(appended);
             appended.as_mut().enable();
             let batch: Vec<ReportEntry> = {
-                let held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
-                let sendable = position + 1..held.unwrap_or(u64::MAX);
+                // The lock stays until the entries are read: an entry is marked as held before it is added.
+                let held = self.shared.held.lock().unwrap_or_else(PoisonError::into_inner);
+                let sendable = position.saturating_add(1)..held.first().copied().unwrap_or(u64::MAX);
                 let entries = self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
                 entries.iter().filter(|entry| sendable.contains(&entry.position)).take(MAX_REPORTS).cloned().collect()
             };
@@ -173,7 +179,7 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
         let mut lines = Vec::new();
         let mut entries = Vec::new();
         let mut waiting = Vec::new();
-        let mut acked = false;
+        writer.lines += group.len();
         for append in group.drain(..) {
             match append {
                 Append::Report(report, done) => {
@@ -188,7 +194,6 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
                 }
                 Append::Acked(position) => {
                     lines.extend_from_slice(&encode(&Line::Acked(position)));
-                    acked = true;
                 }
             }
         }
@@ -204,18 +209,29 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
                 let _ = done.send(position);
             }
         }
-        if acked {
-            let kept = shared.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if kept.is_empty() {
-                match rewrite(&writer.path, writer.next, &kept) {
-                    Ok(file) => writer.file = file,
-                    // The old file still holds every entry; they are acknowledged and would be sent again.
-                    Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "the journal was not shortened")
-                    }
-                }
-            }
+        let kept = shared.entries.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if writer.lines.saturating_sub(kept) > DEAD_LINES {
+            let entries = shared.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            writer = shorten(writer, entries).await;
         }
+    }
+}
+
+/// Writes the file anew with the entries that are kept. Where that fails the old file goes on: it holds
+/// all of them, and acknowledgements too.
+async fn shorten(mut writer: Writer, entries: VecDeque<ReportEntry>) -> Writer {
+    let rewritten = tokio::task::spawn_blocking(move || {
+        match rewrite(&writer.path, writer.next, &entries) {
+            Ok(file) => writer.file = file,
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the journal was not shortened"),
+        }
+        // Also after a failure, so that the next try is not at once.
+        writer.lines = entries.len();
+        writer
+    });
+    match rewritten.await {
+        Ok(writer) => writer,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 
@@ -323,7 +339,7 @@ fn parse(line: &[u8]) -> Option<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hoody_protocol::id::ContainerId;
+    use hoody_protocol::id::{ContainerId, OperationId};
 
     fn outcome(number: u64) -> Report {
         Report::Outcome(OperationOutcome {

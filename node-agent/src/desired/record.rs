@@ -72,6 +72,8 @@ pub enum Phase {
         /// When it was started.
         at: UnixMs,
     },
+    /// The first process is being ended: whatever is asked meanwhile, this one is not adopted again.
+    Stopping,
     /// The first process has ended.
     Ended {
         /// Its exit code; `None` where it was lost.
@@ -146,6 +148,12 @@ impl Records {
         let path = self.path(record.spec.id);
         let content = serde_json::to_vec(record).expect("plain data always encodes");
         blocking(move || file::write(&path, &content)).await
+    }
+
+    /// [`Records::save`] on the calling thread, for the agent's start.
+    pub fn save_blocking(&self, record: &Record) -> Result<(), DesiredError> {
+        let content = serde_json::to_vec(record).expect("plain data always encodes");
+        file::write(&self.path(record.spec.id), &content)
     }
 
     /// Removes a record; success where there is none.

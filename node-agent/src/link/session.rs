@@ -190,6 +190,14 @@ async fn refuse(send: &mut SendStream, code: &str, message: &str) -> Result<(), 
     stream::write(send, &Refusal { cause: Cause::new(code, message) }).await
 }
 
+/// The control plane acknowledged what it was not sent.
+#[derive(Debug, thiserror::Error)]
+#[error("position {acked} was acknowledged, the last one sent was {last}")]
+struct InvalidAck {
+    acked: u64,
+    last: u64,
+}
+
 /// Sends the journal in order, one batch at a time; each is kept until it is acknowledged.
 async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
     let exchange = async {
@@ -197,8 +205,12 @@ async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
         let mut position = 0;
         loop {
             let entries = journal.next_after(position).await;
+            let last = entries.last().map_or(position, |entry| entry.position);
             stream::write(&mut send, &ReportBatch { entries: entries.try_into()? }).await?;
             let acked = tokio::time::timeout(ACK_DEADLINE, stream::read::<ReportAck>(&mut recv)).await??;
+            if !(position + 1..=last).contains(&acked.position) {
+                return Err(SessionEnd::Broken(Box::new(InvalidAck { acked: acked.position, last })));
+            }
             position = acked.position;
             journal.acknowledge(position).await;
         }

@@ -12,6 +12,10 @@ mod owner;
 mod pass;
 mod start;
 mod stop;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use context::{Capabilities, Settings};
 pub use owner::View;
@@ -71,10 +75,14 @@ impl Reconciler {
             match record {
                 Ok(mut record) => {
                     allocation.adopt(record.address, record.ids);
-                    // An outcome is journaled before the record says so; a crash between the two ends here.
-                    let id = record.spec.id;
-                    for outcome in done.iter().filter(|outcome| outcome.container == id) {
+                    // An outcome is journaled before the record says so; a crash between the two ends here. It
+                    // is saved now: once the outcome is acknowledged, the record is its only trace.
+                    let known = record.clone();
+                    for outcome in done.iter().filter(|outcome| outcome.container == known.spec.id) {
                         record.finish(outcome.clone());
+                    }
+                    if record != known {
+                        records.save_blocking(&record)?;
                     }
                     loaded.push(record);
                 }
@@ -110,24 +118,32 @@ impl Reconciler {
                 self.forget(id, &handle);
                 continue;
             }
-            let _creating = self.0.creating.lock().await;
-            if self.handle(id).is_some() {
-                continue;
-            }
-            match self.create(&spec).await {
-                Ok(record) => {
-                    self.spawn(record);
-                    return CommandReply::Accepted;
-                }
-                Err(error) => {
+            // In a task of its own: a link that breaks must not leave a record without its owner.
+            let (this, spec) = (self.clone(), spec.clone());
+            match tokio::spawn(async move { this.adopt(&spec).await }).await {
+                Ok(Ok(true)) => return CommandReply::Accepted,
+                Ok(Ok(false)) => continue,
+                Ok(Err(error)) => {
                     tracing::error!(container = %id, error = &error as &dyn std::error::Error, "a specification was not persisted");
-                    return CommandReply::Refused(Cause::new(
-                        "not_persisted",
-                        "the server could not persist the specification",
-                    ));
                 }
+                Err(error) => tracing::error!(container = %id, %error, "a specification was not persisted"),
             }
+            return CommandReply::Refused(Cause::new(
+                "not_persisted",
+                "the server could not persist the specification",
+            ));
         }
+    }
+
+    /// Makes record and owner of a container not held; false where it is held meanwhile.
+    async fn adopt(&self, spec: &ContainerSpec) -> Result<bool, DesiredError> {
+        let _creating = self.0.creating.lock().await;
+        if self.handle(spec.id).is_some() {
+            return Ok(false);
+        }
+        let record = self.create(spec).await?;
+        self.spawn(record);
+        Ok(true)
     }
 
     /// Accepts an operation: persisted when this answers `Accepted`.

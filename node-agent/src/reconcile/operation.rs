@@ -3,7 +3,7 @@
 
 use super::{
     owner::Cell,
-    pass::{PassError, Settled, not_persisted},
+    pass::{PassError, Settled, journal_ended, not_persisted},
     start, stop,
 };
 use crate::{
@@ -18,20 +18,20 @@ use hoody_protocol::{
     time::now_ms,
 };
 
+/// Ends the next operation where its time to begin has passed, whatever else holds the container up.
+pub(super) async fn refuse_late(cell: &Cell, record: &Record) -> Result<Option<Settled>, PassError> {
+    let late = |accepted: &&Accepted| {
+        !accepted.begun && now_ms().saturating_sub(accepted.at) > accepted.request.begin_within_ms
+    };
+    let Some(accepted) = record.operations.first().filter(late) else { return Ok(None) };
+    let cause = Cause::new("too_late", "the server did not begin the operation in time");
+    finish(cell, record, accepted.request.id, Some(cause)).await.map(Some)
+}
+
 /// Takes the next operation one step further.
 pub(super) async fn execute(cell: &Cell, record: &Record, accepted: &Accepted) -> Result<Settled, PassError> {
     let id = accepted.request.id;
     if !accepted.begun {
-        let waited = now_ms().saturating_sub(accepted.at);
-        if waited > accepted.request.begin_within_ms {
-            return finish(
-                cell,
-                record,
-                id,
-                Some(Cause::new("too_late", "the server did not begin the operation in time")),
-            )
-            .await;
-        }
         cell.update(|record| change(record, id, |accepted| accepted.begun = true)).await.map_err(not_persisted)?;
     }
     match accepted.request.kind {
@@ -43,7 +43,7 @@ pub(super) async fn execute(cell: &Cell, record: &Record, accepted: &Accepted) -
 async fn restart(cell: &Cell, record: &Record, accepted: &Accepted) -> Result<Settled, PassError> {
     let id = accepted.request.id;
     let Some(number) = record.wanted_run() else {
-        let cause = Cause::new("superseded", "a later request stopped the container");
+        let cause = Cause::new("superseded", "the container was asked to be stopped, which it now is");
         return finish(cell, record, id, Some(cause)).await;
     };
     let process = start::process(cell, record).await?;
@@ -78,15 +78,22 @@ async fn finish(cell: &Cell, record: &Record, id: OperationId, failure: Option<C
     Ok(Settled::Again)
 }
 
-/// Gives an operation its one outcome.
+/// Gives an operation its one outcome. Where the record cannot be written, the outcome is kept and held
+/// in the journal until it can: sent and acknowledged, it would be forgotten and the operation done again.
 pub(super) async fn conclude(cell: &Cell, outcome: OperationOutcome) -> Result<(), PassError> {
     let journal = &cell.context.journal;
-    let position = journal.append_held(Report::Outcome(outcome.clone())).await;
-    let updated = cell.update(|record| record.finish(outcome)).await;
-    if let Some(position) = position {
-        journal.release(position);
-    }
-    updated.map_err(not_persisted).map(|_| ())
+    let (outcome, position) = match cell.progress().concluded {
+        Some((before, position)) if before.id == outcome.id => (before, position),
+        _ => {
+            let position = journal.append_held(Report::Outcome(outcome.clone())).await.ok_or_else(journal_ended)?;
+            cell.set_progress(|progress| progress.concluded = Some((outcome.clone(), position)));
+            (outcome, position)
+        }
+    };
+    cell.update(|record| record.finish(outcome)).await.map_err(not_persisted)?;
+    cell.set_progress(|progress| progress.concluded = None);
+    journal.release(position);
+    Ok(())
 }
 
 fn change(record: &mut Record, id: OperationId, change: impl FnOnce(&mut Accepted)) {

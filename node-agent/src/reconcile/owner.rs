@@ -14,7 +14,7 @@ use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired, State, StatusReport},
     firewall::FirewallSpec,
     link::{CommandReply, Report},
-    operation::OperationRequest,
+    operation::{OperationOutcome, OperationRequest},
     time::{UnixMs, now_ms},
     version::SpecVersion,
 };
@@ -23,7 +23,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+/// Operations of one container that are accepted and not done.
+const MAX_OPERATIONS: usize = 32;
 
 /// What an owner is asked.
 #[derive(Debug)]
@@ -59,6 +65,7 @@ impl View {
             (Some(run), _) => match run.phase {
                 Phase::Starting => State::Starting,
                 Phase::Started { .. } => State::Running,
+                Phase::Stopping => State::Stopping,
                 Phase::Ended { .. } => State::Stopped,
             },
         };
@@ -79,6 +86,22 @@ pub(super) struct Cell {
     reported: Mutex<Option<StatusReport>>,
     /// Rules and limits that are in force, where this process put them there.
     enforced: Mutex<Enforced>,
+    progress: Mutex<Progress>,
+}
+
+/// How far passes have come with what is not in the record: worthless after a crash, when it is done again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    /// Requests accepted when the pass began.
+    pub(super) seen: u64,
+    /// When the first process was asked to end: an interrupted wait goes on where it was.
+    pub(super) stop_asked: Option<Instant>,
+    /// The outcome that is journaled, and held there until the record says so too.
+    pub(super) concluded: Option<(OperationOutcome, u64)>,
+    /// Position of the report that everything is deleted, and the version it was made for.
+    pub(super) deleted: Option<(SpecVersion, u64)>,
+    /// The disk limit in force.
+    pub(super) disk_bytes: Option<u64>,
 }
 
 /// What this process has put in force.
@@ -107,12 +130,23 @@ impl Cell {
         change(&mut record);
         self.context.records.save(&record).await?;
         *lock(&self.record) = record.clone();
+        self.publish.send_modify(|view| (view.version, view.sequence) = (record.spec.version, record.sequence));
         Ok(record)
     }
 
-    /// Waits of a pass watch this.
-    pub(super) fn requests(&self) -> watch::Receiver<u64> {
-        self.requests.subscribe()
+    /// Returns when a request was accepted after the pass began.
+    pub(super) async fn requested(&self) {
+        let seen = self.progress().seen;
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.requests.subscribe().wait_for(|count| *count != seen).await;
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        lock(&self.progress).clone()
+    }
+
+    pub(super) fn set_progress(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut lock(&self.progress));
     }
 
     pub(super) fn enforced(&self) -> Enforced {
@@ -133,13 +167,7 @@ impl Cell {
         let version = record.spec.version;
         let firewall_error =
             self.enforced().firewall_error.filter(|(failed, _)| *failed == version).map(|(_, cause)| cause);
-        self.publish.send_replace(View {
-            version,
-            sequence: record.sequence,
-            state,
-            address: record.address,
-            cause: cause.clone(),
-        });
+        self.publish.send_modify(|view| (view.state, view.cause) = (state, cause.clone()));
         let report = StatusReport {
             container: record.spec.id,
             version,
@@ -172,6 +200,8 @@ pub(super) struct Owner {
     cell: Arc<Cell>,
     inbox: mpsc::Receiver<Request>,
     failures: u32,
+    /// Asked to look again once the pass that works has ended.
+    woken: bool,
 }
 
 impl Owner {
@@ -189,8 +219,9 @@ impl Owner {
             publish,
             reported: Mutex::default(),
             enforced: Mutex::default(),
+            progress: Mutex::default(),
         };
-        Self { cell: Arc::new(cell), inbox, failures: 0 }
+        Self { cell: Arc::new(cell), inbox, failures: 0, woken: false }
     }
 
     /// Runs until the container is gone or the agent ends.
@@ -198,6 +229,8 @@ impl Owner {
         loop {
             let cell = self.cell.clone();
             let seen = *cell.requests.borrow();
+            cell.set_progress(|progress| progress.seen = seen);
+            self.woken = false;
             let pass = pass::converge(&cell);
             tokio::pin!(pass);
             let settled = loop {
@@ -211,7 +244,11 @@ impl Owner {
             };
             let pause = match settled {
                 Ok(Settled::Gone) => return,
-                Ok(Settled::Again) | Err(PassError::Interrupted) => continue,
+                Ok(Settled::Again) => continue,
+                Err(PassError::Interrupted) => {
+                    self.failures = 0;
+                    continue;
+                }
                 Ok(Settled::Stable) => {
                     self.failures = 0;
                     self.cell.context.settings.drift_interval
@@ -227,7 +264,9 @@ impl Owner {
                     self.retry_pause()
                 }
             };
-            if *self.cell.requests.borrow() == seen && !self.wait(pause).await {
+            if *self.cell.requests.borrow() != seen || self.woken {
+                self.failures = 0;
+            } else if !self.wait(pause).await {
                 return;
             }
         }
@@ -270,7 +309,8 @@ impl Owner {
 
     async fn accept(&mut self, request: Request) {
         match request {
-            Request::Wake => self.cell.requests.send_modify(|count| *count += 1),
+            // Not a request: what a pass waits for goes on.
+            Request::Wake => self.woken = true,
             Request::Spec(spec, reply) => {
                 let answer = self.accept_spec(*spec).await;
                 // A link that broke meanwhile asks again.
@@ -296,7 +336,7 @@ impl Owner {
             tracing::error!(container = %spec.id, version = %spec.version, "the same version came with other content");
             return refused("version_conflict", "the server holds other content under this version");
         }
-        if held.desired == Desired::Deleted {
+        if held.desired == Desired::Deleted && spec.desired != Desired::Deleted {
             return refused("deleted", "the container is being deleted");
         }
         if (spec.image.digest, spec.owner, spec.project) != (held.image.digest, held.owner, held.project) {
@@ -322,6 +362,9 @@ impl Owner {
         }
         if request.sequence <= record.sequence {
             return refused("out_of_order", "the server has accepted something later than this operation");
+        }
+        if record.operations.len() >= MAX_OPERATIONS {
+            return refused("too_many_operations", "the container has too many operations that are not done");
         }
         self.persisted(|record| {
             record.sequence = request.sequence;

@@ -57,32 +57,47 @@ pub(super) fn not_persisted(error: crate::desired::DesiredError) -> PassError {
     failed("persist", "not_persisted", "the server could not persist the container's state")(error)
 }
 
-/// Waits for `work`, or for a request, whichever comes first. Only for work that may be abandoned.
+/// The journal's task is gone, which only a panic or the end of the agent can bring.
+pub(super) fn journal_ended() -> PassError {
+    failed("journal", "not_persisted", "the server could not persist what was done")(std::io::Error::other(
+        "the journal's task has ended",
+    ))
+}
+
+/// Waits for `work`, or for a request that the pass does not know, whichever comes first. Only for work
+/// that may be abandoned.
 pub(super) async fn unless_requested<T>(cell: &Cell, work: impl Future<Output = T>) -> Result<T, PassError> {
-    let mut requests = cell.requests();
     tokio::select! {
+        biased;
         done = work => Ok(done),
-        _ = requests.changed() => Err(PassError::Interrupted),
+        () = cell.requested() => Err(PassError::Interrupted),
     }
 }
 
 /// Brings the container to its specification.
 pub(super) async fn converge(cell: &Cell) -> Result<Settled, PassError> {
-    let record = cell.record();
+    let mut record = cell.record();
     if record.spec.desired == Desired::Deleted {
         return stop::delete(cell, &record).await;
+    }
+    if let Some(settled) = operation::refuse_late(cell, &record).await? {
+        return Ok(settled);
+    }
+    if record.wanted_run().is_none() {
+        // Before the root file system is looked at: a stop must work where the storage does not.
+        let process = start::process(cell, &record).await?;
+        record = stop::ensure_stopped(cell, record, process).await?;
     }
     start::ensure_root(cell, &record).await?;
     if let Some(accepted) = record.operations.first() {
         return operation::execute(cell, &record, accepted).await;
     }
-    let process = start::process(cell, &record).await?;
     match record.wanted_run() {
-        Some(number) => run(cell, record, number, process).await,
-        None => {
-            let record = stop::ensure_stopped(cell, record, process).await?;
-            stable(cell, &record, State::Stopped).await
+        Some(number) => {
+            let process = start::process(cell, &record).await?;
+            run(cell, record, number, process).await
         }
+        None => stable(cell, &record, State::Stopped).await,
     }
 }
 
@@ -101,9 +116,14 @@ async fn run(cell: &Cell, record: Record, number: u64, process: Process) -> Resu
     let boot_id = &cell.context.settings.boot_id;
     let alive = matches!(process, Process::Running { .. } | Process::Paused { .. });
     match record.run.clone() {
+        // It was asked to end: another request to start gets another process.
+        Some(Run { phase: Phase::Stopping, .. }) if alive => {
+            stop::ensure_stopped(cell, record, process).await?;
+            Ok(Settled::Again)
+        }
         // Alive: adopted, whichever request started it.
         _ if alive => start::ensure_running(cell, record, number, process).await,
-        Some(Run { number: begun, phase: Phase::Ended { .. }, .. }) if begun == number => {
+        Some(Run { number: begun, phase: Phase::Ended { .. } | Phase::Stopping, .. }) if begun == number => {
             let record = stop::ensure_stopped(cell, record, process).await?;
             stable(cell, &record, State::Stopped).await
         }

@@ -43,7 +43,9 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     let image = unless_requested(cell, capabilities.images.ensure(&spec.image)).await?;
     let image = image.map_err(failed("image", "image_unavailable", "the image could not be fetched or unpacked"))?;
     let created = capabilities.storage.create(spec.id, &image, spec.limits.disk_bytes).await;
-    created.map_err(storage_failed("create the root file system"))
+    created.map_err(storage_failed("create the root file system"))?;
+    cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
+    Ok(())
 }
 
 /// Brings the first process up, or adopts the one that runs, and puts rules, limits and freezing in
@@ -61,7 +63,7 @@ pub(super) async fn ensure_running(
             if same { record } else { started(cell, number).await? }
         }
         Process::Created { .. } | Process::Exited { .. } | Process::Absent => {
-            launch(cell, record, number, process.clone()).await?
+            launch(cell, record, number, &process).await?
         }
     };
     freeze(cell, &record, &process).await?;
@@ -70,8 +72,13 @@ pub(super) async fn ensure_running(
     Ok(Settled::Stable)
 }
 
-async fn launch(cell: &Cell, record: Record, number: u64, process: Process) -> Result<Record, PassError> {
+async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> Result<Record, PassError> {
     let id = record.spec.id;
+    // What is left of an earlier run goes before this one is written down: it must not be taken for it. A
+    // first process that was made and not started goes too: it may be made from an older specification.
+    if *process != Process::Absent {
+        stop::clear(cell, &record).await?;
+    }
     let capabilities = &cell.context.capabilities;
     let boot_id = cell.context.settings.boot_id.clone();
     let record = match &record.run {
@@ -87,15 +94,9 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: Process) -> R
         }
     };
     cell.report(&record, State::Starting, false, None).await;
-    let pid = match process {
-        Process::Created { pid } => pid,
-        Process::Absent => create(cell, &record).await?,
-        _ => {
-            stop::clear(cell, &record).await?;
-            create(cell, &record).await?
-        }
-    };
-    enforce_firewall(cell, &record).await?;
+    ensure_disk_limit(cell, &record).await?;
+    let pid = create(cell, &record).await?;
+    enforce_firewall(cell, &record, false).await?;
     // Always: the link of a process that has just ended can still stand for a moment.
     attach(cell, &record, pid).await?;
     cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));
@@ -128,7 +129,7 @@ async fn started(cell: &Cell, number: u64) -> Result<Record, PassError> {
 
 /// Puts rules, link and limits of a running container in force, in this order; what stands is left alone.
 async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError> {
-    enforce_firewall(cell, record).await?;
+    enforce_firewall(cell, record, true).await?;
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
     let attached = capabilities.network.is_attached(spec.id, record.address).await;
@@ -139,10 +140,20 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError
     if enforced != Some(spec.limits) {
         let updated = capabilities.runtime.update_limits(spec.id, &spec.limits).await;
         updated.map_err(runtime_failed("change the limits"))?;
-        let resized = capabilities.storage.create(spec.id, Path::new(""), spec.limits.disk_bytes).await;
-        resized.map_err(failed("change the disk limit", "storage_failed", "the disk limit could not be changed"))?;
     }
     cell.set_enforced(|enforced| enforced.limits = Some(spec.limits));
+    ensure_disk_limit(cell, record).await
+}
+
+/// Sets the disk limit where it is not known to be in force: it may have changed while nothing ran.
+async fn ensure_disk_limit(cell: &Cell, record: &Record) -> Result<(), PassError> {
+    let wanted = record.spec.limits.disk_bytes;
+    if cell.progress().disk_bytes == Some(wanted) {
+        return Ok(());
+    }
+    let resized = cell.context.capabilities.storage.create(record.spec.id, Path::new(""), wanted).await;
+    resized.map_err(failed("change the disk limit", "storage_failed", "the disk limit could not be changed"))?;
+    cell.set_progress(|progress| progress.disk_bytes = Some(wanted));
     Ok(())
 }
 
@@ -158,7 +169,7 @@ fn network_failed(step: &'static str) -> impl FnOnce(NetworkError) -> PassError 
 /// Replaces the rules where they are not in force. Where rules of this container stand and the new ones
 /// are refused, the old ones stay in force and the refusal is reported; without old ones the container
 /// does not go on.
-async fn enforce_firewall(cell: &Cell, record: &Record) -> Result<(), PassError> {
+async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result<(), PassError> {
     let spec = &record.spec;
     let firewall = &cell.context.capabilities.firewall;
     let firewall_failed = |step| failed(step, "firewall_failed", "the container's firewall could not be put in force");
@@ -186,7 +197,7 @@ async fn enforce_firewall(cell: &Cell, record: &Record) -> Result<(), PassError>
             });
             Ok(())
         }
-        Err(error) if applied => {
+        Err(error) if applied || (running && stands_from_before(cell, record).await) => {
             tracing::warn!(container = %spec.id, error = &error as &dyn std::error::Error, "new firewall rules were refused; the old ones stand");
             let cause = Cause::new(
                 "firewall_refused",
@@ -197,6 +208,12 @@ async fn enforce_firewall(cell: &Cell, record: &Record) -> Result<(), PassError>
         }
         Err(error) => Err(firewall_failed("apply the firewall")(error)),
     }
+}
+
+/// True where chains of the container stand that an earlier life of the agent put there.
+async fn stands_from_before(cell: &Cell, record: &Record) -> bool {
+    let known = cell.enforced().firewall.is_some();
+    !known && cell.context.capabilities.firewall.inventory().await.is_ok_and(|held| held.contains(&record.spec.id))
 }
 
 async fn freeze(cell: &Cell, record: &Record, process: &Process) -> Result<(), PassError> {

@@ -3,10 +3,10 @@
 use super::{
     operation,
     owner::Cell,
-    pass::{PassError, Settled, failed, not_persisted, unless_requested},
+    pass::{PassError, Settled, failed, journal_ended, not_persisted, unless_requested},
 };
 use crate::{
-    desired::record::{Phase, Record},
+    desired::record::{Phase, Record, Run},
     runtime::{Process, RuntimeError},
 };
 use hoody_protocol::{
@@ -16,6 +16,7 @@ use hoody_protocol::{
     time::now_ms,
 };
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The time between killing every process and their being gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
@@ -51,14 +52,23 @@ pub(super) async fn ensure_stopped(cell: &Cell, record: Record, process: Process
 pub(super) async fn end(cell: &Cell, record: &Record, force: bool) -> Result<Option<i32>, PassError> {
     let runtime = &cell.context.capabilities.runtime;
     let id = record.spec.id;
+    mark(cell).await?;
     cell.report(record, State::Stopping, false, None).await;
     if !force {
-        runtime.signal_stop(id, false).await.map_err(runtime_failed("ask the first process to end"))?;
-        let timeout = cell.context.settings.stop_timeout;
+        let asked = match cell.progress().stop_asked {
+            Some(asked) => asked,
+            None => {
+                runtime.signal_stop(id, false).await.map_err(runtime_failed("ask the first process to end"))?;
+                let now = Instant::now();
+                cell.set_progress(|progress| progress.stop_asked = Some(now));
+                now
+            }
+        };
+        let timeout = cell.context.settings.stop_timeout.saturating_sub(asked.elapsed());
         match unless_requested(cell, tokio::time::timeout(timeout, runtime.wait(id))).await? {
             Ok(ended) => ended.map_err(runtime_failed("wait for the first process"))?,
             Err(_) => {
-                tracing::info!(container = %id, timeout_s = timeout.as_secs(), "the first process did not end when asked")
+                tracing::info!(container = %id, "the first process did not end when asked")
             }
         }
     }
@@ -82,6 +92,20 @@ pub(super) async fn end(cell: &Cell, record: &Record, force: bool) -> Result<Opt
     }
 }
 
+/// Writes down, before anything is signalled, that the first process is being ended.
+async fn mark(cell: &Cell) -> Result<(), PassError> {
+    let begun = |run: &Run| matches!(run.phase, Phase::Starting | Phase::Started { .. });
+    if cell.record().run.as_ref().is_some_and(begun) {
+        let change = |record: &mut Record| {
+            if let Some(run) = &mut record.run {
+                run.phase = Phase::Stopping;
+            }
+        };
+        cell.update(change).await.map_err(not_persisted)?;
+    }
+    Ok(())
+}
+
 /// Removes everything of a run: link, processes, rules and mount. Every part is tried; the first error is
 /// given, so that one stuck part does not leave the others standing.
 pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError> {
@@ -95,6 +119,9 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
         _ => Ok(()),
     };
     cell.set_enforced(|enforced| *enforced = Default::default());
+    if runtime.is_ok() {
+        cell.set_progress(|progress| progress.stop_asked = None);
+    }
     let storage = match &runtime {
         Ok(()) => capabilities.storage.unmount(id).await,
         Err(_) => Ok(()),
@@ -111,6 +138,25 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
 
 /// Deletes everything of the container, tells the control plane, and forgets it once that is known there.
 pub(super) async fn delete(cell: &Cell, record: &Record) -> Result<Settled, PassError> {
+    let position = match cell.progress().deleted {
+        Some((version, position)) if version == record.spec.version => position,
+        _ => {
+            let position = delete_all(cell, record).await?;
+            cell.set_progress(|progress| progress.deleted = Some((record.spec.version, position)));
+            position
+        }
+    };
+    // The tombstone stays until the control plane has it in writing.
+    unless_requested(cell, cell.context.journal.acknowledged(position)).await?;
+    let context = &cell.context;
+    context.records.remove(record.spec.id).await.map_err(not_persisted)?;
+    context.allocation.release(record.address, record.ids);
+    tracing::info!(container = %record.spec.id, "deleted");
+    Ok(Settled::Gone)
+}
+
+/// Deletes everything of the container; gives the position of the report that says so.
+async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
     cell.report(record, State::Deleting, false, None).await;
     for accepted in &record.operations {
         let failure = Some(Cause::new("deleted", "the container was deleted"));
@@ -132,14 +178,7 @@ pub(super) async fn delete(cell: &Cell, record: &Record) -> Result<Settled, Pass
         firewall_error: None,
         at: now_ms(),
     };
-    let position = cell.context.journal.append_held(Report::Status(report)).await;
-    let Some(position) = position else { return Ok(Settled::Stable) };
+    let position = cell.context.journal.append_held(Report::Status(report)).await.ok_or_else(journal_ended)?;
     cell.context.journal.release(position);
-    // The tombstone stays until the control plane has it in writing.
-    unless_requested(cell, cell.context.journal.acknowledged(position)).await?;
-    let context = &cell.context;
-    context.records.remove(record.spec.id).await.map_err(not_persisted)?;
-    context.allocation.release(record.address, record.ids);
-    tracing::info!(container = %record.spec.id, "deleted");
-    Ok(Settled::Gone)
+    Ok(position)
 }

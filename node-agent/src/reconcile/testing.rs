@@ -1,0 +1,436 @@
+//! A kernel in memory behind the five capability traits, and agents that live and die over it in virtual
+//! time. The kernel checks the order of steps itself: what breaks it is a violation that every test asks for.
+
+use super::{Capabilities, Reconciler, Settings, View};
+use crate::{
+    desired::{allocation::Allocation, journal::Journal, record::Records},
+    network::AddressPool,
+    runtime::{Bundle, Process},
+};
+use hoody_protocol::{
+    bounded::{List, Text},
+    container::{ContainerSpec, Desired, Limits, State, StatusReport},
+    firewall::{Action, FirewallRule, FirewallSpec, Match, Ports},
+    id::{ContainerId, OperationId, ProjectId, RuleId, UserId},
+    image::{ImageConfig, ImageSpec},
+    link::{CommandReply, Report, ReportEntry},
+    operation::{OperationKind, OperationOutcome, OperationRequest},
+    version::SpecVersion,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use tokio::sync::watch;
+
+mod capabilities;
+
+/// The container of most tests.
+pub(super) const ID: ContainerId = ContainerId::from_bytes([7; 12]);
+/// Virtual time after which a wait has failed.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// What a call to the kernel does instead of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Fail,
+    Hang,
+}
+
+/// Where the agent dies: at this call, before or after its effect.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CrashAt {
+    pub(super) call: usize,
+    pub(super) after_effect: bool,
+}
+
+/// What the kernel holds.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    /// Every step in order.
+    pub(super) calls: Vec<&'static str>,
+    /// Steps that fail or hang, and how often still.
+    pub(super) faults: HashMap<&'static str, (Fault, usize)>,
+    pub(super) crash: Option<CrashAt>,
+    pub(super) crashed: bool,
+    /// Containers whose first process ignores its stop signal.
+    pub(super) stubborn: bool,
+    pub(super) roots: HashMap<ContainerId, u64>,
+    pub(super) mounts: HashSet<ContainerId>,
+    pub(super) processes: HashMap<ContainerId, Process>,
+    pub(super) bundles: HashMap<ContainerId, Bundle>,
+    pub(super) links: HashMap<ContainerId, Ipv4Addr>,
+    pub(super) rules: HashMap<ContainerId, FirewallSpec>,
+    /// Chains that this life of the agent put there.
+    pub(super) applied: HashSet<ContainerId>,
+    pub(super) limits: HashMap<ContainerId, Limits>,
+    /// First processes started.
+    pub(super) starts: usize,
+    pub(super) violations: Vec<String>,
+    pids: i32,
+}
+
+impl World {
+    pub(super) fn is_alive(&self, id: ContainerId) -> bool {
+        matches!(self.processes.get(&id), Some(Process::Running { .. } | Process::Paused { .. }))
+    }
+
+    pub(super) fn count(&self, step: &str) -> usize {
+        self.calls.iter().filter(|call| **call == step).count()
+    }
+
+    /// Asserts that nothing of any container is left, and that no step came out of order.
+    #[track_caller]
+    pub(super) fn assert_empty(&self) {
+        assert!(self.roots.is_empty() && self.mounts.is_empty(), "storage left: {self:?}");
+        assert!(self.processes.is_empty(), "processes left: {self:?}");
+        assert!(self.links.is_empty() && self.rules.is_empty(), "network left: {self:?}");
+        assert!(self.violations.is_empty(), "{:?}", self.violations);
+    }
+
+    fn demand(&mut self, holds: bool, what: &str) {
+        if !holds {
+            self.violations.push(format!("{what}, after {:?}", self.calls));
+        }
+    }
+}
+
+/// The kernel, shared by every life of the agent.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    world: Mutex<World>,
+    changed: watch::Sender<()>,
+}
+
+/// A step that a fault ended.
+struct Faulted;
+
+impl Kernel {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.world.lock().unwrap()
+    }
+
+    pub(super) fn fault(&self, step: &'static str, fault: Fault, times: usize) {
+        self.world().faults.insert(step, (fault, times));
+    }
+
+    /// The first process ends by itself.
+    pub(super) fn exit(&self, id: ContainerId, code: i32, oom_killed: bool) {
+        self.world().processes.insert(id, Process::Exited { code: Some(code), oom_killed });
+        self.0.changed.send_replace(());
+    }
+
+    /// What a reboot leaves: the disk.
+    pub(super) fn reboot(&self) {
+        let mut world = self.world();
+        world.processes.clear();
+        world.mounts.clear();
+        world.links.clear();
+        world.rules.clear();
+    }
+
+    /// Returns when the kernel is as asked.
+    pub(super) async fn until(&self, what: &str, holds: impl Fn(&World) -> bool) {
+        let mut changed = self.0.changed.subscribe();
+        let wait = async {
+            while !holds(&self.world()) {
+                changed.changed().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("{what} did not come: {:?}", self.world());
+        }
+    }
+
+    /// One step: recorded, then failed, hung, cut off by a crash, or done.
+    async fn step<T>(&self, name: &'static str, effect: impl FnOnce(&mut World) -> T) -> Result<T, Faulted> {
+        let (mut result, hang) = {
+            let mut world = self.world();
+            world.calls.push(name);
+            let crash = world.crash.filter(|crash| crash.call == world.calls.len());
+            world.crashed |= crash.is_some();
+            let fault = match world.faults.get_mut(name) {
+                Some((fault, times)) if *times > 0 => {
+                    *times -= 1;
+                    Some(*fault)
+                }
+                _ => None,
+            };
+            match (crash, fault) {
+                (Some(CrashAt { after_effect: false, .. }), _) | (None, Some(Fault::Hang)) => (Err(Faulted), true),
+                (Some(_), _) => (Ok(effect(&mut world)), true),
+                (None, Some(Fault::Fail)) => (Err(Faulted), false),
+                (None, None) => (Ok(effect(&mut world)), false),
+            }
+        };
+        self.0.changed.send_replace(());
+        if hang {
+            std::future::pending::<()>().await;
+            result = Err(Faulted);
+        }
+        // Everything real takes a moment in which others run.
+        tokio::task::yield_now().await;
+        result
+    }
+}
+
+/// A server: its disk and kernel, and what the control plane has of it.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) kernel: Kernel,
+    pub(super) folder: tempfile::TempDir,
+    pub(super) boot: std::cell::Cell<u32>,
+    /// Every entry received, over all lives.
+    pub(super) received: watch::Sender<Vec<ReportEntry>>,
+    /// Whether the control plane takes reports.
+    pub(super) reachable: watch::Sender<bool>,
+}
+
+/// One life of the agent.
+#[derive(Debug)]
+pub(super) struct Agent<'a> {
+    pub(super) node: &'a Node,
+    pub(super) reconciler: Reconciler,
+    /// Entries that had been received before this life.
+    before: usize,
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        let kernel = Kernel(Arc::new(Shared { world: Mutex::default(), changed: watch::Sender::new(()) }));
+        // In memory: thousands of lives write here, and what survives a power failure is not asked.
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        std::fs::create_dir(folder.path().join("containers")).unwrap();
+        Self {
+            kernel,
+            folder,
+            boot: std::cell::Cell::new(1),
+            received: watch::Sender::default(),
+            reachable: watch::Sender::new(true),
+        }
+    }
+
+    /// Runs an agent until `script` ends or the kernel's crash point is reached (`None`); everything of the
+    /// agent is then dropped where it is, as SIGKILL would.
+    pub(super) fn life<T>(&self, script: impl AsyncFnOnce(Agent<'_>) -> T) -> Option<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        self.kernel.world().applied.clear();
+        self.kernel.world().crashed = false;
+        let ended = runtime.block_on(async {
+            let agent = self.start();
+            let crashed = self.kernel.until("the crash", |world| world.crashed);
+            tokio::select! {
+                biased;
+                () = crashed, if self.kernel.world().crash.is_some() => None,
+                value = script(agent) => Some(value),
+            }
+        });
+        self.kernel.world().crash = None;
+        ended
+    }
+
+    /// One life in which nothing is to crash.
+    pub(super) fn run<T>(&self, script: impl AsyncFnOnce(Agent<'_>) -> T) -> T {
+        let value = self.life(script).unwrap();
+        assert!(self.kernel.world().violations.is_empty(), "{:?}", self.kernel.world().violations);
+        value
+    }
+
+    pub(super) fn records(&self) -> Records {
+        Records::new(self.folder.path().join("containers"))
+    }
+
+    fn start(&self) -> Agent<'_> {
+        let kernel = &self.kernel;
+        let settings = Settings {
+            boot_id: format!("boot-{}", self.boot.get()),
+            dns: vec![Ipv4Addr::new(9, 9, 9, 9)],
+            stop_timeout: Duration::from_secs(10),
+            drift_interval: Duration::from_secs(10),
+            retry_first: Duration::from_secs(1),
+            retry_longest: Duration::from_secs(60),
+        };
+        let capabilities = Capabilities {
+            images: Arc::new(kernel.clone()),
+            storage: Arc::new(kernel.clone()),
+            runtime: Arc::new(kernel.clone()),
+            network: Arc::new(kernel.clone()),
+            firewall: Arc::new(kernel.clone()),
+        };
+        let allocation = Allocation::new(AddressPool::new("10.9.0.0/24".parse().unwrap()).unwrap(), 1 << 20);
+        let journal = Journal::open(&self.folder.path().join("journal")).unwrap();
+        tokio::spawn(receive(journal.clone(), self.received.clone(), self.reachable.subscribe()));
+        let reconciler = Reconciler::start(settings, capabilities, self.records(), allocation, journal).unwrap();
+        Agent { node: self, reconciler, before: self.received.borrow().len() }
+    }
+}
+
+/// The control plane: takes reports in order and acknowledges them.
+async fn receive(journal: Journal, received: watch::Sender<Vec<ReportEntry>>, mut reachable: watch::Receiver<bool>) {
+    let mut position = 0;
+    loop {
+        reachable.wait_for(|reachable| *reachable).await.unwrap();
+        let entries = journal.next_after(position).await;
+        position = entries.last().unwrap().position;
+        received.send_modify(|all| all.extend(entries));
+        reachable.wait_for(|reachable| *reachable).await.unwrap();
+        journal.acknowledge(position).await;
+    }
+}
+
+impl Agent<'_> {
+    #[track_caller]
+    pub(super) async fn apply(&self, spec: &ContainerSpec) {
+        let reply = self.reconciler.apply(spec.clone()).await;
+        assert!(matches!(reply, CommandReply::Accepted | CommandReply::Superseded { .. }), "{reply:?}");
+    }
+
+    /// Applies a specification and waits until it is reported as reached.
+    pub(super) async fn reach(&self, spec: &ContainerSpec) -> StatusReport {
+        self.apply(spec).await;
+        self.converged(spec.version).await
+    }
+
+    pub(super) async fn converged(&self, version: SpecVersion) -> StatusReport {
+        self.status(&format!("{version}"), |status| status.version == version && status.converged).await
+    }
+
+    /// Waits for a status report of this life.
+    pub(super) async fn status(&self, what: &str, holds: impl Fn(&StatusReport) -> bool) -> StatusReport {
+        self.report(what, |report| match report {
+            Report::Status(status) if holds(status) => Some(status.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits for an operation's outcome, received in any life.
+    pub(super) async fn outcome(&self, id: OperationId) -> OperationOutcome {
+        let known = outcomes(self.node, id).pop();
+        match known {
+            Some(outcome) => outcome,
+            None => {
+                self.report("the outcome", |report| match report {
+                    Report::Outcome(outcome) if outcome.id == id => Some(outcome.clone()),
+                    _ => None,
+                })
+                .await
+            }
+        }
+    }
+
+    async fn report<T>(&self, what: &str, find: impl Fn(&Report) -> Option<T>) -> T {
+        let mut received = self.node.received.subscribe();
+        let find = |all: &Vec<ReportEntry>| all[self.before..].iter().find_map(|entry| find(&entry.report));
+        let found = tokio::time::timeout(PATIENCE, received.wait_for(|all| find(all).is_some())).await;
+        match found {
+            Ok(all) => find(&all.unwrap()).unwrap(),
+            Err(_) => panic!(
+                "{what} was not reported; received {:#?}\nkernel {:?}",
+                self.node.received.borrow(),
+                self.node.kernel.world()
+            ),
+        }
+    }
+
+    /// Waits until what is published of the container is as asked.
+    pub(super) async fn view(&self, holds: impl Fn(&View) -> bool) -> View {
+        let mut view = self.reconciler.handle(ID).expect("the container is held").view;
+        let found = tokio::time::timeout(PATIENCE, view.wait_for(holds)).await.expect("the view did not come");
+        found.expect("the owner has ended").clone()
+    }
+
+    pub(super) async fn in_state(&self, state: State) -> View {
+        self.view(|view| view.state == state).await
+    }
+
+    /// Waits until the agent has forgotten the container.
+    pub(super) async fn forgotten(&self) {
+        let forgotten = async {
+            let Some(mut handle) = self.reconciler.handle(ID) else { return };
+            // An error is the end of the owner.
+            while handle.view.changed().await.is_ok() {}
+            while self.reconciler.handle(ID).is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, forgotten).await.expect("the container was not forgotten");
+        assert!(self.node.records().load().unwrap().is_empty());
+    }
+}
+
+/// Outcomes of an operation that the control plane has: one for each journal entry, however often sent.
+pub(super) fn outcomes(node: &Node, id: OperationId) -> Vec<OperationOutcome> {
+    let mut positions = HashSet::new();
+    let received = node.received.borrow();
+    let of = received.iter().filter_map(|entry| match &entry.report {
+        Report::Outcome(outcome) if outcome.id == id && positions.insert(entry.position) => Some(outcome.clone()),
+        _ => None,
+    });
+    of.collect()
+}
+
+/// Every state that was reported, in order.
+pub(super) fn states(node: &Node) -> Vec<State> {
+    let received = node.received.borrow();
+    let states = received.iter().filter_map(|entry| match &entry.report {
+        Report::Status(status) => Some(status.state),
+        Report::Outcome(_) => None,
+    });
+    states.collect()
+}
+
+/// A specification; `generation` is its sequence too.
+pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
+    ContainerSpec {
+        id: ID,
+        project: ProjectId::from_bytes([1; 12]),
+        owner: UserId::from_bytes([2; 12]),
+        version: SpecVersion { epoch: 1, generation },
+        sequence: generation,
+        desired,
+        autostart: true,
+        hostname: Text::truncated("web"),
+        image: ImageSpec::new(List::default(), ImageConfig::default()),
+        env: Default::default(),
+        limits: Limits { cpu_millis: 500, memory_bytes: 64 << 20, disk_bytes: 64 << 20, pids: 64 },
+        dns: List::default(),
+        firewall: FirewallSpec::default(),
+    }
+}
+
+pub(super) fn running(generation: u64, run: u64) -> ContainerSpec {
+    spec(generation, Desired::Running { run })
+}
+
+pub(super) fn stopped(generation: u64, force: bool) -> ContainerSpec {
+    spec(generation, Desired::Stopped { force })
+}
+
+/// Rules that differ from none.
+pub(super) fn dropping() -> FirewallSpec {
+    let rule = FirewallRule {
+        id: RuleId::from_bytes([3; 12]),
+        enabled: true,
+        action: Action::Drop,
+        matches: Match::Tcp(Ports::default()),
+        peer: None,
+        description: Text::truncated(""),
+    };
+    FirewallSpec { ingress: vec![rule].try_into().unwrap(), egress: List::default() }
+}
+
+pub(super) fn restart(number: u8, sequence: u64) -> OperationRequest {
+    OperationRequest {
+        id: OperationId::from_bytes([number; 12]),
+        container: ID,
+        sequence,
+        begin_within_ms: 60_000,
+        kind: OperationKind::Restart,
+    }
+}

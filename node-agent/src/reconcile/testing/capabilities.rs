@@ -1,0 +1,280 @@
+//! The five traits over the kernel in memory, with the demands that the real ones make on order.
+
+use super::{Faulted, Kernel, World};
+use crate::{
+    firewall::{Firewall, FirewallError, Policy},
+    images::{ImageError, Images},
+    network::{Network, NetworkError, host_interface},
+    runtime::{Bundle, CgroupStats, Process, Runtime, RuntimeError},
+    storage::{IdRange, Storage, StorageError, Usage},
+};
+use async_trait::async_trait;
+use hoody_protocol::{
+    container::Limits, firewall::RuleCounter, id::ContainerId, image::ImageSpec, stats::NetworkStats,
+};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+impl From<Faulted> for RuntimeError {
+    fn from(_: Faulted) -> Self {
+        Self::Config { reason: "fault".into() }
+    }
+}
+
+impl From<Faulted> for StorageError {
+    fn from(_: Faulted) -> Self {
+        Self::CutOff { action: "fault", path: PathBuf::new() }
+    }
+}
+
+impl From<Faulted> for NetworkError {
+    fn from(_: Faulted) -> Self {
+        Self::Interrupted { action: "fault" }
+    }
+}
+
+impl From<Faulted> for FirewallError {
+    fn from(_: Faulted) -> Self {
+        Self::Configuration { reason: "fault".into() }
+    }
+}
+
+#[async_trait]
+impl Images for Kernel {
+    async fn ensure(&self, image: &ImageSpec) -> Result<PathBuf, ImageError> {
+        let done = self.step("image", |_| PathBuf::from("/image")).await;
+        done.map_err(|_| ImageError::CutOff { image: image.digest })
+    }
+}
+
+#[async_trait]
+impl Storage for Kernel {
+    async fn create(&self, id: ContainerId, image: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+        let effect = |world: &mut World| {
+            let possible = world.roots.contains_key(&id) || image == Path::new("/image");
+            world.demand(possible, "a root file system was made without its image");
+            world.roots.insert(id, disk_bytes);
+        };
+        Ok(self.step("root", effect).await?)
+    }
+
+    async fn exists(&self, id: ContainerId) -> Result<bool, StorageError> {
+        Ok(self.step("exists", |world| world.roots.contains_key(&id)).await?)
+    }
+
+    async fn mount(&self, id: ContainerId, _ids: IdRange) -> Result<PathBuf, StorageError> {
+        let effect = |world: &mut World| {
+            world.demand(world.roots.contains_key(&id), "mounted without a root file system");
+            world.mounts.insert(id);
+        };
+        self.step("mount", effect).await?;
+        Ok("/mounted".into())
+    }
+
+    async fn unmount(&self, id: ContainerId) -> Result<(), StorageError> {
+        let effect = |world: &mut World| {
+            world.demand(!world.is_alive(id), "unmounted below a running process");
+            world.mounts.remove(&id);
+        };
+        Ok(self.step("unmount", effect).await?)
+    }
+
+    async fn delete(&self, id: ContainerId) -> Result<(), StorageError> {
+        let effect = |world: &mut World| {
+            world.demand(!world.mounts.contains(&id), "deleted while mounted");
+            world.roots.remove(&id);
+        };
+        Ok(self.step("delete", effect).await?)
+    }
+
+    async fn usage(&self, _id: ContainerId) -> Result<Usage, StorageError> {
+        Ok(Usage { used_bytes: 0, total_bytes: 0 })
+    }
+
+    async fn pool_usage(&self) -> Result<Usage, StorageError> {
+        Ok(Usage { used_bytes: 0, total_bytes: 0 })
+    }
+
+    async fn inventory(&self) -> Result<Vec<ContainerId>, StorageError> {
+        Ok(self.world().roots.keys().copied().collect())
+    }
+}
+
+#[async_trait]
+impl Runtime for Kernel {
+    async fn create(&self, bundle: &Bundle) -> Result<i32, RuntimeError> {
+        let effect = |world: &mut World| {
+            world.demand(world.mounts.contains(&bundle.id), "created without its root file system mounted");
+            if let Some(Process::Created { pid }) = world.processes.get(&bundle.id) {
+                return *pid;
+            }
+            world.demand(!world.is_alive(bundle.id), "created while one runs");
+            world.pids += 1;
+            let pid = world.pids;
+            world.processes.insert(bundle.id, Process::Created { pid });
+            world.bundles.insert(bundle.id, bundle.clone());
+            world.limits.insert(bundle.id, bundle.limits);
+            pid
+        };
+        Ok(self.step("create", effect).await?)
+    }
+
+    async fn start(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let effect = |world: &mut World| {
+            world.demand(world.links.contains_key(&id), "started without its link");
+            world.demand(world.rules.contains_key(&id), "started without its policy");
+            let Some(Process::Created { pid }) = world.processes.get(&id).cloned() else {
+                return world.demand(false, "started what is not made");
+            };
+            world.processes.insert(id, Process::Running { pid });
+            world.starts += 1;
+        };
+        Ok(self.step("start", effect).await?)
+    }
+
+    async fn state(&self, id: ContainerId) -> Result<Process, RuntimeError> {
+        let look = |world: &mut World| world.processes.get(&id).cloned().unwrap_or(Process::Absent);
+        Ok(self.step("state", look).await?)
+    }
+
+    async fn signal_stop(&self, id: ContainerId, force: bool) -> Result<(), RuntimeError> {
+        let effect = |world: &mut World| {
+            if world.is_alive(id) && (force || !world.stubborn) {
+                let code = Some(if force { 137 } else { 143 });
+                world.processes.insert(id, Process::Exited { code, oom_killed: false });
+            }
+        };
+        Ok(self.step(if force { "kill" } else { "stop" }, effect).await?)
+    }
+
+    async fn pause(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let effect = |world: &mut World| {
+            if let Some(Process::Running { pid }) = world.processes.get(&id).cloned() {
+                world.processes.insert(id, Process::Paused { pid });
+            }
+        };
+        Ok(self.step("pause", effect).await?)
+    }
+
+    async fn resume(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let effect = |world: &mut World| {
+            if let Some(Process::Paused { pid }) = world.processes.get(&id).cloned() {
+                world.processes.insert(id, Process::Running { pid });
+            }
+        };
+        Ok(self.step("resume", effect).await?)
+    }
+
+    async fn delete(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let effect = |world: &mut World| {
+            world.processes.remove(&id);
+            world.bundles.remove(&id);
+        };
+        Ok(self.step("remove", effect).await?)
+    }
+
+    async fn wait(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let mut changed = self.0.changed.subscribe();
+        while self.world().is_alive(id) {
+            if changed.changed().await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn update_limits(&self, id: ContainerId, limits: &Limits) -> Result<(), RuntimeError> {
+        let effect = |world: &mut World| {
+            world.limits.insert(id, *limits);
+        };
+        Ok(self.step("limits", effect).await?)
+    }
+
+    async fn stats(&self, _id: ContainerId) -> Result<CgroupStats, RuntimeError> {
+        Ok(CgroupStats::default())
+    }
+
+    async fn inventory(&self) -> Result<Vec<ContainerId>, RuntimeError> {
+        Ok(self.world().processes.keys().copied().collect())
+    }
+}
+
+#[async_trait]
+impl Network for Kernel {
+    async fn prepare(&self) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    async fn attach(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<(), NetworkError> {
+        let effect = |world: &mut World| {
+            world.demand(world.rules.contains_key(&id), "attached before its policy stood");
+            let target = match world.processes.get(&id) {
+                Some(Process::Created { pid } | Process::Running { pid } | Process::Paused { pid }) => Some(*pid),
+                _ => None,
+            };
+            // The process may have ended a moment ago; another one's pid would be a mistake.
+            world.demand(target.is_none_or(|target| target == pid), "attached to another process");
+            world.links.insert(id, address);
+        };
+        Ok(self.step("attach", effect).await?)
+    }
+
+    async fn is_attached(&self, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError> {
+        Ok(self.step("attached?", |world| world.links.get(&id) == Some(&address)).await?)
+    }
+
+    async fn detach(&self, id: ContainerId) -> Result<(), NetworkError> {
+        let effect = |world: &mut World| {
+            world.links.remove(&id);
+        };
+        Ok(self.step("detach", effect).await?)
+    }
+
+    async fn stats(&self, _id: ContainerId) -> Result<Option<NetworkStats>, NetworkError> {
+        Ok(None)
+    }
+
+    async fn inventory(&self) -> Result<Vec<String>, NetworkError> {
+        Ok(self.world().links.keys().map(|id| host_interface(*id)).collect())
+    }
+}
+
+#[async_trait]
+impl Firewall for Kernel {
+    async fn prepare(&self) -> Result<(), FirewallError> {
+        Ok(self.step("prepare", |_| ()).await?)
+    }
+
+    async fn apply(&self, policy: &Policy) -> Result<(), FirewallError> {
+        let effect = |world: &mut World| {
+            world.rules.insert(policy.id, policy.rules.clone());
+            world.applied.insert(policy.id);
+        };
+        Ok(self.step("policy", effect).await?)
+    }
+
+    async fn is_applied(&self, id: ContainerId) -> Result<bool, FirewallError> {
+        let look = |world: &mut World| world.applied.contains(&id) && world.rules.contains_key(&id);
+        Ok(self.step("applied?", look).await?)
+    }
+
+    async fn remove(&self, id: ContainerId) -> Result<(), FirewallError> {
+        let effect = |world: &mut World| {
+            world.demand(!world.links.contains_key(&id), "policy removed before the link");
+            world.demand(!world.is_alive(id), "policy removed before the processes");
+            world.rules.remove(&id);
+            world.applied.remove(&id);
+        };
+        Ok(self.step("unpolicy", effect).await?)
+    }
+
+    async fn counters(&self, _id: ContainerId) -> Result<Vec<RuleCounter>, FirewallError> {
+        Ok(Vec::new())
+    }
+
+    async fn inventory(&self) -> Result<Vec<ContainerId>, FirewallError> {
+        Ok(self.world().rules.keys().copied().collect())
+    }
+}

@@ -1,0 +1,12 @@
+//! The reconciler in virtual time over a kernel in memory.
+
+mod adoption;
+mod converge;
+mod crash;
+mod delete;
+mod fencing;
+mod firewall;
+mod interleaving;
+mod operations;
+mod retry;
+mod stop;
