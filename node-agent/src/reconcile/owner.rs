@@ -134,6 +134,13 @@ impl Cell {
         Ok(record)
     }
 
+    /// [`Cell::update`] for a pass: gives the record with the specification that the pass works for. One that
+    /// was accepted meanwhile is the next pass's; what this one reaches must not be reported as reached for it.
+    pub(super) async fn advance(&self, of: &Record, change: impl FnOnce(&mut Record)) -> Result<Record, PassError> {
+        let updated = self.update(change).await.map_err(pass::not_persisted)?;
+        Ok(Record { spec: of.spec.clone(), ..updated })
+    }
+
     /// Returns when a request was accepted after the pass began.
     pub(super) async fn requested(&self) {
         let seen = self.progress().seen;

@@ -132,14 +132,14 @@ async fn run(cell: &Cell, record: Record, number: u64, process: Process) -> Resu
             if rebooted && record.spec.autostart {
                 return start::ensure_running(cell, record, number, process).await;
             }
-            let record = ended(cell, process, rebooted).await?;
+            let record = ended(cell, &record, process, rebooted).await?;
             let record = stop::ensure_stopped(cell, record, Process::Absent).await?;
             stable(cell, &record, State::Stopped).await
         }
         // The first process may have ended before it was seen running.
         Some(Run { number: begun, phase: Phase::Starting, .. }) if begun == number => match process {
             Process::Exited { .. } => {
-                let record = ended(cell, process, false).await?;
+                let record = ended(cell, &record, process, false).await?;
                 let record = stop::ensure_stopped(cell, record, Process::Absent).await?;
                 stable(cell, &record, State::Stopped).await
             }
@@ -150,7 +150,7 @@ async fn run(cell: &Cell, record: Record, number: u64, process: Process) -> Resu
 }
 
 /// Writes down that the first process ended without having been asked to.
-async fn ended(cell: &Cell, process: Process, rebooted: bool) -> Result<Record, PassError> {
+async fn ended(cell: &Cell, record: &Record, process: Process, rebooted: bool) -> Result<Record, PassError> {
     let (code, cause) = match process {
         Process::Exited { code, oom_killed: true } => {
             (code, Cause::new("out_of_memory", "the container used more memory than its limit and was ended"))
@@ -162,11 +162,11 @@ async fn ended(cell: &Cell, process: Process, rebooted: bool) -> Result<Record, 
         _ => (None, Cause::new("process_lost", "the first process is gone and left no exit code")),
     };
     let at = now_ms();
-    tracing::info!(container = %cell.record().spec.id, ?code, cause = %cause.code, at, "the first process ended");
+    tracing::info!(container = %record.spec.id, ?code, cause = %cause.code, at, "the first process ended");
     let change = |record: &mut Record| {
         if let Some(run) = &mut record.run {
             run.phase = Phase::Ended { code, cause: Some(cause) };
         }
     };
-    cell.update(change).await.map_err(not_persisted)
+    cell.advance(record, change).await
 }

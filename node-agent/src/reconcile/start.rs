@@ -3,7 +3,7 @@
 
 use super::{
     owner::Cell,
-    pass::{PassError, Settled, failed, not_persisted, unless_requested},
+    pass::{PassError, Settled, failed, unless_requested},
     stop,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) async fn ensure_running(
         Process::Running { pid } | Process::Paused { pid } => {
             enforce(cell, &record, pid).await?;
             let same = matches!(&record.run, Some(Run { number: begun, phase: Phase::Started { .. }, .. }) if *begun == number);
-            if same { record } else { started(cell, number).await? }
+            if same { record } else { started(cell, &record, number).await? }
         }
         Process::Created { .. } | Process::Exited { .. } | Process::Absent => {
             launch(cell, record, number, &process).await?
@@ -90,7 +90,7 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
         _ => {
             // Written down first: whatever is made from here on is looked for after a crash.
             let change = |record: &mut Record| record.run = Some(Run { number, boot_id, phase: Phase::Starting });
-            cell.update(change).await.map_err(not_persisted)?
+            cell.advance(&record, change).await?
         }
     };
     cell.report(&record, State::Starting, false, None).await;
@@ -101,7 +101,7 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     attach(cell, &record, pid).await?;
     cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));
     capabilities.runtime.start(id).await.map_err(runtime_failed("start the first process"))?;
-    started(cell, number).await
+    started(cell, &record, number).await
 }
 
 async fn create(cell: &Cell, record: &Record) -> Result<i32, PassError> {
@@ -113,7 +113,7 @@ async fn create(cell: &Cell, record: &Record) -> Result<i32, PassError> {
     capabilities.runtime.create(&bundle).await.map_err(runtime_failed("create"))
 }
 
-async fn started(cell: &Cell, number: u64) -> Result<Record, PassError> {
+async fn started(cell: &Cell, record: &Record, number: u64) -> Result<Record, PassError> {
     let boot_id = cell.context.settings.boot_id.clone();
     let at = now_ms();
     let change = |record: &mut Record| {
@@ -124,7 +124,7 @@ async fn started(cell: &Cell, number: u64) -> Result<Record, PassError> {
         };
         record.run = Some(Run { number, boot_id, phase: Phase::Started { at } });
     };
-    cell.update(change).await.map_err(not_persisted)
+    cell.advance(record, change).await
 }
 
 /// Puts rules, link and limits of a running container in force, in this order; what stands is left alone.

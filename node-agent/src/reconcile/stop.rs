@@ -42,7 +42,7 @@ pub(super) async fn ensure_stopped(cell: &Cell, record: Record, process: Process
                     run.phase = Phase::Ended { code, cause: None };
                 }
             };
-            cell.update(change).await.map_err(not_persisted)
+            cell.advance(&record, change).await
         }
     }
 }

@@ -196,8 +196,8 @@ pub(super) struct Node {
 pub(super) struct Agent<'a> {
     pub(super) node: &'a Node,
     pub(super) reconciler: Reconciler,
-    /// Entries that had been received before this life.
-    before: usize,
+    /// Position of the last entry that had been received before this life; it may be sent again.
+    before: u64,
 }
 
 impl Node {
@@ -266,7 +266,7 @@ impl Node {
         let journal = Journal::open(&self.folder.path().join("journal")).unwrap();
         tokio::spawn(receive(journal.clone(), self.received.clone(), self.reachable.subscribe()));
         let reconciler = Reconciler::start(settings, capabilities, self.records(), allocation, journal).unwrap();
-        Agent { node: self, reconciler, before: self.received.borrow().len() }
+        Agent { node: self, reconciler, before: self.received.borrow().last().map_or(0, |entry| entry.position) }
     }
 }
 
@@ -326,7 +326,9 @@ impl Agent<'_> {
 
     async fn report<T>(&self, what: &str, find: impl Fn(&Report) -> Option<T>) -> T {
         let mut received = self.node.received.subscribe();
-        let find = |all: &Vec<ReportEntry>| all[self.before..].iter().find_map(|entry| find(&entry.report));
+        let find = |all: &Vec<ReportEntry>| {
+            all.iter().filter(|entry| entry.position > self.before).find_map(|entry| find(&entry.report))
+        };
         let found = tokio::time::timeout(PATIENCE, received.wait_for(|all| find(all).is_some())).await;
         match found {
             Ok(all) => find(&all.unwrap()).unwrap(),
