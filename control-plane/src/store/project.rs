@@ -199,3 +199,53 @@ pub async fn delete(connection: &mut AnyConnection, user: UserId, id: ProjectId)
         .rows_affected();
     Ok(deleted == 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{testing::each_backend, user};
+    use std::time::Duration;
+
+    /// Long enough for a query that waits for nobody.
+    const UNDISTURBED: Duration = Duration::from_millis(500);
+
+    fn project(user: UserId) -> Project {
+        let id = ProjectId::generate();
+        Project {
+            id,
+            user,
+            alias: id.to_string(),
+            color: String::new(),
+            max_containers: None,
+            realms: Vec::new(),
+            is_default: false,
+            created_at: 1,
+            updated_at: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_place_is_given_once() {
+        each_backend(|store| async move {
+            let new = user::NewUser { username: "ann", email: None, password_hash: "x", is_admin: false };
+            let mut tx = store.begin().await.unwrap();
+            let owner = user::insert(&mut tx, &new).await.unwrap();
+            tx.commit().await.unwrap();
+
+            let mut first = store.begin().await.unwrap();
+            assert!(insert(&mut first, &project(owner), 1).await.unwrap());
+            let other = store.clone();
+            let mut second = tokio::spawn(async move {
+                let mut tx = other.begin().await.unwrap();
+                let inserted = insert(&mut tx, &project(owner), 1).await.unwrap();
+                tx.commit().await.unwrap();
+                inserted
+            });
+            let early = tokio::time::timeout(UNDISTURBED, &mut second).await;
+            assert!(early.is_err(), "it must wait until the first has ended");
+            first.commit().await.unwrap();
+            assert!(!second.await.unwrap());
+        })
+        .await;
+    }
+}
