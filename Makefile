@@ -9,7 +9,7 @@ NODES ?= 1
 export NODES
 
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
-export HOODY_BIN_DIR ?= $(abspath $(TARGET))/debug
+DEV := $(TARGET)/debug/dev
 
 .PHONY: help demo test up down lint fmt setup build root
 
@@ -30,13 +30,13 @@ build: setup
 	cargo build --workspace --bins
 
 demo: build ## one-machine cluster, the main job against it step by step, and everything gone again
-	@scripts/demo.sh
+	@$(DEV) demo
 
 up: build ## cluster in the background (NODES=3 for three servers); writes .dev/env
-	@scripts/cluster.sh up
+	@$(DEV) up
 
-down: root ## end the cluster and remove everything of it
-	@scripts/cluster.sh down
+down: build ## end the cluster and remove everything of it
+	@$(DEV) down
 
 test: build ## every test: unit, both databases, kernel, black-box
 	@scripts/check-systemd.sh

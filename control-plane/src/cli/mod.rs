@@ -54,6 +54,9 @@ pub enum CliError {
     /// The database failed.
     #[error("open the database")]
     Store(#[from] StoreError),
+    /// A command on images failed.
+    #[error(transparent)]
+    Image(#[from] image::ImageCommandError),
     /// The command itself was refused.
     #[error(transparent)]
     Service(#[from] crate::error::ServiceError),
