@@ -106,6 +106,11 @@ impl Server {
         self.agent.as_mut().context("the agent does not run")
     }
 
+    /// The agent's process id, where it runs.
+    pub fn agent_pid(&self) -> Option<i32> {
+        self.agent.as_ref().map(Process::pid)
+    }
+
     /// Kills the agent without warning.
     pub fn kill_agent(&mut self) -> Result<()> {
         let mut agent = self.agent.take().context("the agent does not run")?;
