@@ -250,7 +250,18 @@ impl Owner {
                 tokio::select! {
                     settled = &mut pass => break settled,
                     request = self.inbox.recv() => match request {
-                        Some(request) => self.accept(request).await,
+                        Some(request) => {
+                            let accepting = self.accept(request);
+                            tokio::pin!(accepting);
+                            // The pass goes on beside it: it may be writing the record, which accepting waits for.
+                            tokio::select! {
+                                () = &mut accepting => {}
+                                settled = &mut pass => {
+                                    accepting.await;
+                                    break settled;
+                                }
+                            }
+                        }
                         None => return,
                     },
                 }
