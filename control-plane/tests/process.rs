@@ -1,6 +1,8 @@
 //! The program as an operator runs it: first start, accounts from the command line, probes, TLS, and the
 //! orderly end.
 
+#![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},

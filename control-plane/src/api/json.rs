@@ -66,13 +66,13 @@ mod tests {
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only read into")]
     struct Inner {
         cores: u32,
     }
 
     #[derive(Debug, Deserialize)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only read into")]
     struct Outer {
         name: String,
         inner: Option<Inner>,

@@ -2,7 +2,7 @@
 //! compiler; the test of a system image also mmdebstrap, the first time it runs on a machine.
 
 // Helpers of tests are not test functions, and fail the same way.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
 mod exec;
 mod failures;

@@ -39,7 +39,7 @@ pub(super) struct ListQuery {
     /// Checked only: lists always show prespawned containers too.
     #[serde(default, deserialize_with = "query::flag")]
     #[param(required = false)]
-    #[allow(dead_code, reason = "a value that is no flag is refused, either flag means the same")]
+    #[expect(dead_code, reason = "a value that is no flag is refused, either flag means the same")]
     include_prespawn: bool,
     /// Also containers on servers whose rental has ended.
     #[serde(default, deserialize_with = "query::flag")]

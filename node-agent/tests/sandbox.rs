@@ -1,23 +1,35 @@
-//! The unpacker for tests: `unpack-layer …` as in the agent, and `probe`, which enters the sandbox in the
-//! current folder and prints what it can still do.
+//! The sandbox of the unpacker leaves files below the root, and nothing else.
+//!
+//! Without libtest: the program starts itself again, and that process enters the sandbox and prints what it
+//! can still do.
+#![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
 use hoody_agent::images::unpack;
-use std::{ffi::OsStr, fs, process::ExitCode};
+use std::{
+    fs,
+    process::{Command, ExitCode},
+};
+
+/// Set in the process that enters the sandbox.
+const INSIDE: &str = "HOODY_TEST_INSIDE_SANDBOX";
+/// What the process inside tries.
+const ATTEMPTS: usize = 11;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    match arguments.next().as_deref().and_then(OsStr::to_str) {
-        Some(unpack::SUBCOMMAND) => unpack::child_main(arguments),
-        Some("probe") => probe(),
-        // Stands in for an unpacker that never ends.
-        Some("hang") | None => loop {
-            std::thread::park();
-        },
-        Some(other) => {
-            eprintln!("unknown: {other}");
-            ExitCode::from(2)
-        }
+    if std::env::var_os(INSIDE).is_some() {
+        return probe();
     }
+    let folder = tempfile::tempdir().unwrap();
+    let output =
+        Command::new(std::env::current_exe().unwrap()).env(INSIDE, "1").current_dir(folder.path()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let possible: Vec<_> = said.lines().filter(|line| line.ends_with(" true")).collect();
+    assert_eq!(possible, ["write true"], "{said}");
+    assert_eq!(said.lines().count(), ATTEMPTS, "{said}");
+    assert!(folder.path().join("inside").exists());
+    println!("test the_sandbox_leaves_files_below_the_root_and_nothing_else ... ok");
+    ExitCode::SUCCESS
 }
 
 fn probe() -> ExitCode {
@@ -33,11 +45,11 @@ fn probe() -> ExitCode {
         unsafe { nix::libc::syscall(number, argument, 0, 0, 0, 0) == 0 }
     };
     use nix::libc;
-    let outcomes = [
+    let outcomes: [_; ATTEMPTS] = [
         ("write", fs::write("/inside", "x").is_ok()),
         ("outside", fs::metadata("/proc").is_ok() || fs::metadata("/../../usr").is_ok()),
         ("network", socket()),
-        ("exec", std::process::Command::new("/bin/true").status().is_ok()),
+        ("exec", Command::new("/bin/true").status().is_ok()),
         ("ptrace", call(libc::SYS_ptrace, 0)),
         ("mount", nix::mount::mount(Some("/"), "/", None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).is_ok()),
         ("unshare", call(libc::SYS_unshare, 0)),
