@@ -11,7 +11,7 @@ export NODES
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 DEV := $(TARGET)/debug/dev
 
-.PHONY: help demo test up down lint fmt setup build root
+.PHONY: help demo test up down bench lint fmt setup build root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ test: build ## every test: unit, both databases, kernel, black-box
 	scripts/images.sh busybox
 	scripts/images.sh debian/12
 	cargo test --workspace
+
+bench: setup ## create, start, stop and the like beside a bare runc run, from a release build
+	cargo build --release --workspace --bins
+	@$(TARGET)/release/dev bench
 
 lint: root ## format, clippy, licences and sources of dependencies, shell scripts
 	@scripts/setup.sh lint

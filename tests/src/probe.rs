@@ -32,8 +32,8 @@ pub fn address(server: &Server, container: &str) -> Result<Ipv4Addr> {
 /// Runs a web server in a container.
 pub fn web(server: &Server, container: &str, port: u16, page: &str) -> Result<Web> {
     server.exec(container, &["sh", "-c", &format!("mkdir -p /srv/www && echo '{page}' > /srv/www/index.html")])?;
-    let httpd = ["busybox", "httpd", "-f", "-p", &port.to_string(), "-h", "/srv/www"];
-    server.exec_detached(container, &httpd)?;
+    // It goes to the background by itself, as a child of the container's init, which collects it at the end.
+    server.exec(container, &["busybox", "httpd", "-p", &port.to_string(), "-h", "/srv/www"])?;
     Ok(Web { address: SocketAddr::from((address(server, container)?, port)), page: page.to_owned() })
 }
 

@@ -52,6 +52,22 @@ fn due(identity: &NodeIdentity) -> Result<UnixMs, IdentityError> {
     Ok(transport::certificate_identity(leaf)?.not_after.saturating_sub(left_when_due.as_millis() as u64))
 }
 
+/// True where the certificate is no longer valid: nothing but its renewal is allowed with it.
+pub(super) fn is_expired(identity: &NodeIdentity) -> bool {
+    let leaf = identity.identity.chain.first();
+    leaf.and_then(|leaf| transport::certificate_identity(leaf).ok()).is_some_and(|leaf| leaf.not_after <= now_ms())
+}
+
+/// Renews an expired certificate over a connection for enrolment: the signature of the request by the key that
+/// the control plane has pinned proves who asks. The control plane is verified by its authority as always.
+pub(super) async fn renew_expired(store: &IdentityStore, identity: &NodeIdentity) -> Result<(), SessionEnd> {
+    let config = transport::client_config(None, &identity.authorities, transport::ENROL)?;
+    let connection = super::dial(&identity.addresses, &config).await?;
+    let renewed = renew(&connection, store, identity).await;
+    transport::Close::Done.close(&connection);
+    renewed
+}
+
 async fn renew(connection: &Connection, store: &IdentityStore, identity: &NodeIdentity) -> Result<(), SessionEnd> {
     let csr = transport::signing_request(&store.key()?)?;
     let request = RenewRequest { csr: csr.try_into()? };

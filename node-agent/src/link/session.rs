@@ -25,6 +25,8 @@ use tokio::task::JoinSet;
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// The time the control plane has to store a batch of reports.
 const ACK_DEADLINE: Duration = Duration::from_secs(30);
+/// Pause before reports that were not taken are sent again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Bounds of the pause between heartbeats, whatever the control plane asks for.
 const HEARTBEAT_BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 
@@ -207,7 +209,15 @@ async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
             let entries = journal.next_after(position).await;
             let last = entries.last().map_or(position, |entry| entry.position);
             stream::write(&mut send, &ReportBatch { entries: entries.try_into()? }).await?;
-            let acked = tokio::time::timeout(ACK_DEADLINE, stream::read::<ReportAck>(&mut recv)).await??;
+            let answer = tokio::time::timeout(ACK_DEADLINE, stream::read_frame(&mut recv)).await??;
+            if answer.is::<Refusal>() {
+                // Not stored, for want of its database perhaps: the batch is kept and sent again.
+                let cause = answer.decode::<Refusal>()?.cause;
+                tracing::warn!(code = %cause.code, message = %cause.message, "reports were not taken");
+                tokio::time::sleep(REFUSED_PAUSE).await;
+                continue;
+            }
+            let acked: ReportAck = answer.decode()?;
             if !(position + 1..=last).contains(&acked.position) {
                 return Err(SessionEnd::Broken(Box::new(InvalidAck { acked: acked.position, last })));
             }

@@ -5,6 +5,7 @@
 use super::{
     DialError, dial,
     identity::{IdentityError, IdentityStore},
+    renewal,
     session::{self, SessionEnd, SessionWork},
 };
 use hoody_protocol::{
@@ -82,6 +83,14 @@ impl Link {
             Ok(None) => return LinkEnd::NotJoined,
             Err(error) => return LinkEnd::Identity(error),
         };
+        if renewal::is_expired(&identity) {
+            return match renewal::renew_expired(&self.identity, &identity).await {
+                Ok(()) => LinkEnd::Renewed,
+                Err(SessionEnd::Refused { cause, retry }) => LinkEnd::Refused { cause, retry },
+                Err(SessionEnd::Broken(error)) => LinkEnd::Broken(error),
+                Err(SessionEnd::Renewed | SessionEnd::Restarting) => LinkEnd::Restarting,
+            };
+        }
         let config = match transport::client_config(Some(&identity.identity), &identity.authorities, transport::NODE) {
             Ok(config) => config,
             Err(error) => return LinkEnd::Configuration(error.to_string()),

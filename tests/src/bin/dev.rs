@@ -1,4 +1,4 @@
-//! `dev up | down | demo`: a cluster on this machine, for people. `up` stays in the background until
+//! `dev up | down | demo | bench`: a cluster on this machine, for people. `up` stays in the background until
 //! `down`.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +17,8 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+#[path = "dev/bench.rs"]
+mod bench;
 #[path = "dev/demo.rs"]
 mod demo;
 
@@ -31,7 +33,8 @@ async fn main() -> Result<()> {
         Some("serve") => serve().await,
         Some("down") => down(),
         Some("demo") => demo::run().await,
-        _ => bail!("usage: dev up | down | demo"),
+        Some("bench") => bench::run().await,
+        _ => bail!("usage: dev up | down | demo | bench"),
     }
 }
 

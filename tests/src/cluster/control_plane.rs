@@ -100,6 +100,11 @@ impl ControlPlane {
         self.process.as_mut().context("the control plane does not run")
     }
 
+    /// Its process id, where it runs.
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// Kills it without warning.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("the control plane does not run")?.kill()

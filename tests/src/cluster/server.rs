@@ -42,6 +42,7 @@ impl Server {
         let name = slot.name(number);
         let folder = cluster.join(&name);
         fs::create_dir_all(&folder)?;
+        remains(&name)?;
         let namespace = Namespace::make(slot, number)?;
         let pool = Pool::make(&folder)?;
         let config = format!(
@@ -105,6 +106,11 @@ impl Server {
         self.agent.as_mut().context("the agent does not run")
     }
 
+    /// The agent's process id, where it runs.
+    pub fn agent_pid(&self) -> Option<i32> {
+        self.agent.as_ref().map(Process::pid)
+    }
+
     /// Kills the agent without warning.
     pub fn kill_agent(&mut self) -> Result<()> {
         let mut agent = self.agent.take().context("the agent does not run")?;
@@ -131,7 +137,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.agent.take());
         // Containers outlive the agent: end what still runs, then what it stood on.
-        if let Err(error) = super::super::traces::end_all(&self.name, &self.run_dir()) {
+        if let Err(error) = crate::traces::end_all(&self.name, &self.run_dir()) {
             eprintln!("{}: {error:#}", self.name);
         }
     }
@@ -158,6 +164,22 @@ impl Namespace {
     }
 }
 
+/// Removes what an earlier cluster with this name left when it was killed.
+fn remains(name: &str) -> Result<()> {
+    let inside = Command::new("ip").args(["netns", "pids", name]).output()?;
+    for pid in String::from_utf8_lossy(&inside.stdout).split_whitespace() {
+        let pid = nix::unistd::Pid::from_raw(pid.parse()?);
+        // It may have ended meanwhile.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+    crate::traces::end_all(name, Path::new(&format!("/run/{name}")))?;
+    for pool in crate::traces::mounts(&format!("/{name}/pool "))? {
+        nix::mount::umount2(&pool, nix::mount::MntFlags::MNT_DETACH)?;
+    }
+    crate::traces::remove_cgroups(name);
+    Ok(())
+}
+
 /// Removes a namespace and its uplink; what is not there is fine.
 fn remove(name: &str) {
     for arguments in [["link", "del", name], ["netns", "del", name]] {
@@ -169,6 +191,6 @@ fn remove(name: &str) {
 impl Drop for Namespace {
     fn drop(&mut self) {
         remove(&self.name);
-        super::super::traces::remove_cgroups(&self.cgroup);
+        crate::traces::remove_cgroups(&self.cgroup);
     }
 }
