@@ -116,7 +116,7 @@ pub fn runtime(config: &Config) -> Result<OciRuntime, AgentError> {
         conmon: config.conmon.clone(),
         init: config.init.clone(),
         log_max_bytes: config.log_bytes_max,
-        ..RuntimeConfig::new(config.run_dir.join("runtime"), config.state_dir.join("logs"), &config.cgroup_parent)
+        ..RuntimeConfig::new(config.run_dir.join("runtime"), config.state_dir.join("logs"), config.cgroup_path())
     };
     OciRuntime::new(runtime).map_err(capability("the container runtime cannot be used"))
 }
