@@ -109,10 +109,10 @@ impl Reconciler {
         loop {
             if let Some(handle) = self.handle(id) {
                 let (reply, answer) = oneshot::channel();
-                if handle.inbox.send(Request::Spec(Box::new(spec.clone()), reply)).await.is_ok() {
-                    if let Ok(answer) = answer.await {
-                        return answer;
-                    }
+                if handle.inbox.send(Request::Spec(Box::new(spec.clone()), reply)).await.is_ok()
+                    && let Ok(answer) = answer.await
+                {
+                    return answer;
                 }
                 // Its owner ended between the two: the container is gone and may be made again.
                 self.forget(id, &handle);

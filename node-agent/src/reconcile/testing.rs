@@ -289,7 +289,6 @@ async fn receive(journal: Journal, received: watch::Sender<Vec<ReportEntry>>, mu
 }
 
 impl Agent<'_> {
-    #[track_caller]
     pub(super) async fn apply(&self, spec: &ContainerSpec) {
         let reply = self.reconciler.apply(spec.clone()).await;
         assert!(matches!(reply, CommandReply::Accepted | CommandReply::Superseded { .. }), "{reply:?}");

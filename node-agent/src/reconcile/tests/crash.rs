@@ -9,21 +9,21 @@ use hoody_protocol::{
 
 /// What the control plane asks, one after the other, again after a crash until it is reached.
 enum Ask {
-    Reach(ContainerSpec, State),
+    Reach(Box<ContainerSpec>, State),
     Operate(OperationRequest),
 }
 
 fn script() -> Vec<Ask> {
     vec![
-        Ask::Reach(running(1, 1), State::Running),
+        Ask::Reach(Box::new(running(1, 1)), State::Running),
         Ask::Operate(restart(1, 2)),
-        Ask::Reach(spec(3, Desired::Paused { run: 1 }), State::Paused),
+        Ask::Reach(Box::new(spec(3, Desired::Paused { run: 1 })), State::Paused),
         Ask::Operate(restart(2, 4)),
-        Ask::Reach(stopped(5, false), State::Stopped),
-        Ask::Reach(running(6, 2), State::Running),
-        Ask::Reach(stopped(7, true), State::Stopped),
-        Ask::Reach(running(8, 3), State::Running),
-        Ask::Reach(spec(9, Desired::Deleted), State::Deleted),
+        Ask::Reach(Box::new(stopped(5, false)), State::Stopped),
+        Ask::Reach(Box::new(running(6, 2)), State::Running),
+        Ask::Reach(Box::new(stopped(7, true)), State::Stopped),
+        Ask::Reach(Box::new(running(8, 3)), State::Running),
+        Ask::Reach(Box::new(spec(9, Desired::Deleted)), State::Deleted),
     ]
 }
 
