@@ -111,13 +111,12 @@ pub fn make_folders(config: &Config) -> Result<(), AgentError> {
 
 /// The runtime of this configuration.
 pub fn runtime(config: &Config) -> Result<OciRuntime, AgentError> {
-    let cgroup_parent = Path::new("/").join(config.cgroup_parent.trim_matches('/'));
     let runtime = RuntimeConfig {
         program: config.runtime.clone(),
         conmon: config.conmon.clone(),
         init: config.init.clone(),
         log_max_bytes: config.log_bytes_max,
-        ..RuntimeConfig::new(config.run_dir.join("runtime"), config.state_dir.join("logs"), cgroup_parent)
+        ..RuntimeConfig::new(config.run_dir.join("runtime"), config.state_dir.join("logs"), config.cgroup_path())
     };
     OciRuntime::new(runtime).map_err(capability("the container runtime cannot be used"))
 }

@@ -140,10 +140,16 @@ impl Config {
         if !self.cgroup_parent.trim_matches('/').split('/').all(part) {
             return fail("cgroup_parent", "give a relative cgroup path of letters, digits, '-', '_' and '.'");
         }
-        if self.nft_table.is_empty() || !self.nft_table.chars().all(plain) {
-            return fail("nft_table", "give a name of letters, digits, '-' and '_'");
+        let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if self.nft_table.is_empty() || !self.nft_table.chars().all(name) {
+            return fail("nft_table", "give a name of lowercase letters, digits and '_'");
         }
         Ok(())
+    }
+
+    /// The cgroup parent, absolute within each hierarchy.
+    pub fn cgroup_path(&self) -> PathBuf {
+        Path::new("/").join(self.cgroup_parent.trim_matches('/'))
     }
 
     /// Folder of the node's key and certificates.
@@ -185,6 +191,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_defaults() {
         assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(Config::default().cgroup_path(), Path::new("/hoody"), "as the runtime demands it");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod desired;
+pub mod doctor;
 pub mod facts;
 pub mod firewall;
 pub mod images;

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod doctor;
 mod exec;
 mod join;
 mod run;
@@ -32,6 +33,8 @@ enum Command {
     Run,
     /// Show the link and the containers of the running agent.
     Status(status::Status),
+    /// Check whether this server has what the agent needs, and say how to fix what it has not.
+    Doctor(doctor::Doctor),
     /// Run a program inside a container of this server.
     Exec(exec::Exec),
 }
@@ -57,6 +60,15 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
+    if let Command::Doctor(command) = arguments.command {
+        // A configuration that cannot be used is one of the things it finds.
+        log_to_stderr(&Config::default(), false);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let exit = runtime.block_on(doctor::execute(&arguments.config, command));
+        // A check that hangs in the kernel must not keep the program.
+        runtime.shutdown_background();
+        return exit;
+    }
     let config = Config::load(&arguments.config)?;
     let long_running = matches!(arguments.command, Command::Run);
     log_to_stderr(&config, long_running);
@@ -66,6 +78,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
             Command::Join(command) => join::execute(&config, command).await,
             Command::Run => run::execute(config).await,
             Command::Status(command) => status::execute(&config, command).await,
+            Command::Doctor(_) => unreachable!("handled above"),
             Command::Exec(command) => exec::execute(&config, command).await,
         }
     })

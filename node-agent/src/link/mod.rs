@@ -15,10 +15,14 @@ mod supervisor;
 pub use session::SessionWork;
 pub use supervisor::{Link, LinkState};
 
+use hoody_protocol::transport;
 use std::time::Duration;
 
 /// The time to reach a control plane and finish the handshake.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The time in which a refusal of the certificate arrives after the handshake.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 /// Why the control plane could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,21 @@ pub enum DialError {
     /// There is no address to try.
     #[error("no address of the control plane is known")]
     NoAddress,
+}
+
+/// Connects as the node would and hangs up; an error says why it could not link up. A certificate that
+/// the control plane refuses is refused just after the handshake, so that is waited for.
+pub async fn probe(
+    node: &identity::NodeIdentity,
+) -> Result<std::net::SocketAddr, Box<dyn std::error::Error + Send + Sync>> {
+    let config = transport::client_config(Some(&node.identity), &node.authorities, transport::NODE)?;
+    let connection = dial(&node.addresses, &config).await?;
+    if let Ok(closed) = tokio::time::timeout(REFUSAL_TIME, connection.closed()).await {
+        return Err(closed.into());
+    }
+    let remote = connection.remote_address();
+    transport::Close::Done.close(&connection);
+    Ok(remote)
 }
 
 /// Connects to the first of `addresses` that answers. The endpoint lives as long as the connection.

@@ -32,11 +32,16 @@ pub(super) const ID: ContainerId = ContainerId::from_bytes([7; 12]);
 /// Virtual time after which a wait has failed.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
+/// What a slow call takes.
+const SLOW: Duration = Duration::from_millis(300);
+
 /// What a call to the kernel does instead of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     Fail,
     Hang,
+    /// The work, and then some time before the call returns.
+    Slow,
 }
 
 /// Where the agent dies: at this call, before or after its effect.
@@ -154,7 +159,7 @@ impl Kernel {
 
     /// One step: recorded, then failed, hung, cut off by a crash, or done.
     async fn step<T>(&self, name: &'static str, effect: impl FnOnce(&mut World) -> T) -> Result<T, Faulted> {
-        let (mut result, hang) = {
+        let (mut result, hang, slow) = {
             let mut world = self.world();
             world.calls.push(name);
             let crash = world.crash.filter(|crash| crash.call == world.calls.len());
@@ -166,17 +171,22 @@ impl Kernel {
                 }
                 _ => None,
             };
-            match (crash, fault) {
+            let slow = fault == Some(Fault::Slow);
+            let (result, hang) = match (crash, fault) {
                 (Some(CrashAt { after_effect: false, .. }), _) | (None, Some(Fault::Hang)) => (Err(Faulted), true),
                 (Some(_), _) => (Ok(effect(&mut world)), true),
                 (None, Some(Fault::Fail)) => (Err(Faulted), false),
-                (None, None) => (Ok(effect(&mut world)), false),
-            }
+                (None, None | Some(Fault::Slow)) => (Ok(effect(&mut world)), false),
+            };
+            (result, hang, slow)
         };
         self.0.changed.send_replace(());
         if hang {
             std::future::pending::<()>().await;
             result = Err(Faulted);
+        }
+        if slow {
+            tokio::time::sleep(SLOW).await;
         }
         // Everything real takes a moment in which others run.
         tokio::task::yield_now().await;

@@ -4,11 +4,11 @@
 pub(crate) mod blocking;
 mod error;
 pub(crate) mod ioctl;
-mod mount;
+pub(crate) mod mount;
 mod pool;
 mod quota;
 pub(crate) mod subvolume;
-mod user_namespace;
+pub(crate) mod user_namespace;
 
 pub use error::StorageError;
 pub(crate) use pool::space;

@@ -52,6 +52,7 @@ fn where_it_arrives_between_two_steps_before_a_wait() {
     // The deletion comes while a step before the fetch works; the fetch must not wait for ever then.
     let node = Node::new();
     node.kernel.fault("image", Fault::Hang, usize::MAX);
+    node.kernel.fault("exists", Fault::Slow, 1);
     node.run(async |agent| {
         agent.apply(&running(1, 1)).await;
         agent.node.kernel.until("the look", |world| world.count("exists") == 1).await;

@@ -31,6 +31,7 @@ fn a_forced_stop_interrupts_a_graceful_one_at_once() {
         agent.node.kernel.world().stubborn = true;
         agent.reach(&running(1, 1)).await;
         // Also where it arrives while the stop signal is being sent, before the wait began.
+        agent.node.kernel.fault("stop", Fault::Slow, 1);
         agent.apply(&stopped(2, false)).await;
         agent.node.kernel.until("the stop signal", |world| world.count("stop") == 1).await;
         let asked = Instant::now();
