@@ -186,7 +186,7 @@ async fn place(
         )));
     }
     // A container made from the image in this transaction keeps its blobs from being collected.
-    let held = crate::store::image::hold(&mut tx, app.store.backend(), image.id).await?;
+    let held = crate::store::image::hold(&mut tx, image.id).await?;
     let image = held.ok_or_else(|| {
         ServiceError::Conflict(format!("the image {} was removed meanwhile: choose another", image.name))
     })?;
