@@ -50,7 +50,7 @@ async fn open(folder: &std::path::Path) -> (App, NodesHandle) {
     config.node_address = "127.0.0.1:0".parse().unwrap();
     config.node_public_addresses = vec!["127.0.0.1:7443".to_owned()];
     config.heartbeat_interval = Duration::from_millis(200);
-    let store = Store::open(&config.database_url).await.unwrap();
+    let store = Store::open(config.database_url.reveal()).await.unwrap();
     let keys = Keys::open(&store, MasterKey::from_hex(&"42".repeat(32)).unwrap()).await.unwrap();
     let app = App::new(config, store, keys);
     let handle = nodes::start(app.clone()).await.unwrap();
