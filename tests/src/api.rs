@@ -27,6 +27,8 @@ pub struct Answer {
     pub headers: reqwest::header::HeaderMap,
     /// The body; `Null` where it is not JSON.
     pub body: Value,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
     /// What was asked, for messages.
     pub asked: String,
 }
@@ -48,11 +50,31 @@ impl Answer {
         Ok(self.body)
     }
 
+    /// Fails where the answer is not this refusal, in the shape that every refusal has.
+    pub fn expect_refusal(self, status: u16, code: &str) -> Result<Value> {
+        let asked = self.asked.clone();
+        let body = self.expect(status)?;
+        let sentence = body["message"].as_str().is_some_and(|message| !message.is_empty());
+        let fits = body["success"] == false
+            && body["statusCode"] == status
+            && body["code"] == code
+            && body["error"]["code"] == code
+            && body["error"]["message"] == body["message"]
+            && sentence
+            && body.get("data").is_none();
+        if !fits {
+            bail!("{asked} does not answer {code} in the envelope of refusals: {body}");
+        }
+        Ok(body)
+    }
+
     /// Fails where the answer is not this refusal with a detail for `field`.
     pub fn expect_detail(self, status: u16, field: &str) -> Result<()> {
         let asked = self.asked.clone();
-        let body = self.expect(status)?;
-        if body["error"]["details"].get(field).is_none() {
+        let code = if status == 422 { "UNPROCESSABLE" } else { "VALIDATION_ERROR" };
+        let body = self.expect_refusal(status, code)?;
+        let detail = body["error"]["details"][field].as_str();
+        if detail.is_none_or(str::is_empty) {
             bail!("{asked} says nothing of {field:?} in details: {body}");
         }
         Ok(())
@@ -75,22 +97,43 @@ impl Api {
         Ok(this)
     }
 
+    /// The same client with another token, or none.
+    pub fn with_token(&self, token: Option<&str>) -> Self {
+        Self { token: token.map(str::to_owned), ..self.clone() }
+    }
+
     /// Sends a request; transport faults are errors, refusals are answers.
     pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Answer> {
+        let body = body.map(|body| serde_json::to_vec(&body)).transpose()?;
+        self.send_bytes(method, path, &[("content-type", "application/json")], body.unwrap_or_default()).await
+    }
+
+    /// Sends a request with any headers and any bytes.
+    pub async fn send_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer> {
         let asked = format!("{method} {path}");
         let mut request = self.client.request(method.clone(), format!("{}{path}", self.base_url));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        if let Some(body) = body {
-            request = request.json(&body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if !body.is_empty() {
+            request = request.body(body);
         }
         let response = request.send().await.with_context(|| asked.clone())?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null);
+        let bytes = response.bytes().await?.to_vec();
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         contract::check(method.as_str(), path, status, &body).with_context(|| asked.clone())?;
-        Ok(Answer { status, headers, body, asked })
+        Ok(Answer { status, headers, body, bytes, asked })
     }
 
     /// `GET`.

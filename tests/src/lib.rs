@@ -6,6 +6,7 @@ pub mod api;
 pub mod cluster;
 pub mod contract;
 pub mod image;
+pub mod postgres;
 pub mod probe;
 pub mod traces;
 pub mod wait;

@@ -17,6 +17,7 @@ pub mod images;
 pub mod json;
 pub mod layer;
 pub mod meta;
+mod not_built;
 pub mod pagination;
 pub mod path;
 pub mod projects;
@@ -78,6 +79,7 @@ pub fn router(app: App) -> Router {
     let (routes, document) = resources().split_for_parts();
     let routes = routes
         .merge(docs::router(&docs::complete(document)))
+        .merge(not_built::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     let routed = layer::apply(routes, &app).with_state(app);

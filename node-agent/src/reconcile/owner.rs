@@ -94,6 +94,8 @@ pub(super) struct Cell {
 pub(super) struct Progress {
     /// Requests accepted when the pass began.
     pub(super) seen: u64,
+    /// The last pass failed too: the container stays reported as failed while it is tried again.
+    pub(super) failing: bool,
     /// When the first process was asked to end: an interrupted wait goes on where it was.
     pub(super) stop_asked: Option<Instant>,
     /// The outcome that is journaled, and held there until the record says so too.
@@ -166,6 +168,10 @@ impl Cell {
 
     /// Publishes a state and journals it, unless it is what was reported last.
     pub(super) async fn report(&self, record: &Record, state: State, converged: bool, cause: Option<Cause>) {
+        let on_the_way = matches!(state, State::Creating | State::Starting | State::Stopping | State::Deleting);
+        if on_the_way && self.progress().failing {
+            return;
+        }
         let (exit_code, started_at): (Option<i32>, Option<UnixMs>) = match record.run.as_ref().map(|run| &run.phase) {
             Some(Phase::Ended { code, .. }) => (*code, None),
             Some(Phase::Started { at }) => (None, Some(*at)),
@@ -236,7 +242,7 @@ impl Owner {
         loop {
             let cell = self.cell.clone();
             let seen = *cell.requests.borrow();
-            cell.set_progress(|progress| progress.seen = seen);
+            cell.set_progress(|progress| (progress.seen, progress.failing) = (seen, self.failures > 0));
             self.woken = false;
             let pass = pass::converge(&cell);
             tokio::pin!(pass);
@@ -244,7 +250,18 @@ impl Owner {
                 tokio::select! {
                     settled = &mut pass => break settled,
                     request = self.inbox.recv() => match request {
-                        Some(request) => self.accept(request).await,
+                        Some(request) => {
+                            let accepting = self.accept(request);
+                            tokio::pin!(accepting);
+                            // The pass goes on beside it: it may be writing the record, which accepting waits for.
+                            tokio::select! {
+                                () = &mut accepting => {}
+                                settled = &mut pass => {
+                                    accepting.await;
+                                    break settled;
+                                }
+                            }
+                        }
                         None => return,
                     },
                 }

@@ -81,6 +81,11 @@ impl World {
         self.calls.iter().filter(|call| **call == step).count()
     }
 
+    /// Stop signals and kills.
+    pub(super) fn signals(&self) -> (usize, usize) {
+        (self.count("stop"), self.count("kill"))
+    }
+
     /// Asserts that nothing of any container is left, and that no step came out of order.
     #[track_caller]
     pub(super) fn assert_empty(&self) {

@@ -17,7 +17,7 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 pub enum Database {
     /// A file.
     Sqlite,
-    /// A new database on the server of this URL; it stays after the test, on a throwaway server.
+    /// The database of this URL, as [`crate::postgres::FreshDatabase`] makes it.
     Postgres(String),
 }
 

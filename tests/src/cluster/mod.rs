@@ -7,7 +7,7 @@ mod server;
 mod slot;
 
 pub use control_plane::{ControlPlane, Database};
-pub use process::Process;
+pub use process::{Process, run};
 pub use server::Server;
 
 use crate::{api::Api, image};
@@ -120,6 +120,17 @@ impl Cluster {
         let found = this.find_servers().await;
         found.with_context(|| this.log_tails())?;
         Ok(this)
+    }
+
+    /// Another tenant with the same password, logged in; without servers.
+    pub async fn second_tenant(&self, name: &str) -> Result<Api> {
+        self.control_plane.create_user(name, &self.password, false)?;
+        Api::login(self.control_plane.base_url(), name, &self.password).await
+    }
+
+    /// What the API says about a server.
+    pub async fn server_row(&self, server: &Server) -> Result<serde_json::Value> {
+        self.admin.get(&format!("/api/v1/admin/servers/{}", server.id)).await?.data()
     }
 
     /// The ends of all logs, for messages.

@@ -67,7 +67,8 @@ impl Server {
         command
     }
 
-    fn agent_command(&self) -> Command {
+    /// The agent's program with the server's configuration.
+    pub fn agent_command(&self) -> Command {
         let mut command = self.command(super::control_plane::program("hoody-agent"));
         command.arg("--config").arg(self.folder.join("agent.toml"));
         command
@@ -109,6 +110,31 @@ impl Server {
     /// The agent's process id, where it runs.
     pub fn agent_pid(&self) -> Option<i32> {
         self.agent.as_ref().map(Process::pid)
+    }
+
+    /// Asks the agent to end and waits.
+    pub fn stop_agent(&mut self) -> Result<()> {
+        self.agent.take().context("the agent does not run")?.stop()
+    }
+
+    /// A program of the workspace in the server's network, with a configuration of its own beside the
+    /// agent's: another identity, or none. Nothing else of the server is touched.
+    pub fn stranger(&self, name: &str) -> Result<Command> {
+        let own = fs::read_to_string(self.folder.join("agent.toml"))?;
+        let folder = self.folder.join(name);
+        fs::create_dir_all(&folder)?;
+        let rest = own.lines().filter(|line| !line.starts_with("state_dir") && !line.starts_with("run_dir"));
+        let config = format!(
+            "state_dir = {:?}\nrun_dir = {:?}\n{}\n",
+            folder.join("state"),
+            folder.join("run"),
+            rest.collect::<Vec<_>>().join("\n")
+        );
+        let path = folder.join("agent.toml");
+        fs::write(&path, config)?;
+        let mut command = self.command(super::control_plane::program("hoody-agent"));
+        command.arg("--config").arg(path);
+        Ok(command)
     }
 
     /// Kills the agent without warning.

@@ -1,7 +1,10 @@
 //! Whatever comes in whatever order: the container ends as the last specification says.
 
 use crate::{reconcile::testing::*, runtime::Process};
-use hoody_protocol::container::{ContainerSpec, Desired};
+use hoody_protocol::{
+    container::{ContainerSpec, Desired, State},
+    link::CommandReply,
+};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -51,6 +54,8 @@ struct Asked {
     run: u64,
     sequence: u64,
     restarts: u8,
+    /// Restarts that the agent accepted: persisted, so each has an outcome to come.
+    accepted: Vec<u8>,
 }
 
 impl Asked {
@@ -92,7 +97,10 @@ async fn play(agent: &Agent<'_>, events: &mut std::vec::IntoIter<Event>, asked: 
             Event::Restart => {
                 asked.restarts += 1;
                 asked.sequence += 1;
-                agent.reconciler.operate(restart(asked.restarts, asked.sequence)).await;
+                let reply = agent.reconciler.operate(restart(asked.restarts, asked.sequence)).await;
+                if reply == CommandReply::Accepted {
+                    asked.accepted.push(asked.restarts);
+                }
             }
             Event::Fail { step, times } => kernel.fault(STEPS[step], Fault::Fail, times),
             Event::SlowImage => kernel.fault("image", Fault::Hang, 1),
@@ -121,7 +129,7 @@ async fn play(agent: &Agent<'_>, events: &mut std::vec::IntoIter<Event>, asked: 
 
 fn ends_as_asked(events: Vec<Event>, last: usize) {
     let node = Node::new();
-    let mut asked = Asked { spec: running(1, 1), run: 1, sequence: 1, restarts: 0 };
+    let mut asked = Asked { spec: running(1, 1), run: 1, sequence: 1, restarts: 0, accepted: Vec::new() };
     let mut events = events.into_iter();
     while events.len() > 0 {
         let boot = node.boot.get();
@@ -139,10 +147,19 @@ fn ends_as_asked(events: Vec<Event>, last: usize) {
             _ => Desired::Deleted,
         };
         let spec = asked.next(desired);
-        agent.reach(&spec).await;
+        let state = agent.reach(&spec).await.state;
         for number in 1..=asked.restarts {
-            // One that was refused, or lost with the agent before it was persisted, has none.
-            assert!(outcomes(agent.node, restart(number, 0).id).len() <= 1);
+            let id = restart(number, 0).id;
+            if asked.accepted.contains(&number) {
+                agent.outcome(id).await;
+            }
+            assert_eq!(outcomes(agent.node, id).len(), usize::from(asked.accepted.contains(&number)));
+        }
+        if state == State::Deleted {
+            agent.forgotten().await;
+        } else {
+            // A restart that was accepted before may still have been under way.
+            agent.in_state(state).await;
         }
         let record = agent.node.records().load().unwrap().pop().map(Result::unwrap);
         let world = agent.node.kernel.world();
