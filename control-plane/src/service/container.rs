@@ -22,8 +22,8 @@ pub use update::{UpdateInput, update};
 pub(in crate::service) use fields::{MAX_ENV_VALUE_CHARS, check_env_key, check_env_size, check_env_value, env_text};
 
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     store::container::{self, ContainerRow},
 };

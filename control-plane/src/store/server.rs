@@ -2,7 +2,7 @@
 //! that containers have reserved in the containers' reservations.
 
 use super::{Store, StoreError};
-use crate::api::pagination::Page;
+use crate::page::Page;
 use hoody_protocol::{
     id::{ServerId, UserId},
     link::NodeFacts,

@@ -7,8 +7,8 @@ use super::{
     fields, image,
 };
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     scheduler::{self, Demand},
     store::{

@@ -2,9 +2,9 @@
 
 use super::SERVER;
 use crate::{
-    api::pagination::Page,
     app::App,
     error::ServiceError,
+    page::Page,
     store::{
         StoreError,
         server::{self as store, Change, Server},
