@@ -9,6 +9,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod desired;
+mod error;
 pub mod facts;
 pub mod firewall;
 pub mod images;

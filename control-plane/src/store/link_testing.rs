@@ -1,6 +1,6 @@
 //! Rows for tests of the stores that a link writes to.
 
-use super::{Store, node};
+use super::Store;
 use hoody_protocol::{
     bounded::Text,
     container::{ContainerSpec, Desired, Limits},
@@ -19,7 +19,8 @@ pub(super) async fn execute(store: &Store, sql: String) {
 
 pub(super) async fn server(store: &Store, name: &str) -> ServerId {
     let mut tx = store.begin().await.unwrap();
-    let server = node::create(&mut tx, name, None, 1).await.unwrap();
+    let server = ServerId::generate();
+    super::server::insert(&mut tx, server, name).await.unwrap();
     tx.commit().await.unwrap();
     server
 }

@@ -93,37 +93,6 @@ pub async fn by_key(store: &Store, key: &PublicKey) -> Result<Option<Node>, Stor
     sqlx::query(sql).bind(key.to_string()).fetch_optional(store.reader()).await?.as_ref().map(node).transpose()
 }
 
-/// A new server without an agent.
-pub async fn create(
-    connection: &mut AnyConnection,
-    name: &str,
-    owner: Option<&str>,
-    now: i64,
-) -> Result<ServerId, StoreError> {
-    let server = ServerId::generate();
-    sqlx::query(
-        "INSERT INTO servers (id, name, owner_id, status, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $5)",
-    )
-    .bind(server.to_string())
-    .bind(name.to_owned())
-    .bind(owner.map(str::to_owned))
-    .bind(ServerStatus::Created.as_str())
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(server)
-}
-
-/// Sets the tenant who rents the server.
-pub async fn set_owner(connection: &mut AnyConnection, server: ServerId, owner: &str) -> Result<(), StoreError> {
-    sqlx::query("UPDATE servers SET owner_id = $2 WHERE id = $1")
-        .bind(server.to_string())
-        .bind(owner.to_owned())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 /// Revokes the server for good, and every join token of it; false where there is none.
 pub async fn revoke(connection: &mut AnyConnection, server: ServerId, now: i64) -> Result<bool, StoreError> {
     sqlx::query("DELETE FROM join_tokens WHERE server_id = $1")

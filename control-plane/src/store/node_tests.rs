@@ -34,7 +34,7 @@ async fn a_server_is_found_by_id_name_and_key() {
         assert_eq!(by_key(&store, &key).await.unwrap(), Some(found));
         assert_eq!(by_id(&store, ServerId::generate()).await.unwrap(), None);
         let mut tx = store.begin().await.unwrap();
-        let twice = create(&mut tx, "one", None, 1).await;
+        let twice = crate::store::server::insert(&mut tx, ServerId::generate(), "one").await;
         assert!(matches!(twice, Err(StoreError::Duplicate { what: "this server name" })), "{twice:?}");
     })
     .await;

@@ -6,7 +6,7 @@ use hoody_control_plane::{
     keys::{Keys, MasterKey},
     nodes::{self, NodesHandle},
     service::enrolment,
-    store::{Store, node},
+    store::{Store, server},
 };
 use hoody_protocol::{
     bounded::Text,
@@ -108,9 +108,10 @@ impl Plane {
 
     pub async fn server(&self, name: &str) -> ServerId {
         let mut tx = self.app.store.begin().await.unwrap();
-        let server = node::create(&mut tx, name, None, now_ms() as i64).await.unwrap();
+        let id = ServerId::generate();
+        server::insert(&mut tx, id, name).await.unwrap();
         tx.commit().await.unwrap();
-        server
+        id
     }
 
     pub async fn token(&self, server: ServerId) -> String {
