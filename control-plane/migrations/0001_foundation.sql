@@ -67,8 +67,8 @@ CREATE TABLE servers (
     datacenter TEXT NOT NULL DEFAULT '',
     rental_start BIGINT,
     rental_end BIGINT,
-    -- Ed25519 public key of the agent, hexadecimal; pinned at enrolment.
-    public_key TEXT,
+    -- Ed25519 public key of the agent, hexadecimal; pinned at enrolment, the identity of one server.
+    public_key TEXT CONSTRAINT servers_public_key_key UNIQUE,
     -- NodeFacts as JSON, from the last hello.
     facts TEXT,
     agent_version TEXT,

@@ -6,11 +6,13 @@
 
 pub mod api;
 pub mod app;
+pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod error;
 pub mod keys;
 pub mod nodes;
+pub mod page;
 pub mod rate_limit;
 pub mod scheduler;
 pub mod server;

@@ -208,10 +208,26 @@ impl Agent {
 /// Reports what is on the node without a record. It is kept: nothing is destroyed on doubt.
 async fn report_unknown(capabilities: &Capabilities, reconciler: &Reconciler) {
     let known = |id: &ContainerId| reconciler.views().iter().any(|(known, _)| known == id);
-    let stored = capabilities.storage.inventory().await.unwrap_or_default();
-    let running = capabilities.runtime.inventory().await.unwrap_or_default();
-    let filtered = capabilities.firewall.inventory().await.unwrap_or_default();
-    for (what, ids) in [("root file system", stored), ("processes", running), ("firewall chains", filtered)] {
+    let inventories = [
+        (
+            "root file system",
+            capabilities.storage.inventory().await.map_err(Box::<dyn std::error::Error + Send + Sync>::from),
+        ),
+        ("processes", capabilities.runtime.inventory().await.map_err(Box::<dyn std::error::Error + Send + Sync>::from)),
+        (
+            "firewall chains",
+            capabilities.firewall.inventory().await.map_err(Box::<dyn std::error::Error + Send + Sync>::from),
+        ),
+    ];
+    for (what, ids) in inventories {
+        let ids = ids.unwrap_or_else(|error| {
+            tracing::warn!(
+                what,
+                error = error.as_ref() as &dyn std::error::Error,
+                "what is on this server was not read"
+            );
+            Vec::new()
+        });
         for id in ids.iter().filter(|id| !known(id)) {
             tracing::warn!(container = %id, what, "found on this server without a record; it is kept");
         }

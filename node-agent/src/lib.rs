@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod desired;
 pub mod doctor;
+mod error;
 pub mod facts;
 pub mod firewall;
 pub mod images;

@@ -140,6 +140,16 @@ pub enum Report {
     Outcome(OperationOutcome),
 }
 
+impl Report {
+    /// The container it is about.
+    pub fn container(&self) -> ContainerId {
+        match self {
+            Self::Status(status) => status.container,
+            Self::Outcome(outcome) => outcome.container,
+        }
+    }
+}
+
 /// Everything up to `position` is stored; the agent forgets it and never sends it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportAck {

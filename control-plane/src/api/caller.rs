@@ -1,6 +1,8 @@
 //! Who calls. The token was verified once, by [`layer`], for every handler and middleware of the
 //! request; [`Caller`] then reads the account, which ends tokens of banned or logged-out users.
 
+pub use crate::caller::Caller;
+
 use crate::{
     app::App,
     error::ServiceError,
@@ -12,7 +14,6 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use hoody_protocol::id::{RealmId, UserId};
 use http::{HeaderMap, header, request::Parts};
 
 /// How credentials of auth tokens begin.
@@ -25,19 +26,6 @@ const INVALID: &str = "the token is not valid: log in again";
 const EXPIRED: &str = "the token has expired: refresh it or log in again";
 const ENDED: &str = "the session of this token has ended: log in again";
 const BANNED: &str = "this account is banned";
-
-/// An authenticated user.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// The account.
-    pub user: UserId,
-    /// May use the admin API.
-    pub is_admin: bool,
-    /// The account's name.
-    pub username: String,
-    /// The realm that the request is scoped to.
-    pub realm: Option<RealmId>,
-}
 
 /// The token's claims, or why there are none; in the request's extensions.
 #[derive(Debug, Clone)]

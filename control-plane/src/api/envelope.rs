@@ -1,14 +1,14 @@
 //! The envelope of every JSON response, and the response form of every error.
 
 use super::pagination::Pagination;
-use crate::error::ServiceError;
+use crate::error::{ServiceError, chain};
 use axum::{
     Json,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use std::{collections::BTreeMap, error::Error};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// A successful response.
@@ -175,16 +175,4 @@ impl IntoResponse for ServiceError {
 pub fn internal() -> Response {
     let message = "something failed on our side; try again, and name the X-Request-Id of this response if it persists";
     failure(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", message, BTreeMap::new())
-}
-
-/// An error with all its causes in one line.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,6 +1,7 @@
 //! Probes: `/healthz` says that the process answers, `/readyz` that it can work.
 
-use super::envelope::{Failure, Reply, Success, chain};
+use super::envelope::{Failure, Reply, Success};
+use crate::error::chain;
 use crate::{app::App, error::ServiceError};
 use axum::extract::State;
 use std::time::Duration;

@@ -1,48 +1,25 @@
 //! Pages of lists: `page` from 1, `limit` 20 by default and 100 at most, `sort_by` and `sort_order`.
 //! Whatever is not valid is refused, never ignored.
 
+pub use crate::page::{Order, Page};
+
 use super::query;
-use crate::error::ServiceError;
+use crate::{error::ServiceError, page::DEFAULT_LIMIT};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-/// Items of a page where the request does not say.
-pub const DEFAULT_LIMIT: u64 = 20;
 /// Items of the largest page.
 pub const MAX_LIMIT: u64 = 100;
 /// The last page that can be asked for; keeps offsets within the database's integers.
 const MAX_PAGE: u64 = 1 << 32;
 
-/// Which part of a list is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Page {
-    /// The page, counted from 1.
-    #[param(minimum = 1, required = false)]
-    pub page: u64,
-    /// Items of a page.
-    #[param(minimum = 1, maximum = 100, required = false)]
-    pub limit: u64,
-}
-
 impl Page {
-    /// Items before the page.
-    pub fn offset(self) -> u64 {
-        (self.page - 1) * self.limit
-    }
-
     /// The page's place in a list of `total` items.
     pub fn of(self, total: u64) -> Pagination {
         Pagination { total, page: self.page, limit: self.limit, total_pages: total.div_ceil(self.limit) }
-    }
-}
-
-impl Default for Page {
-    fn default() -> Self {
-        Self { page: 1, limit: DEFAULT_LIMIT }
     }
 }
 
@@ -80,23 +57,6 @@ impl<S: Sync> FromRequestParts<S> for Page {
 pub struct Sort {
     by: Option<String>,
     order: Option<String>,
-}
-
-/// A checked order. `by` is one of the names that the caller of [`Sort::among`] listed, so it may
-/// become part of a query's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    /// The field.
-    pub by: &'static str,
-    /// Largest first.
-    pub descending: bool,
-}
-
-impl Order {
-    /// `ASC` or `DESC`.
-    pub fn direction(self) -> &'static str {
-        if self.descending { "DESC" } else { "ASC" }
-    }
 }
 
 impl Sort {

@@ -14,9 +14,7 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use std::{
-    fs::DirBuilder,
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
     path::PathBuf,
 };
 
@@ -151,8 +149,8 @@ async fn with_store(
     work: impl AsyncFnOnce(&Config, &Store) -> Result<(), ImageCommandError>,
 ) -> Result<(), ImageCommandError> {
     let config = settings.resolve()?;
-    DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)?;
-    let store = Store::open(&config.database_url).await?;
+    super::make_data_dir(&config.data_dir)?;
+    let store = Store::open(config.database_url.reveal()).await?;
     let result = work(&config, &store).await;
     store.close().await;
     result

@@ -6,14 +6,14 @@ mod openapi;
 mod serve;
 
 use crate::{
-    api::envelope::chain,
     app::App,
     config::{Config, ConfigError, LogFormat, Settings},
+    error::chain,
     keys::{KeyError, Keys, MasterKeyError},
     store::{Store, StoreError, settings},
 };
 use clap::{Parser, Subcommand};
-use std::{io, os::unix::fs::DirBuilderExt, path::PathBuf, process::ExitCode};
+use std::{io, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// Permissions of the data folder: its owner only.
@@ -114,20 +114,19 @@ fn explain(error: &CliError) -> String {
 
 /// Opens everything that `config` names, making what the first start needs: data folder, database, keys.
 async fn open(config: Config) -> Result<App, CliError> {
-    make_dir(&config.data_dir)?;
+    make_data_dir(&config.data_dir).map_err(|source| CliError::Io {
+        what: format!("make the data folder {}", config.data_dir.display()),
+        source,
+    })?;
     let master = config.open_master_key()?;
-    let store = Store::open(&config.database_url).await?;
+    let store = Store::open(config.database_url.reveal()).await?;
     settings::initialise(&store).await?;
     let keys = Keys::open(&store, master).await?;
     Ok(App::new(config, store, keys))
 }
 
-fn make_dir(path: &PathBuf) -> Result<(), CliError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(DATA_DIR_MODE)
-        .create(path)
-        .map_err(|source| CliError::Io { what: format!("make the data folder {}", path.display()), source })
+fn make_data_dir(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(DATA_DIR_MODE).create(path)
 }
 
 /// Logs to standard error; `RUST_LOG` chooses which.

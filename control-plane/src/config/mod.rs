@@ -59,8 +59,8 @@ pub struct RateLimits {
 pub struct Config {
     /// Everything that is stored outside the database: keys, blobs, the SQLite file.
     pub data_dir: PathBuf,
-    /// `sqlite://<path>` or `postgres://…`.
-    pub database_url: String,
+    /// `sqlite://<path>` or `postgres://…`, which may hold a password.
+    pub database_url: Secret,
     /// Where the public API listens (TCP).
     pub http_address: SocketAddr,
     /// Certificate of the public API; `None`: plain HTTP.
@@ -104,8 +104,27 @@ pub struct Config {
 }
 
 /// A text that `Debug` does not show.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(from = "String")]
 pub struct Secret(pub zeroize::Zeroizing<String>);
+
+impl Secret {
+    /// Hides the text.
+    pub fn new(text: String) -> Self {
+        Self(zeroize::Zeroizing::new(text))
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -116,7 +135,7 @@ impl std::fmt::Debug for Secret {
 impl std::str::FromStr for Secret {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(zeroize::Zeroizing::new(text.to_owned())))
+        Ok(Self::new(text.to_owned()))
     }
 }
 
@@ -125,7 +144,7 @@ impl Config {
     pub fn in_dir(data_dir: PathBuf) -> Self {
         let http_address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
         Self {
-            database_url: format!("sqlite://{}", data_dir.join("hoody.db").display()),
+            database_url: Secret::new(format!("sqlite://{}", data_dir.join("hoody.db").display())),
             master_key_file: data_dir.join("master.key"),
             data_dir,
             http_address,

@@ -66,7 +66,7 @@ settings! {
     data_dir: PathBuf;
     /// sqlite://<path> or postgres://<user>@<host>/<database>; default: hoody.db in the data folder
     #[arg(long, env = "HOODY_DATABASE_URL", hide_env_values = true)]
-    database_url: String;
+    database_url: Secret;
     /// Address of the public API (TCP)
     #[arg(long, env = "HOODY_HTTP_ADDRESS")]
     http_address: SocketAddr;
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(config.operation_deadline.as_secs(), 3);
         assert_eq!(config.cors_origins, ["https://a"]);
         assert_eq!(config.container_max_per_project, 100);
-        assert_eq!(config.database_url, format!("sqlite://{DEFAULT_DATA_DIR}/hoody.db"));
+        assert_eq!(config.database_url.reveal(), format!("sqlite://{DEFAULT_DATA_DIR}/hoody.db"));
     }
 
     #[test]

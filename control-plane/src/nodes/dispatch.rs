@@ -169,7 +169,7 @@ async fn send_spec(link: &Link, settled: &Mutex<Settled>, spec: &ContainerSpec) 
                 "the node refused a specification");
             with(settled, |settled| settled.refused.insert(spec.id, spec.version));
             let mut tx = store.begin().await?;
-            report::refuse(&mut tx, store.backend(), server, spec, cause, now_ms() as i64).await?;
+            report::refuse(&mut tx, server, spec, cause, now_ms() as i64).await?;
             tx.commit().await.map_err(StoreError::from)?;
             link.context.app.nodes.changes.announce(spec.id);
             return Ok(());

@@ -12,7 +12,7 @@ use super::{
     streams,
 };
 use crate::store::{
-    StoreError, dispatch as work, join_token,
+    StoreError, dispatch as work, hello,
     node::{self, Node, ServerStatus},
 };
 use hoody_protocol::{
@@ -185,7 +185,7 @@ async fn begin(
     let begun = async {
         let node = node::by_id(&context.app.store, server).await?;
         admission(node.as_ref(), peer).map_err(|(cause, retry)| Refused { cause, retry })?;
-        record(context, peer, hello).await
+        Ok(hello::record(&context.app.store, server, &peer.public_key, hello, now_ms() as i64).await?)
     };
     let recorded = match begun.await {
         Ok(recorded) => recorded,
@@ -223,17 +223,6 @@ async fn begin(
     tracing::info!(%server, remote = %connection.remote_address(), agent = %hello.agent_version, protocol,
         containers = hello.inventory.len(), "link up");
     Ok((link, protocol))
-}
-
-async fn record(context: &Context, peer: &PeerIdentity, hello: &Hello) -> Result<work::Difference, Refused> {
-    let store = &context.app.store;
-    let now = now_ms() as i64;
-    let mut tx = store.begin().await?;
-    node::record_hello(&mut tx, store.backend(), peer.server, hello, now).await?;
-    join_token::spend(&mut tx, peer.server, &peer.public_key, now).await?;
-    let difference = work::reconcile_inventory(&mut tx, peer.server, &hello.inventory).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    Ok(difference)
 }
 
 /// Runs the link until any part of it ends.

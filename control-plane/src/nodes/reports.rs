@@ -102,6 +102,8 @@ fn announce(link: &Link, outcome: &Outcome) {
 async fn store(link: &Link, entries: &[ReportEntry]) -> Result<Outcome, StoreError> {
     let mut outcome = Outcome::default();
     let mut tx = link.context.app.store.begin().await?;
+    let about = entries.iter().map(|entry| entry.report.container());
+    container::lock_all(&mut tx, &about.collect()).await?;
     for entry in entries {
         match apply(link, &mut tx, entry, &mut outcome).await {
             Ok(()) => {}
@@ -125,21 +127,18 @@ async fn apply(
 ) -> Result<(), StoreError> {
     let now = now_ms() as i64;
     match &entry.report {
-        Report::Status(status) => {
-            let backend = link.context.app.store.backend();
-            match report::apply(connection, backend, link.server(), entry.position, status, now).await? {
-                Applied::Stored => {
-                    outcome.changed.insert(status.container);
-                }
-                Applied::Gone => {
-                    container::purge(connection, status.container).await?;
-                    outcome.gone.insert(status.container);
-                }
-                Applied::Stale => {}
-                Applied::Ahead => outcome.ahead += 1,
-                Applied::Foreign => outcome.foreign += 1,
+        Report::Status(status) => match report::apply(connection, link.server(), entry.position, status, now).await? {
+            Applied::Stored => {
+                outcome.changed.insert(status.container);
             }
-        }
+            Applied::Gone => {
+                container::purge(connection, status.container).await?;
+                outcome.gone.insert(status.container);
+            }
+            Applied::Stale => {}
+            Applied::Ahead => outcome.ahead += 1,
+            Applied::Foreign => outcome.foreign += 1,
+        },
         Report::Outcome(operation) => {
             if work::record_outcome(connection, link.server(), operation, now).await? {
                 outcome.changed.insert(operation.container);

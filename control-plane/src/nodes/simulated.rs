@@ -122,8 +122,8 @@ impl Node {
             }
             self.position += 1;
             let report = report_of(spec, faults);
-            let (backend, now) = (self.store.backend(), now_ms() as i64);
-            let applied = report::apply(&mut tx, backend, self.server, self.position, &report, now).await;
+            let now = now_ms() as i64;
+            let applied = report::apply(&mut tx, self.server, self.position, &report, now).await;
             if applied.expect("apply") == Applied::Gone {
                 container::purge(&mut tx, spec.id).await.expect("purge");
             }

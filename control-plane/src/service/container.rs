@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod creation;
 mod delete;
 mod fields;
 mod image;
@@ -11,7 +12,8 @@ mod restart;
 mod update;
 
 pub use change::{Effect, Progress, change, settle};
-pub use create::{CreateInput, SpecsInput, create};
+pub use create::create;
+pub use creation::{CreateInput, SpecsInput};
 pub use delete::{Deletion, delete};
 pub use list::{ListInput, list, list_by_project, status_logs};
 pub use operate::{Operation, UnknownOperation, operate};
@@ -20,8 +22,8 @@ pub use update::{UpdateInput, update};
 pub(in crate::service) use fields::{MAX_ENV_VALUE_CHARS, check_env_key, check_env_size, check_env_value, env_text};
 
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     store::container::{self, ContainerRow},
 };

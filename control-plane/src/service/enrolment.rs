@@ -18,8 +18,6 @@ use std::time::Duration;
 pub const JOIN_TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// Random bytes of a join token's secret.
 const SECRET_BYTES: usize = 32;
-/// Bytes of a server's name.
-const MAX_NAME_BYTES: usize = 64;
 /// Expired tokens are kept this long, so that their use is answered with "expired" and not "unknown".
 const KEEP_EXPIRED: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -63,18 +61,6 @@ fn addresses(configured: &[String]) -> Result<hoody_protocol::bounded::List<Text
         .map_err(|error| ServiceError::Unavailable(format!("the setting node_public_addresses is {error}")))
 }
 
-/// Checks the name of a new server.
-pub fn check_name(name: &str) -> Result<(), ServiceError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    // 24 hexadecimal characters would be taken for an id.
-    let id = name.parse::<ServerId>().is_ok();
-    if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed) && !id {
-        return Ok(());
-    }
-    let problem = format!("must be 1 to {MAX_NAME_BYTES} letters, digits, -, _ or ., and not an id");
-    Err(ServiceError::invalid("name", problem))
-}
-
 /// Revokes the server for good: its connections are closed at once, here and, within a second or two, on
 /// other replicas; its agent is never let in again.
 pub async fn revoke(app: &App, server: ServerId) -> Result<(), ServiceError> {
@@ -87,20 +73,4 @@ pub async fn revoke(app: &App, server: ServerId) -> Result<(), ServiceError> {
     app.nodes.close(server);
     tracing::info!(%server, "the server was revoked");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_plain_words_and_never_ids() {
-        for name in ["a", "Node-1", "node_1.rack.example", "0123"] {
-            assert!(check_name(name).is_ok(), "{name}");
-        }
-        let long = "a".repeat(MAX_NAME_BYTES + 1);
-        for name in ["", "a b", "a/b", "ä", &long, "0123456789abcdef01234567"] {
-            assert!(check_name(name).is_err(), "{name}");
-        }
-    }
 }

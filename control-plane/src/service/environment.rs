@@ -3,7 +3,7 @@
 use super::container::{
     self, Effect, MAX_ENV_VALUE_CHARS, Progress, change, check_env_key, check_env_size, check_env_value, env_text,
 };
-use crate::{api::caller::Caller, app::App, error::ServiceError, store::container::ContainerRow};
+use crate::{app::App, caller::Caller, error::ServiceError, store::container::ContainerRow};
 use hoody_protocol::{
     bounded::Text,
     container::{ContainerSpec, Desired},

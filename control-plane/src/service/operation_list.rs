@@ -1,9 +1,9 @@
 //! Operations of every tenant, for operators.
 
 use crate::{
-    api::pagination::Page,
     app::App,
     error::ServiceError,
+    page::Page,
     store::operation_list::{self as store, Operation, STATES},
 };
 use hoody_protocol::id::{ContainerId, OperationId};

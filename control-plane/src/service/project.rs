@@ -1,12 +1,10 @@
 //! Projects: an owner's groups of containers.
 
 use crate::{
-    api::{
-        caller::Caller,
-        pagination::{Order, Page},
-    },
     app::App,
+    caller::Caller,
     error::ServiceError,
+    page::{Order, Page},
     service::container::{self, Deletion},
     store::{
         StoreError,

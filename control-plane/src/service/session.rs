@@ -23,8 +23,7 @@ const REFRESH_EXPIRED: &str = "the refresh token has expired: log in again";
 const REFRESH_INVALID: &str = "the refresh token is not valid: log in again";
 const REFRESH_REUSED: &str = "the refresh token was used before, so its session was ended: log in again";
 
-/// An access token and the refresh token that goes with it.
-#[derive(Debug)]
+/// An access token and the refresh token that goes with it. `Debug` shows neither.
 pub struct Tokens {
     /// The access token.
     pub access: String,
@@ -34,6 +33,12 @@ pub struct Tokens {
     pub refresh: String,
     /// Its content.
     pub refresh_claims: Claims,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens").field("access_claims", &self.access_claims).finish_non_exhaustive()
+    }
 }
 
 /// Logs in with a user name or e-mail address.

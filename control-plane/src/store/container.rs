@@ -20,6 +20,7 @@ use hoody_protocol::{
 };
 use serde::de::DeserializeOwned;
 use sqlx::{AnyConnection, Row, any::AnyRow};
+use std::collections::BTreeSet;
 
 /// A container with the parts of its project and server that every answer shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +106,22 @@ pub async fn lock(connection: &mut AnyConnection, id: ContainerId) -> Result<Opt
     let sql = format!("{SELECT} WHERE c.id = $1{}", super::row_lock(connection, "c"));
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
+}
+
+/// Locks the containers with these ids, in the order of the ids; for a transaction that changes several.
+pub async fn lock_all(connection: &mut AnyConnection, ids: &BTreeSet<ContainerId>) -> Result<(), StoreError> {
+    let lock = super::row_lock(connection, "containers");
+    if lock.is_empty() || ids.is_empty() {
+        return Ok(());
+    }
+    let places: Vec<String> = (1..=ids.len()).map(|place| format!("${place}")).collect();
+    let sql = format!("SELECT id FROM containers WHERE id IN ({}) ORDER BY id{lock}", places.join(", "));
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for id in ids {
+        query = query.bind(id.to_string());
+    }
+    query.fetch_all(connection).await?;
+    Ok(())
 }
 
 fn read(row: &AnyRow) -> Result<ContainerRow, StoreError> {

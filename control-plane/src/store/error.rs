@@ -42,6 +42,7 @@ const UNIQUE: &[(&str, &str, &str)] = &[
     ("users_email_key", "users.email", "this e-mail address"),
     ("projects_user_alias_key", "projects.user_id, projects.alias", "this project alias"),
     ("servers_name_key", "servers.name", "this server name"),
+    ("servers_public_key_key", "servers.public_key", "this public key"),
     ("images_name_key", "images.name", "this image name"),
     ("containers_project_name_key", "containers.project_id, containers.name", "this container name"),
 ];

@@ -2,7 +2,7 @@
 //! the time of its first import. Containers carry their own copy of the specification, so that a
 //! replaced or deleted image changes nothing for them.
 
-use super::{Backend, Store, StoreError};
+use super::{Store, StoreError};
 use hoody_protocol::{
     container::ContainerSpec,
     id::ImageId,
@@ -138,15 +138,11 @@ pub async fn find_by_name(store: &Store, name: &str) -> Result<Option<ImageRow>,
 
 /// The image with this id, which nobody replaces or deletes before the transaction of `connection`
 /// ends: a container made from it within the transaction keeps the image's blobs from being collected.
-pub async fn hold(
-    connection: &mut AnyConnection,
-    backend: Backend,
-    id: ImageId,
-) -> Result<Option<ImageRow>, StoreError> {
-    let lock = match backend {
+pub async fn hold(connection: &mut AnyConnection, id: ImageId) -> Result<Option<ImageRow>, StoreError> {
+    let lock = match connection.backend_name() {
+        "PostgreSQL" => " FOR SHARE",
         // The transaction already is the only writer.
-        Backend::Sqlite => "",
-        Backend::Postgres => " FOR SHARE",
+        _ => "",
     };
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1{lock}"));
     let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(connection).await?;

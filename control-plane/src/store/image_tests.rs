@@ -151,7 +151,7 @@ async fn an_image_that_is_held_is_neither_replaced_nor_deleted() {
     each_backend(|store| async move {
         let row = put_image(&store, &image("debian/12", b"one")).await;
         let mut holder = store.begin().await.unwrap();
-        assert_eq!(hold(&mut holder, store.backend(), row.id).await.unwrap().unwrap(), row);
+        assert_eq!(hold(&mut holder, row.id).await.unwrap().unwrap(), row);
         let other = store.clone();
         let deletion = tokio::spawn(async move {
             let mut transaction = other.begin().await.unwrap();
@@ -171,7 +171,7 @@ async fn an_image_that_is_held_is_neither_replaced_nor_deleted() {
 /// Waits until a second writer waits for the first: on PostgreSQL for its row lock; on SQLite the one
 /// writing connection is taken, and there is nothing to wait for.
 async fn wait_until_blocked(store: &Store) {
-    if store.backend() == Backend::Sqlite {
+    if store.backend() == crate::store::Backend::Sqlite {
         return;
     }
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);

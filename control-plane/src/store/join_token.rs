@@ -1,7 +1,7 @@
 //! Join tokens: single use, hashed. A token binds to the first key that enrols with it; that key may ask
 //! again until its first hello, which spends the token.
 
-use super::{Backend, Store, StoreError, node::ServerStatus};
+use super::{Store, StoreError, node::ServerStatus};
 use hoody_protocol::{
     id::{JoinTokenId, ServerId},
     transport::PublicKey,
@@ -55,7 +55,7 @@ pub async fn redeem(
     let mut tx = store.begin().await?;
     let sql = format!(
         "SELECT id, server_id, expires_at, used_by, spent_at FROM join_tokens WHERE secret_hash = $1{}",
-        super::lock_rows(store.backend())
+        super::row_lock(&tx, "join_tokens")
     );
     let Some(row) = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(secret_hash.to_owned()).fetch_optional(&mut *tx).await?
     else {
@@ -71,7 +71,7 @@ pub async fn redeem(
         return Ok(Err(Rejected::Expired));
     }
     let server: String = row.try_get("server_id")?;
-    if let Err(rejected) = pin(&mut tx, store.backend(), &server, &key_text, now).await? {
+    if let Err(rejected) = pin(&mut tx, &server, &key_text, now).await? {
         return Ok(Err(rejected));
     }
     sqlx::query("UPDATE join_tokens SET used_by = $2, used_at = $3 WHERE id = $1")
@@ -87,24 +87,10 @@ pub async fn redeem(
 
 async fn pin(
     connection: &mut AnyConnection,
-    backend: Backend,
     server: &str,
     key: &str,
     now: i64,
 ) -> Result<Result<(), Rejected>, StoreError> {
-    let sql = format!(
-        "SELECT id FROM servers WHERE public_key = $1 AND id <> $2{}",
-        // Two tokens with one key at the same time: the second waits for the first.
-        super::lock_rows(backend)
-    );
-    let other = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(key.to_owned())
-        .bind(server.to_owned())
-        .fetch_optional(&mut *connection)
-        .await?;
-    if other.is_some() {
-        return Ok(Err(Rejected::WrongKey));
-    }
     let pinned = sqlx::query(
         "UPDATE servers SET public_key = $2, status = $3, updated_at = $4 WHERE id = $1 AND status IN ('created', 'enrolled')",
     )
@@ -113,8 +99,14 @@ async fn pin(
     .bind(ServerStatus::Enrolled.as_str())
     .bind(now)
     .execute(connection)
-    .await?;
-    Ok(if pinned.rows_affected() == 1 { Ok(()) } else { Err(Rejected::ShutOut) })
+    .await
+    .map_err(StoreError::from);
+    match pinned {
+        Ok(pinned) if pinned.rows_affected() == 1 => Ok(Ok(())),
+        Ok(_) => Ok(Err(Rejected::ShutOut)),
+        Err(StoreError::Duplicate { .. }) => Ok(Err(Rejected::WrongKey)),
+        Err(error) => Err(error),
+    }
 }
 
 /// The first hello of `server` with `key`: every token of the server is spent.

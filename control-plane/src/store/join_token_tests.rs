@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::{node, testing::each_backend};
+use crate::store::{link_testing, node, testing::each_backend};
 use hoody_protocol::transport::generate_node_key;
 
 fn key() -> PublicKey {
@@ -7,8 +7,8 @@ fn key() -> PublicKey {
 }
 
 async fn token(store: &Store, name: &str, hash: &str) -> ServerId {
+    let server = link_testing::server(store, name).await;
     let mut tx = store.begin().await.unwrap();
-    let server = node::create(&mut tx, name, None, 1).await.unwrap();
     insert(&mut tx, server, hash, 1, 100).await.unwrap();
     tx.commit().await.unwrap();
     server
@@ -77,6 +77,19 @@ async fn old_tokens_are_forgotten() {
             tx.commit().await.unwrap();
             assert_eq!(redeem(&store, "h", &key(), 200).await.unwrap(), Err(expected));
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_enrols_as_one_server_also_at_the_same_time() {
+    each_backend(|store| async move {
+        token(&store, "one", "h1").await;
+        token(&store, "two", "h2").await;
+        let key = key();
+        let (one, two) = tokio::join!(redeem(&store, "h1", &key, 10), redeem(&store, "h2", &key, 10));
+        let refused = [one.unwrap(), two.unwrap()].into_iter().filter(|r| *r == Err(Rejected::WrongKey)).count();
+        assert_eq!(refused, 1);
     })
     .await;
 }

@@ -1,13 +1,14 @@
 //! Rows for tests of the stores that a link writes to.
 
-use super::{Store, node};
+use super::Store;
 use hoody_protocol::{
     bounded::Text,
     container::{ContainerSpec, Desired, Limits},
     id::{ContainerId, OperationId, ProjectId, ServerId, UserId},
     image::{ImageConfig, ImageSpec, Layer},
+    link::{Hello, NodeFacts},
     operation::OperationKind,
-    version::SpecVersion,
+    version::{self, SpecVersion},
 };
 
 pub(super) async fn execute(store: &Store, sql: String) {
@@ -18,9 +19,30 @@ pub(super) async fn execute(store: &Store, sql: String) {
 
 pub(super) async fn server(store: &Store, name: &str) -> ServerId {
     let mut tx = store.begin().await.unwrap();
-    let server = node::create(&mut tx, name, None, 1).await.unwrap();
+    let server = ServerId::generate();
+    super::server::insert(&mut tx, server, name).await.unwrap();
     tx.commit().await.unwrap();
     server
+}
+
+/// A hello of a node that holds nothing.
+pub(super) fn hello(cores: u32, memory_bytes: u64) -> Hello {
+    Hello {
+        protocol: version::SUPPORTED,
+        agent_version: Text::truncated("1"),
+        boot_id: Text::truncated("boot"),
+        facts: NodeFacts {
+            hostname: Text::default(),
+            architecture: Text::truncated("arm64"),
+            kernel: Text::default(),
+            os: Text::default(),
+            cpu_model: Text::default(),
+            cpu_cores: cores,
+            memory_bytes,
+            disk_bytes: u64::MAX,
+        },
+        inventory: Default::default(),
+    }
 }
 
 /// A container whose current version is 1.`generation`, with nothing acknowledged and status `creating`

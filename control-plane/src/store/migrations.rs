@@ -6,18 +6,23 @@ use hoody_protocol::time::now_ms;
 /// Every migration ever, in order. Never edit one that was released.
 const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../migrations/0001_foundation.sql"))];
 
+/// Key of PostgreSQL's advisory lock, any number that nothing else uses: "hoodymig" in ASCII. A lock on a
+/// table would need the table, which two replicas cannot make at the same time.
+const TURN: i64 = 0x686f_6f64_796d_6967;
+
 /// Applies what is missing, each migration in one transaction.
 pub async fn apply(store: &Store) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
+    if store.backend() == super::Backend::Postgres {
+        // Replicas that start together take turns; the lock goes with the transaction. (A function without a
+        // result is more than the driver can decode.)
+        sqlx::query("SELECT CAST(pg_advisory_xact_lock($1) AS TEXT)").bind(TURN).execute(&mut *tx).await?;
+    }
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS migrations (number BIGINT NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)",
     )
     .execute(&mut *tx)
     .await?;
-    if store.backend() == super::Backend::Postgres {
-        // Replicas that start together take turns; the lock goes with the transaction.
-        sqlx::query("LOCK TABLE migrations IN EXCLUSIVE MODE").execute(&mut *tx).await?;
-    }
     let found: i64 = sqlx::query_scalar("SELECT CAST(COALESCE(MAX(number), 0) AS BIGINT) FROM migrations")
         .fetch_one(&mut *tx)
         .await?;
@@ -35,4 +40,30 @@ pub async fn apply(store: &Store) -> Result<(), StoreError> {
     }
     tx.commit().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::each_backend;
+
+    const REPLICAS: usize = 4;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn replicas_can_start_together_on_an_empty_database() {
+        each_backend(|store| async move {
+            let mut tx = store.begin().await.unwrap();
+            let drop = match store.backend() {
+                crate::store::Backend::Postgres => "DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+                // One process has the file; the second start finds all done.
+                crate::store::Backend::Sqlite => "SELECT 1",
+            };
+            sqlx::raw_sql(drop).execute(&mut *tx).await.unwrap();
+            tx.commit().await.unwrap();
+            for outcome in futures::future::join_all((0..REPLICAS).map(|_| apply(&store))).await {
+                outcome.unwrap();
+            }
+        })
+        .await;
+    }
 }

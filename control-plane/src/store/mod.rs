@@ -6,6 +6,7 @@ pub mod container;
 pub mod dispatch;
 mod error;
 pub mod firewall_texts;
+pub mod hello;
 pub mod idempotency;
 pub mod image;
 pub mod join_token;
@@ -117,19 +118,13 @@ impl Store {
 
 /// Appended to a `SELECT` whose rows of table (alias) `table` nobody else may change before the transaction
 /// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.
+///
+/// Two transactions that lock the same rows in different orders can wait for each other. The order is:
+/// projects, images, containers by id, join tokens, servers; operations come after their container.
 fn row_lock(connection: &AnyConnection, table: &str) -> String {
     match connection.backend_name() {
         "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),
         _ => String::new(),
-    }
-}
-
-/// Appended to a `SELECT` within a transaction whose rows nobody else may change before it ends. On SQLite
-/// the transaction already is the only writer.
-pub fn lock_rows(backend: Backend) -> &'static str {
-    match backend {
-        Backend::Sqlite => "",
-        Backend::Postgres => " FOR UPDATE",
     }
 }
 

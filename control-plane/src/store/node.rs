@@ -1,6 +1,6 @@
 //! Server rows as the links see them: identity, what the last hello said, online or not.
 
-use super::{Backend, Store, StoreError};
+use super::{Store, StoreError};
 use hoody_protocol::{
     id::ServerId,
     link::{Hello, NodeFacts},
@@ -93,46 +93,18 @@ pub async fn by_key(store: &Store, key: &PublicKey) -> Result<Option<Node>, Stor
     sqlx::query(sql).bind(key.to_string()).fetch_optional(store.reader()).await?.as_ref().map(node).transpose()
 }
 
-/// A new server without an agent.
-pub async fn create(
-    connection: &mut AnyConnection,
-    name: &str,
-    owner: Option<&str>,
-    now: i64,
-) -> Result<ServerId, StoreError> {
-    let server = ServerId::generate();
-    sqlx::query(
-        "INSERT INTO servers (id, name, owner_id, status, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $5)",
-    )
-    .bind(server.to_string())
-    .bind(name.to_owned())
-    .bind(owner.map(str::to_owned))
-    .bind(ServerStatus::Created.as_str())
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(server)
-}
-
-/// Sets the tenant who rents the server.
-pub async fn set_owner(connection: &mut AnyConnection, server: ServerId, owner: &str) -> Result<(), StoreError> {
-    sqlx::query("UPDATE servers SET owner_id = $2 WHERE id = $1")
-        .bind(server.to_string())
-        .bind(owner.to_owned())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 /// Revokes the server for good, and every join token of it; false where there is none.
 pub async fn revoke(connection: &mut AnyConnection, server: ServerId, now: i64) -> Result<bool, StoreError> {
+    sqlx::query("DELETE FROM join_tokens WHERE server_id = $1")
+        .bind(server.to_string())
+        .execute(&mut *connection)
+        .await?;
     let done = sqlx::query("UPDATE servers SET status = $2, updated_at = $3 WHERE id = $1")
         .bind(server.to_string())
         .bind(ServerStatus::Revoked.as_str())
         .bind(now)
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
-    sqlx::query("DELETE FROM join_tokens WHERE server_id = $1").bind(server.to_string()).execute(connection).await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -150,14 +122,13 @@ pub async fn shut_out(store: &Store) -> Result<Vec<ServerId>, StoreError> {
 /// operator has set it to something else than the facts before these.
 pub async fn record_hello(
     connection: &mut AnyConnection,
-    backend: Backend,
     server: ServerId,
     hello: &Hello,
     now: i64,
 ) -> Result<(), StoreError> {
     let sql = format!(
         "SELECT facts, cpu_millis, memory_bytes, disk_bytes FROM servers WHERE id = $1{}",
-        super::lock_rows(backend)
+        super::row_lock(connection, "servers")
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(server.to_string()).fetch_one(&mut *connection).await?;
     let before: Option<String> = row.try_get("facts")?;

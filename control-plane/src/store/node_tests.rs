@@ -1,36 +1,13 @@
 use super::*;
-use crate::store::testing::each_backend;
-use hoody_protocol::{bounded::Text, transport::generate_node_key, version};
-
-async fn server(store: &Store, name: &str) -> ServerId {
-    let mut tx = store.begin().await.unwrap();
-    let server = create(&mut tx, name, None, 1).await.unwrap();
-    tx.commit().await.unwrap();
-    server
-}
-
-fn hello(cores: u32, memory_bytes: u64) -> Hello {
-    Hello {
-        protocol: version::SUPPORTED,
-        agent_version: Text::truncated("1"),
-        boot_id: Text::truncated("boot"),
-        facts: NodeFacts {
-            hostname: Text::default(),
-            architecture: Text::truncated("arm64"),
-            kernel: Text::default(),
-            os: Text::default(),
-            cpu_model: Text::default(),
-            cpu_cores: cores,
-            memory_bytes,
-            disk_bytes: u64::MAX,
-        },
-        inventory: Default::default(),
-    }
-}
+use crate::store::{
+    link_testing::{hello, server},
+    testing::each_backend,
+};
+use hoody_protocol::transport::generate_node_key;
 
 async fn say(store: &Store, server: ServerId, hello: &Hello, now: i64) {
     let mut tx = store.begin().await.unwrap();
-    record_hello(&mut tx, store.backend(), server, hello, now).await.unwrap();
+    record_hello(&mut tx, server, hello, now).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -57,7 +34,7 @@ async fn a_server_is_found_by_id_name_and_key() {
         assert_eq!(by_key(&store, &key).await.unwrap(), Some(found));
         assert_eq!(by_id(&store, ServerId::generate()).await.unwrap(), None);
         let mut tx = store.begin().await.unwrap();
-        let twice = create(&mut tx, "one", None, 1).await;
+        let twice = crate::store::server::insert(&mut tx, ServerId::generate(), "one").await;
         assert!(matches!(twice, Err(StoreError::Duplicate { what: "this server name" })), "{twice:?}");
     })
     .await;

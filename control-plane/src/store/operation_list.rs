@@ -1,7 +1,7 @@
 //! Operations as operators look at them.
 
 use super::{Store, StoreError};
-use crate::api::pagination::Page;
+use crate::page::Page;
 use hoody_protocol::id::{ContainerId, OperationId};
 use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 

@@ -1,7 +1,7 @@
 //! Projects.
 
 use super::{Store, StoreError};
-use crate::api::pagination::{Order, Page};
+use crate::page::{Order, Page};
 use hoody_protocol::{
     id::{ContainerId, ProjectId, RealmId, UserId},
     time::now_ms,

@@ -1,6 +1,6 @@
 //! What nodes report, written down: the last report of a container, its status word, and the status log.
 
-use super::{Backend, Store, StoreError};
+use super::{Store, StoreError};
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State, StatusReport},
     id::{ContainerId, ServerId, StatusLogId},
@@ -54,7 +54,6 @@ fn word(state: State) -> Option<&'static str> {
 /// Applies the report at `position` of the journal of `server`.
 pub async fn apply(
     connection: &mut AnyConnection,
-    backend: Backend,
     server: ServerId,
     position: u64,
     report: &StatusReport,
@@ -63,7 +62,7 @@ pub async fn apply(
     let sql = format!(
         "SELECT epoch, generation, status, status_changed_at, report, deleted_at FROM containers \
          WHERE id = $1 AND server_id = $2{}",
-        super::lock_rows(backend)
+        super::row_lock(connection, "containers")
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(report.container.to_string())
@@ -166,7 +165,6 @@ async fn change_word(
 /// The node did not accept a specification: stored as if it had reported the failure.
 pub async fn refuse(
     connection: &mut AnyConnection,
-    backend: Backend,
     server: ServerId,
     spec: &ContainerSpec,
     cause: Cause,
@@ -184,7 +182,7 @@ pub async fn refuse(
         firewall_error: None,
         at: now as u64,
     };
-    apply(connection, backend, server, 0, &report, now).await
+    apply(connection, server, 0, &report, now).await
 }
 
 /// True where a container of `server` is made from an image with this layer.

@@ -22,7 +22,7 @@ fn report(spec: &ContainerSpec, generation: u64, state: State, at: u64) -> Statu
 
 async fn applied(store: &Store, server: ServerId, position: u64, report: &StatusReport) -> Applied {
     let mut tx = store.begin().await.unwrap();
-    let applied = apply(&mut tx, store.backend(), server, position, report, 10_000).await.unwrap();
+    let applied = apply(&mut tx, server, position, report, 10_000).await.unwrap();
     tx.commit().await.unwrap();
     applied
 }
@@ -99,8 +99,7 @@ async fn a_refused_specification_reads_as_a_failure() {
         let one = server(&store, "one").await;
         let spec = container(&store, one, 1, vec![]).await;
         let mut tx = store.begin().await.unwrap();
-        let backend = store.backend();
-        refuse(&mut tx, backend, one, &spec, Cause::new("no_space", "full"), 9_000).await.unwrap();
+        refuse(&mut tx, one, &spec, Cause::new("no_space", "full"), 9_000).await.unwrap();
         tx.commit().await.unwrap();
         let stored = last(&store, spec.id).await.unwrap().unwrap();
         assert_eq!((stored.state, &*stored.cause.unwrap().code), (State::Failed, "no_space"));

@@ -2,7 +2,7 @@
 //! that containers have reserved in the containers' reservations.
 
 use super::{Store, StoreError};
-use crate::api::pagination::Page;
+use crate::page::Page;
 use hoody_protocol::{
     id::{ServerId, UserId},
     link::NodeFacts,
@@ -276,6 +276,8 @@ async fn step(connection: &mut AnyConnection, id: ServerId, sql: &'static str) -
 
 /// Deletes the server; [`StoreError::MissingReference`] where it still has containers.
 pub async fn delete(connection: &mut AnyConnection, id: ServerId) -> Result<bool, StoreError> {
+    // The database would delete them too, but after it has locked the server.
+    sqlx::query("DELETE FROM join_tokens WHERE server_id = $1").bind(id.to_string()).execute(&mut *connection).await?;
     let done = sqlx::query("DELETE FROM servers WHERE id = $1").bind(id.to_string()).execute(connection).await?;
     Ok(done.rows_affected() == 1)
 }

@@ -2,8 +2,8 @@
 //! container is gone. Every replica collects its own folder.
 
 use crate::{
-    api::envelope::chain,
     app::App,
+    error::chain,
     service::image::{self, CollectError, blobs::BlobError},
 };
 use std::time::Duration;

@@ -6,7 +6,7 @@ use hoody_control_plane::{
     keys::{Keys, MasterKey},
     nodes::{self, NodesHandle},
     service::enrolment,
-    store::{Store, node},
+    store::{Store, server},
 };
 use hoody_protocol::{
     bounded::Text,
@@ -50,7 +50,7 @@ async fn open(folder: &std::path::Path) -> (App, NodesHandle) {
     config.node_address = "127.0.0.1:0".parse().unwrap();
     config.node_public_addresses = vec!["127.0.0.1:7443".to_owned()];
     config.heartbeat_interval = Duration::from_millis(200);
-    let store = Store::open(&config.database_url).await.unwrap();
+    let store = Store::open(config.database_url.reveal()).await.unwrap();
     let keys = Keys::open(&store, MasterKey::from_hex(&"42".repeat(32)).unwrap()).await.unwrap();
     let app = App::new(config, store, keys);
     let handle = nodes::start(app.clone()).await.unwrap();
@@ -108,9 +108,10 @@ impl Plane {
 
     pub async fn server(&self, name: &str) -> ServerId {
         let mut tx = self.app.store.begin().await.unwrap();
-        let server = node::create(&mut tx, name, None, now_ms() as i64).await.unwrap();
+        let id = ServerId::generate();
+        server::insert(&mut tx, id, name).await.unwrap();
         tx.commit().await.unwrap();
-        server
+        id
     }
 
     pub async fn token(&self, server: ServerId) -> String {

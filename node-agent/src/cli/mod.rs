@@ -8,6 +8,7 @@ mod status;
 
 use crate::{
     config::{Config, LogFormat},
+    error::chain,
     images::unpack,
 };
 use clap::{Parser, Subcommand};
@@ -92,9 +93,4 @@ fn log_to_stderr(config: &Config, long_running: bool) {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

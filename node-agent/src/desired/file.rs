@@ -15,6 +15,14 @@ const PRIVATE: u32 = 0o600;
 
 /// Replaces `path` with `content`; durable on return.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), DesiredError> {
+    let header = format!("{HEADER}{}\n", Digest::of(content));
+    replace(path, &[header.as_bytes(), content].concat())?;
+    sync_parent(path)
+}
+
+/// Replaces `path` with these bytes and nothing around them; durable after [`sync_parent`]. On failure the old
+/// file stands. The new one is open for writing behind the bytes.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<File, DesiredError> {
     let failed = |action| move |source| DesiredError::Io { action, path: path.to_owned(), source };
     let beside = path.with_extension("tmp");
     let mut file = OpenOptions::new()
@@ -24,11 +32,10 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), DesiredError> {
         .mode(PRIVATE)
         .open(&beside)
         .map_err(failed("create beside"))?;
-    let header = format!("{HEADER}{}\n", Digest::of(content));
-    file.write_all(header.as_bytes()).and_then(|()| file.write_all(content)).map_err(failed("write"))?;
+    file.write_all(bytes).map_err(failed("write"))?;
     file.sync_all().map_err(failed("sync"))?;
     fs::rename(&beside, path).map_err(failed("replace"))?;
-    sync_parent(path)
+    Ok(file)
 }
 
 /// Reads what [`write`] wrote; `None` where there is no file.
@@ -58,6 +65,7 @@ pub fn remove(path: &Path) -> Result<(), DesiredError> {
     }
 }
 
+/// Makes what was renamed or removed at `path` durable.
 pub(super) fn sync_parent(path: &Path) -> Result<(), DesiredError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     File::open(parent).and_then(|folder| folder.sync_all()).map_err(|source| DesiredError::Io {

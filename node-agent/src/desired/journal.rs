@@ -17,9 +17,8 @@ use hoody_protocol::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
-    fs::{File, OpenOptions},
+    fs::File,
     io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -29,6 +28,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 const MAX_ENTRIES: usize = 16_384;
 /// Appends that wait for the disk at most.
 const QUEUE: usize = 1024;
+/// How the process ends where the journal cannot be written: EX_IOERR of sysexits(3).
+const EXIT_IO_ERROR: i32 = 74;
 /// Lines that the file may hold beyond the entries that are kept, before it is written anew.
 const DEAD_LINES: usize = 4096;
 
@@ -75,6 +76,7 @@ impl Journal {
     pub fn open(path: &Path) -> Result<Self, DesiredError> {
         let (entries, next) = load(path)?;
         let file = rewrite(path, next, &entries)?;
+        file::sync_parent(path)?;
         let lines = entries.len();
         let shared = Arc::new(Shared {
             acked: watch::Sender::new(entries.front().map_or(next, |first| first.position) - 1),
@@ -222,7 +224,13 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
 async fn shorten(mut writer: Writer, entries: VecDeque<ReportEntry>) -> Writer {
     let rewritten = tokio::task::spawn_blocking(move || {
         match rewrite(&writer.path, writer.next, &entries) {
-            Ok(file) => writer.file = file,
+            Ok(file) => {
+                writer.file = file;
+                // After a crash the old file could be back, without what is written from now on.
+                if let Err(error) = file::sync_parent(&writer.path) {
+                    halt(&writer.path, &error);
+                }
+            }
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the journal was not shortened"),
         }
         // Also after a failure, so that the next try is not at once.
@@ -235,8 +243,14 @@ async fn shorten(mut writer: Writer, entries: VecDeque<ReportEntry>) -> Writer {
     }
 }
 
-/// Writes and syncs. A journal that cannot be written ends the process: going on would mean losing
-/// outcomes silently; systemd starts the agent again, and its containers go on meanwhile.
+/// A journal that cannot be written ends the process: going on would mean losing outcomes silently; systemd
+/// starts the agent again, and its containers go on meanwhile.
+fn halt(path: &Path, error: &(dyn std::error::Error + 'static)) -> ! {
+    tracing::error!(error, path = %path.display(), "the journal cannot be written; stopping");
+    std::process::exit(EXIT_IO_ERROR)
+}
+
+/// Writes and syncs.
 async fn append_or_halt(mut writer: Writer, lines: Vec<u8>) -> Writer {
     let written = tokio::task::spawn_blocking(move || {
         let result = writer.file.write_all(&lines).and_then(|()| writer.file.sync_data());
@@ -244,10 +258,7 @@ async fn append_or_halt(mut writer: Writer, lines: Vec<u8>) -> Writer {
     });
     match written.await {
         Ok((writer, Ok(()))) => writer,
-        Ok((writer, Err(error))) => {
-            tracing::error!(%error, path = %writer.path.display(), "the journal cannot be written; stopping");
-            std::process::exit(74)
-        }
+        Ok((writer, Err(error))) => halt(&writer.path, &error),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
@@ -283,19 +294,7 @@ fn rewrite(path: &Path, next: u64, entries: &VecDeque<ReportEntry>) -> Result<Fi
     for entry in entries {
         content.extend_from_slice(&encode(&Line::Entry(entry.clone())));
     }
-    let failed = |action| move |source| DesiredError::Io { action, path: path.to_owned(), source };
-    let beside = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)
-        .map_err(failed("create beside"))?;
-    file.write_all(&content).and_then(|()| file.sync_all()).map_err(failed("write"))?;
-    std::fs::rename(&beside, path).map_err(failed("replace"))?;
-    file::sync_parent(path)?;
-    Ok(file)
+    file::replace(path, &content)
 }
 
 fn load(path: &Path) -> Result<(VecDeque<ReportEntry>, u64), DesiredError> {

@@ -8,6 +8,7 @@ use super::{
     renewal,
     session::{self, SessionEnd, SessionWork},
 };
+use crate::error::chain;
 use hoody_protocol::{
     container::Cause,
     time::{UnixMs, now_ms},
@@ -130,15 +131,4 @@ enum LinkEnd {
     Restarting,
     #[error("{}", chain(.0.as_ref()))]
     Broken(Box<dyn std::error::Error + Send + Sync>),
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -82,7 +82,7 @@ impl Drop for Process {
 }
 
 /// Runs a program to its end; its output is in the error where it fails.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
+pub fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);

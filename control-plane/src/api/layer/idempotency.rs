@@ -119,7 +119,7 @@ impl Drop for Forget {
         let (app, user, key) = (self.app.clone(), self.user, std::mem::take(&mut self.key));
         tokio::spawn(async move {
             if let Err(error) = store::forget(&app.store, user, &key).await {
-                tracing::warn!(error = envelope::chain(&error), "an idempotency key could not be freed");
+                tracing::warn!(error = crate::error::chain(&error), "an idempotency key could not be freed");
             }
         });
     }

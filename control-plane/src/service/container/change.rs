@@ -4,8 +4,8 @@
 
 use super::authorise;
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     store::{
         StoreError,

@@ -5,8 +5,8 @@ use super::{
     change::{Progress, renew, settle, write},
 };
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     store::{
         StoreError,

@@ -2,8 +2,8 @@
 
 use super::authorise;
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     store::{
         container::{self, ContainerRow, Filter, Slice},

@@ -6,8 +6,8 @@ use super::{
     restart,
 };
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     store::container::{ContainerRow, Status},
 };

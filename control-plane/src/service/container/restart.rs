@@ -5,8 +5,8 @@
 
 use super::{authorise, change::write, operate::check_restart};
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     store::{
         StoreError,

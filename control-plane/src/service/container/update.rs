@@ -4,7 +4,7 @@ use super::{
     change::{Effect, Progress, change},
     fields,
 };
-use crate::{api::caller::Caller, app::App, error::ServiceError, service::environment, store::container::ContainerRow};
+use crate::{app::App, caller::Caller, error::ServiceError, service::environment, store::container::ContainerRow};
 use hoody_protocol::{bounded::Text, container::Desired, id::ContainerId};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;

@@ -3,8 +3,8 @@
 
 use super::{RuleInput, RuleTexts, Selector, parse_rule};
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     service::container::{self, Effect, Progress, change},
     store::container::ContainerRow,

@@ -9,7 +9,7 @@ pub use blobs::blob_path;
 pub use name::{MAX_NAME_CHARS, is_valid_name, resolve_name};
 
 use crate::{
-    error::ServiceError,
+    error::{ServiceError, chain},
     store::{
         Store, StoreError,
         image::{self, Filter, ImageRow, Order},
@@ -126,7 +126,7 @@ pub async fn delete(store: &Store, data_dir: &Path, id: ImageId) -> Result<(), S
     // The image is gone; blobs that stay for now go with the next collection.
     match collect_blobs(store, data_dir).await {
         Ok(Collected { blobs, bytes }) => tracing::info!(image = %id, blobs, bytes, "image deleted"),
-        Err(error) => tracing::warn!(image = %id, error = %chain(&error), "image deleted, its blobs are not yet"),
+        Err(error) => tracing::warn!(image = %id, error = chain(&error), "image deleted, its blobs are not yet"),
     }
     Ok(())
 }
@@ -158,16 +158,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, CollectError> {
     Ok(tokio::task::spawn_blocking(work).await.map_err(CollectError::Interrupted)??)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

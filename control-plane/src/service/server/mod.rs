@@ -6,8 +6,8 @@ pub mod operate;
 pub use browse::Filter;
 
 use crate::{
-    api::caller::Caller,
     app::App,
+    caller::Caller,
     error::ServiceError,
     nodes::Measured,
     store::server::{self as store, Server},

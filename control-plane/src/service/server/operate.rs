@@ -2,9 +2,9 @@
 
 use super::SERVER;
 use crate::{
-    api::pagination::Page,
     app::App,
     error::ServiceError,
+    page::Page,
     store::{
         StoreError,
         server::{self as store, Change, Server},
@@ -28,10 +28,8 @@ fn check(change: &Change) -> Result<(), ServiceError> {
     let mut problem = |field: &str, text: String| {
         problems.insert(field.to_owned(), text);
     };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if change.name.as_ref().is_some_and(|name| !(1..=MAX_TEXT_CHARS).contains(&name.len()) || !name.chars().all(plain))
-    {
-        problem("name", format!("must be 1 to {MAX_TEXT_CHARS} letters, digits, -, _ or ."));
+    if change.name.as_ref().is_some_and(|name| !is_name(name)) {
+        problem("name", format!("must be 1 to {MAX_TEXT_CHARS} letters, digits, -, _ or ., and not an id"));
     }
     let texts = [
         ("country", &change.country),
@@ -60,6 +58,13 @@ fn check(change: &Change) -> Result<(), ServiceError> {
         problem("rental_end", "must be after rental_start".to_owned());
     }
     if problems.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(problems)) }
+}
+
+/// Whether a server can have this name. Operators name servers by id or name: 24 hexadecimal characters would
+/// be taken for an id.
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=MAX_TEXT_CHARS).contains(&name.len()) && name.bytes().all(plain) && name.parse::<ServerId>().is_err()
 }
 
 /// The account that an operator names by id, user name or e-mail address.
@@ -160,4 +165,20 @@ pub async fn delete(app: &App, id: ServerId) -> Result<(), ServiceError> {
     tx.commit().await.map_err(StoreError::from)?;
     app.nodes.close(id);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_words_and_never_ids() {
+        for name in ["a", "Node-1", "node_1.rack.example", "0123"] {
+            assert!(is_name(name), "{name}");
+        }
+        let long = "a".repeat(MAX_TEXT_CHARS + 1);
+        for name in ["", "a b", "a/b", "ä", &long, "0123456789abcdef01234567"] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
 }

@@ -1,0 +1,215 @@
+//! What a client may ask of a new container, and the check of every field of it. All problems are named at
+//! once; nothing here needs the database.
+
+use super::{fields, image};
+use crate::{
+    error::ServiceError,
+    service::environment::{self, Variables},
+    store::container::Attributes,
+};
+use hoody_protocol::{
+    container::Limits,
+    id::{RealmId, ServerId},
+};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// The most that can be asked for; what a server really has decides.
+const MAX_CPU_CORES: f64 = 1024.0;
+const MAX_MEMORY_MB: u64 = 16 << 20;
+const MAX_DISK_MB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+/// The colour of a container whose creation names none.
+const DEFAULT_COLOR: &str = "#3B82F6";
+
+/// A creation as clients write it.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+pub struct CreateInput {
+    /// The name; absent: one is made from the image's.
+    #[schema(min_length = 3, max_length = 100, pattern = "^[a-zA-Z0-9-_]+$")]
+    pub name: Option<String>,
+    /// Another name of `name`.
+    pub alias: Option<String>,
+    /// The server; absent: the scheduler chooses one.
+    pub server_id: Option<String>,
+    /// The image's name in the catalogue, for example `debian/12`, `debian:12` or `debian`.
+    pub container_image: Option<String>,
+    /// Another name of `container_image`.
+    pub image: Option<String>,
+    /// `lxc` (the default) or `docker`.
+    pub runtime: Option<String>,
+    /// Resource limits; what is absent has the platform's default.
+    pub specs: Option<SpecsInput>,
+    /// Start it at once, and again whenever its server boots.
+    pub autostart: Option<bool>,
+    /// Recorded.
+    pub ai: Option<bool>,
+    /// Recorded.
+    pub dev_kit: Option<bool>,
+    /// Recorded.
+    pub hoody_kit: Option<bool>,
+    /// Recorded.
+    pub prespawn: Option<bool>,
+    /// Recorded.
+    pub bypass_prespawn: Option<bool>,
+    /// Recorded.
+    pub cache: Option<bool>,
+    /// Recorded.
+    pub cache_image: Option<bool>,
+    /// Not built yet.
+    pub kvm: Option<bool>,
+    /// Not built yet.
+    pub dev_kvm: Option<bool>,
+    /// Not built yet.
+    pub ramdisk: Option<bool>,
+    /// Colour for people, hexadecimal.
+    pub color: Option<String>,
+    /// A remark.
+    #[schema(max_length = 16000)]
+    pub comment: Option<String>,
+    /// Environment of the first process.
+    pub environment_vars: Option<BTreeMap<String, Value>>,
+    /// The realms it belongs to; absent: the project's.
+    pub realm_ids: Option<Vec<String>>,
+    /// Not built yet.
+    pub ssh_public_key: Option<String>,
+}
+
+/// Resource limits as clients write them.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+pub struct SpecsInput {
+    /// Processor cores, also fractions.
+    pub cpu_cores: Option<f64>,
+    /// Memory in MiB.
+    pub memory_mb: Option<u64>,
+    /// Root file system in MiB.
+    pub storage_mb: Option<u64>,
+}
+
+/// A creation whose every field is valid.
+pub(super) struct Wanted {
+    pub(super) name: Option<String>,
+    pub(super) server: Option<ServerId>,
+    pub(super) image: Option<String>,
+    pub(super) runtime: &'static str,
+    pub(super) limits: Limits,
+    pub(super) autostart: bool,
+    pub(super) env: Variables,
+    pub(super) realms: Option<Vec<RealmId>>,
+    pub(super) attributes: Attributes,
+}
+
+/// Checks every field; `default_limits` hold where it names none.
+pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wanted, ServiceError> {
+    let mut problems = BTreeMap::new();
+    let mut check = |field: &str, outcome: Result<(), String>| {
+        if let Err(problem) = outcome {
+            problems.insert(field.to_owned(), problem);
+        }
+    };
+    if input.name.is_some() && input.alias.is_some() && input.name != input.alias {
+        check("alias", Err("is another name of \"name\": give one of them".to_owned()));
+    }
+    let name_field = if input.name.is_some() { "name" } else { "alias" };
+    let name = input.name.or(input.alias);
+    if let Some(name) = &name {
+        check(name_field, fields::check_name(name, fields::MIN_NEW_NAME_CHARS));
+    }
+    let image_field = if input.container_image.is_some() { "container_image" } else { "image" };
+    let image = input.container_image.or(input.image);
+    if let Some(image) = &image {
+        check(image_field, image::check_name(image));
+    }
+    let mut server = None;
+    if let Some(text) = &input.server_id {
+        match text.parse() {
+            Ok(id) => server = Some(id),
+            Err(error) => check("server_id", Err(format!("{error}"))),
+        }
+    }
+    let runtime = match input.runtime.as_deref() {
+        None | Some("lxc") => "lxc",
+        Some("docker") => "docker",
+        Some(_) => {
+            check("runtime", Err("must be lxc or docker".to_owned()));
+            "lxc"
+        }
+    };
+    if let Some(color) = &input.color {
+        check("color", fields::check_color(color));
+    }
+    if let Some(comment) = &input.comment {
+        check("comment", fields::check_comment(comment));
+    }
+    let mut realms = None;
+    if let Some(texts) = &input.realm_ids {
+        match fields::parse_realms(texts) {
+            Ok(ids) => realms = Some(ids),
+            Err(problem) => check("realm_ids", Err(problem)),
+        }
+    }
+    let limits = limits(default_limits, input.specs.unwrap_or_default(), &mut check);
+    let env = environment::parse_all(input.environment_vars.unwrap_or_default(), "environment_vars.");
+    let env = env.unwrap_or_else(|found| {
+        problems.extend(found);
+        BTreeMap::new()
+    });
+    if !problems.is_empty() {
+        return Err(ServiceError::Invalid(problems));
+    }
+    fields::not_built(&[
+        (input.kvm == Some(true), "kvm", "virtual machines inside containers"),
+        (input.dev_kvm == Some(true), "dev_kvm", "virtual machines inside containers"),
+        (input.ramdisk == Some(true), "ramdisk", "RAM disks"),
+        (input.ssh_public_key.is_some_and(|key| !key.is_empty()), "ssh_public_key", "SSH keys"),
+    ])?;
+    Ok(Wanted {
+        name,
+        server,
+        image,
+        runtime,
+        limits,
+        autostart: input.autostart.unwrap_or(false),
+        env,
+        realms,
+        attributes: Attributes {
+            color: input.color.unwrap_or_else(|| DEFAULT_COLOR.to_owned()),
+            comment: input.comment,
+            ai: input.ai.unwrap_or(false),
+            dev_kit: input.dev_kit.unwrap_or(false),
+            hoody_kit: input.hoody_kit.unwrap_or(false),
+            prespawn: input.prespawn.unwrap_or(false),
+            bypass_prespawn: input.bypass_prespawn.unwrap_or(false),
+            cache: input.cache.unwrap_or(false),
+            cache_image: input.cache_image.unwrap_or(false),
+            ..Attributes::default()
+        },
+    })
+}
+
+fn limits(default: Limits, specs: SpecsInput, check: &mut impl FnMut(&str, Result<(), String>)) -> Limits {
+    let mut limits = default;
+    if let Some(cores) = specs.cpu_cores {
+        let min = f64::from(Limits::MIN_CPU_MILLIS) / 1000.0;
+        if (min..=MAX_CPU_CORES).contains(&cores) {
+            limits.cpu_millis = (cores * 1000.0).round() as u32;
+        } else {
+            check("specs.cpu_cores", Err(format!("must be from {min} to {MAX_CPU_CORES}")));
+        }
+    }
+    for (field, wanted, min_bytes, max, target) in [
+        ("specs.memory_mb", specs.memory_mb, Limits::MIN_MEMORY_BYTES, MAX_MEMORY_MB, &mut limits.memory_bytes),
+        ("specs.storage_mb", specs.storage_mb, Limits::MIN_DISK_BYTES, MAX_DISK_MB, &mut limits.disk_bytes),
+    ] {
+        let Some(wanted) = wanted else { continue };
+        let min = min_bytes / MIB;
+        if (min..=max).contains(&wanted) {
+            *target = wanted * MIB;
+        } else {
+            check(field, Err(format!("must be from {min} to {max}")));
+        }
+    }
+    limits
+}
