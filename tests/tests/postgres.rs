@@ -82,10 +82,8 @@ async fn main_job(cluster: &mut Cluster, database: &FreshDatabase) -> Result<()>
     cluster.control_plane.start().await?;
     cluster.wait_online(&cluster.servers[0], true).await?;
     api.delete(&path, None).await?.data()?;
-    wait::until("the container is gone", DEADLINE, async || {
-        Ok((api.get(&path).await?.status == 404).then_some(()))
-    })
-    .await?;
+    wait::until("the container is gone", DEADLINE, async || Ok((api.get(&path).await?.status == 404).then_some(())))
+        .await?;
     assert_eq!(traces::of_container(&cluster.servers[0], &container)?, Vec::<String>::new());
     let used = cluster.server_row(&cluster.servers[0]).await?["used"].clone();
     assert_eq!(used, json!({ "cpu_millis": 0, "memory_bytes": 0, "disk_bytes": 0, "containers": 0 }));

@@ -95,8 +95,7 @@ async fn placement_and_capacity(cluster: &Cluster) -> Result<()> {
     let servers: BTreeSet<&String> = placed.iter().map(|(_, server)| server).collect();
     assert_eq!(servers.len(), SERVERS, "the project is not spread: {placed:?}");
     for server in &cluster.servers {
-        let expected =
-            json!({ "cpu_millis": 100, "memory_bytes": 32 << 20, "disk_bytes": 64 << 20, "containers": 1 });
+        let expected = json!({ "cpu_millis": 100, "memory_bytes": 32 << 20, "disk_bytes": 64 << 20, "containers": 1 });
         assert_eq!(used(cluster, server).await?, expected, "{}", server.name);
     }
 
@@ -192,7 +191,10 @@ async fn what_operators_do(cluster: &Cluster) -> Result<()> {
 
     let made = admin.post(servers, json!({ "name": "spare", "owner": TENANT, "city": "Utrecht" })).await?;
     let made = made.expect(201)?["data"].clone();
-    assert_eq!((&made["status"], &made["online"], &made["city"]), (&json!("created"), &json!(false), &json!("Utrecht")));
+    assert_eq!(
+        (&made["status"], &made["online"], &made["city"]),
+        (&json!("created"), &json!(false), &json!("Utrecht"))
+    );
     let spare = format!("{servers}/{}", made["id"].as_str().context("no id")?);
     admin.post(servers, json!({ "name": "spare" })).await?.expect_refusal(409, "CONFLICT")?;
     admin.patch(&spare, json!({ "name": cluster.servers[0].name })).await?.expect_refusal(409, "CONFLICT")?;
@@ -204,7 +206,10 @@ async fn what_operators_do(cluster: &Cluster) -> Result<()> {
         (json!({ "name": "x", "memory_bytes": -1 }), "memory_bytes"),
         (json!({ "name": "x", "max_containers": -1 }), "max_containers"),
         (json!({ "name": "x", "rental_end": "tomorrow" }), "rental_end"),
-        (json!({ "name": "x", "rental_start": "2026-02-01T00:00:00Z", "rental_end": "2026-01-01T00:00:00Z" }), "rental_end"),
+        (
+            json!({ "name": "x", "rental_start": "2026-02-01T00:00:00Z", "rental_end": "2026-01-01T00:00:00Z" }),
+            "rental_end",
+        ),
     ] {
         admin.post(servers, body).await?.expect_detail(400, field)?;
     }
