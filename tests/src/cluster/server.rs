@@ -5,6 +5,7 @@ use super::{
     process::{Process, run},
     slot::Slot,
 };
+use crate::traces;
 use anyhow::{Context, Result};
 use std::{
     fs,
@@ -42,6 +43,7 @@ impl Server {
         let name = slot.name(number);
         let folder = cluster.join(&name);
         fs::create_dir_all(&folder)?;
+        clear(&name)?;
         let namespace = Namespace::make(slot, number)?;
         let pool = Pool::make(&folder)?;
         let config = format!(
@@ -157,7 +159,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.agent.take());
         // Containers outlive the agent: end what still runs, then what it stood on.
-        if let Err(error) = super::super::traces::end_all(&self.name, &self.run_dir()) {
+        if let Err(error) = traces::end_all(&self.name, &self.run_dir()) {
             eprintln!("{}: {error:#}", self.name);
         }
     }
@@ -184,6 +186,17 @@ impl Namespace {
     }
 }
 
+/// Removes what a killed owner of the slot has left: its containers would be found by the new agent. The
+/// slot is ours, so nobody uses it.
+fn clear(name: &str) -> Result<()> {
+    traces::end_all(name, Path::new(&format!("/run/{name}")))?;
+    for pool in traces::mounts(&format!("/{name}/pool"))? {
+        nix::mount::umount2(&pool, nix::mount::MntFlags::MNT_DETACH)?;
+    }
+    traces::remove_cgroups(name);
+    Ok(())
+}
+
 /// Removes a namespace and its uplink; what is not there is fine.
 fn remove(name: &str) {
     for arguments in [["link", "del", name], ["netns", "del", name]] {
@@ -195,6 +208,6 @@ fn remove(name: &str) {
 impl Drop for Namespace {
     fn drop(&mut self) {
         remove(&self.name);
-        super::super::traces::remove_cgroups(&self.cgroup);
+        traces::remove_cgroups(&self.cgroup);
     }
 }
