@@ -21,6 +21,13 @@ pub struct Web {
     page: String,
 }
 
+impl Web {
+    /// A web server that is not in a container.
+    pub fn at(address: SocketAddr, page: &str) -> Self {
+        Self { address, page: page.to_owned() }
+    }
+}
+
 /// The container's address, as its server knows it.
 pub fn address(server: &Server, container: &str) -> Result<Ipv4Addr> {
     let status = server.status()?;

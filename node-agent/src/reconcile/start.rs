@@ -16,10 +16,13 @@ use hoody_protocol::{
     container::{Cause, Desired, State},
     time::now_ms,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// What a program finds where neither image nor owner says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a first process without namespaces has to be gone.
+const EXIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the runtime says of the container.
 pub(super) async fn process(cell: &Cell, record: &Record) -> Result<Process, PassError> {
@@ -58,7 +61,9 @@ pub(super) async fn ensure_running(
 ) -> Result<Settled, PassError> {
     let record = match process {
         Process::Running { pid } | Process::Paused { pid } => {
-            enforce(cell, &record, pid).await?;
+            if !enforce(cell, &record, pid).await? {
+                return Ok(Settled::Again);
+            }
             let same = matches!(&record.run, Some(Run { number: begun, phase: Phase::Started { .. }, .. }) if *begun == number);
             if same { record } else { started(cell, &record, number).await? }
         }
@@ -128,13 +133,18 @@ async fn started(cell: &Cell, record: &Record, number: u64) -> Result<Record, Pa
 }
 
 /// Puts rules, link and limits of a running container in force, in this order; what stands is left alone.
-async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError> {
+/// False where the first process has ended meanwhile.
+async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<bool, PassError> {
     enforce_firewall(cell, record, true).await?;
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
     let attached = capabilities.network.is_attached(spec.id, record.address).await;
     if !attached.map_err(network_failed("look at the link"))? {
-        attach(cell, record, pid).await?;
+        match capabilities.network.attach(spec.id, pid, record.address).await {
+            Ok(()) => {}
+            Err(NetworkError::OpenNamespace { .. }) if ends(cell, record).await? => return Ok(false),
+            Err(error) => return Err(network_failed("attach the link")(error)),
+        }
     }
     let enforced = cell.enforced().limits;
     if enforced != Some(spec.limits) {
@@ -142,7 +152,16 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError
         updated.map_err(runtime_failed("change the limits"))?;
     }
     cell.set_enforced(|enforced| enforced.limits = Some(spec.limits));
-    ensure_disk_limit(cell, record).await
+    ensure_disk_limit(cell, record).await?;
+    Ok(true)
+}
+
+/// True where the first process ends within moments. A process that exits gives up its namespaces before
+/// it counts as ended: as the first of its PID namespace it waits for all the others to be gone.
+async fn ends(cell: &Cell, record: &Record) -> Result<bool, PassError> {
+    let ended = cell.context.capabilities.runtime.wait(record.spec.id);
+    let ended = unless_requested(cell, tokio::time::timeout(EXIT_LIMIT, ended)).await?;
+    Ok(matches!(ended, Ok(Ok(()))))
 }
 
 /// Sets the disk limit where it is not known to be in force: it may have changed while nothing ran.

@@ -33,7 +33,7 @@ pub struct ControlPlane {
 }
 
 /// A binary of the workspace, built beside this one.
-pub(super) fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap_or_default();
     // target/debug/dev or target/debug/deps/test-…
     let folder = here.ancestors().skip(1).find(|folder| folder.join(name).is_file());

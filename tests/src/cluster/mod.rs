@@ -6,7 +6,7 @@ mod process;
 mod server;
 mod slot;
 
-pub use control_plane::{ControlPlane, Database};
+pub use control_plane::{ControlPlane, Database, program};
 pub use process::{Process, run};
 pub use server::Server;
 

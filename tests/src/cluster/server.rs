@@ -5,6 +5,7 @@ use super::{
     process::{Process, run},
     slot::Slot,
 };
+use crate::traces;
 use anyhow::{Context, Result};
 use std::{
     fs,
@@ -163,7 +164,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.agent.take());
         // Containers outlive the agent: end what still runs, then what it stood on.
-        if let Err(error) = crate::traces::end_all(&self.name, &self.run_dir()) {
+        if let Err(error) = traces::end_all(&self.name, &self.run_dir()) {
             eprintln!("{}: {error:#}", self.name);
         }
     }
@@ -198,11 +199,11 @@ fn remains(name: &str) -> Result<()> {
         // It may have ended meanwhile.
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
-    crate::traces::end_all(name, Path::new(&format!("/run/{name}")))?;
-    for pool in crate::traces::mounts(&format!("/{name}/pool "))? {
+    traces::end_all(name, Path::new(&format!("/run/{name}")))?;
+    for pool in traces::mounts(&format!("/{name}/pool "))? {
         nix::mount::umount2(&pool, nix::mount::MntFlags::MNT_DETACH)?;
     }
-    crate::traces::remove_cgroups(name);
+    traces::remove_cgroups(name);
     Ok(())
 }
 
@@ -217,6 +218,6 @@ fn remove(name: &str) {
 impl Drop for Namespace {
     fn drop(&mut self) {
         remove(&self.name);
-        crate::traces::remove_cgroups(&self.cgroup);
+        traces::remove_cgroups(&self.cgroup);
     }
 }

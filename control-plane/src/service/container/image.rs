@@ -22,7 +22,7 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 pub(super) async fn resolve(app: &App, name: Option<&str>) -> Result<ImageRow, ServiceError> {
     let wanted = name.unwrap_or(DEFAULT_IMAGE);
     image::resolve(&app.store, wanted).await?.ok_or_else(|| ServiceError::Unprocessable {
-        message: format!("there is no image {wanted}: list the catalogue with GET /api/v1/images"),
+        message: format!("there is no image {wanted}: list the catalogue with GET /api/v1/images/public"),
         details: [("container_image".to_owned(), format!("{wanted} is not in the catalogue"))].into(),
     })
 }
