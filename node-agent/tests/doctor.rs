@@ -1,4 +1,5 @@
 //! The real program's `doctor` on a throwaway server.
+#![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
 mod support;
 

@@ -1,9 +1,9 @@
 //! What nodes report, written down: the last report of a container, its status word, and the status log.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, status_log};
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State, StatusReport},
-    id::{ContainerId, ServerId, StatusLogId},
+    id::{ContainerId, ServerId},
     image::Digest,
     version::SpecVersion,
 };
@@ -146,20 +146,16 @@ async fn change_word(
         Metadata { cause: report.cause.as_ref(), exit_code: report.exit_code, version: report.version.to_string() };
     let metadata = serde_json::to_string(&metadata)
         .map_err(|error| StoreError::Corrupt { what: "status_logs.metadata", source: Box::new(error) })?;
-    sqlx::query(
-        "INSERT INTO status_logs (id, container_id, from_status, to_status, triggered_by, metadata, duration_ms, \
-         transition_time) VALUES ($1, $2, $3, $4, 'node', $5, $6, $7)",
-    )
-    .bind(StatusLogId::generate().to_string())
-    .bind(report.container.to_string())
-    .bind(from.to_owned())
-    .bind(to.to_owned())
-    .bind(metadata)
-    .bind((at - since).max(0))
-    .bind(at)
-    .execute(connection)
-    .await?;
-    Ok(())
+    let entry = status_log::Entry {
+        container: report.container,
+        from: Some(from),
+        to,
+        trigger: status_log::Trigger::Node,
+        metadata: Some(metadata),
+        duration_ms: Some((at - since).max(0)),
+        at,
+    };
+    status_log::add(connection, entry).await
 }
 
 /// The node did not accept a specification: stored as if it had reported the failure.

@@ -17,13 +17,16 @@ pub enum Trigger {
     Scheduler,
     /// Housekeeping.
     System,
+    /// A node's report.
+    Node,
 }
 
 impl Trigger {
-    /// The word in the log. Reports of nodes are logged as `node` where they are stored.
+    /// The word in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
+            Self::Node => "node",
             Self::Scheduler => "scheduler",
             Self::System => "system",
         }
@@ -64,7 +67,16 @@ pub async fn transition(
         return Ok(());
     }
     let duration = Some((now - row.status_changed_at).max(0));
-    add(connection, row.spec.id, Some(row.status), to, trigger, metadata, duration, now).await?;
+    let entry = Entry {
+        container: row.spec.id,
+        from: Some(row.status.as_str()),
+        to: to.as_str(),
+        trigger,
+        metadata: metadata.map(|value| value.to_string()),
+        duration_ms: duration,
+        at: now,
+    };
+    add(connection, entry).await?;
     row.status = to;
     row.status_changed_at = now;
     Ok(())
@@ -77,32 +89,44 @@ pub async fn begin(
     trigger: Trigger,
     metadata: Option<Value>,
 ) -> Result<(), StoreError> {
-    add(connection, row.spec.id, None, row.status, trigger, metadata, None, row.created_at).await
+    let entry = Entry {
+        container: row.spec.id,
+        from: None,
+        to: row.status.as_str(),
+        trigger,
+        metadata: metadata.map(|value| value.to_string()),
+        duration_ms: None,
+        at: row.created_at,
+    };
+    add(connection, entry).await
 }
 
-#[allow(clippy::too_many_arguments, reason = "one column each")]
-async fn add(
-    connection: &mut AnyConnection,
-    container: ContainerId,
-    from: Option<Status>,
-    to: Status,
-    trigger: Trigger,
-    metadata: Option<Value>,
-    duration_ms: Option<i64>,
-    at: i64,
-) -> Result<(), StoreError> {
+/// A row of the log, in the words of the database.
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    pub(super) container: ContainerId,
+    pub(super) from: Option<&'a str>,
+    pub(super) to: &'a str,
+    pub(super) trigger: Trigger,
+    /// JSON.
+    pub(super) metadata: Option<String>,
+    pub(super) duration_ms: Option<i64>,
+    pub(super) at: i64,
+}
+
+pub(super) async fn add(connection: &mut AnyConnection, entry: Entry<'_>) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO status_logs (id, container_id, from_status, to_status, triggered_by, metadata, duration_ms, \
          transition_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(StatusLogId::generate().to_string())
-    .bind(container.to_string())
-    .bind(from.map(Status::as_str))
-    .bind(to.as_str())
-    .bind(trigger.as_str())
-    .bind(metadata.map(|value| value.to_string()))
-    .bind(duration_ms)
-    .bind(at)
+    .bind(entry.container.to_string())
+    .bind(entry.from.map(str::to_owned))
+    .bind(entry.to.to_owned())
+    .bind(entry.trigger.as_str())
+    .bind(entry.metadata)
+    .bind(entry.duration_ms)
+    .bind(entry.at)
     .execute(connection)
     .await?;
     Ok(())

@@ -1,5 +1,5 @@
 //! A throwaway btrfs pool on a sparse file, and a way to run programs as a container's user.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part, as a module of its own")]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "a module of tests, each of which uses a part")]
 
 use std::{
     ffi::OsStr,
