@@ -31,6 +31,8 @@ const DRIFT_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The time somebody who asks for the status has to read it.
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+/// This program, which is the unpacker of images too; right also after the file was replaced by an upgrade.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Mode of folders that only root enters.
 const PRIVATE: u32 = 0o700;
 /// Mode of the run folder: a container's root, which is nobody on the server, passes through it to its
@@ -139,10 +141,9 @@ impl Agent {
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
         let pool_bytes = storage.pool_usage().await.map_err(capability("the storage pool cannot be read"))?.total_bytes;
         let blobs = Arc::new(ControlPlaneBlobs::new(identity.clone()));
-        let program = std::env::current_exe().map_err(capability("the agent's own program cannot be found"))?;
         let images = ImageConfig {
             reserve_bytes: config.pool_reserve_bytes,
-            ..ImageConfig::new(config.pool.clone(), config.blobs_dir(), program)
+            ..ImageConfig::new(config.pool.clone(), config.blobs_dir(), OWN_PROGRAM.into())
         };
         let images = ImageStore::open(images, blobs).await.map_err(capability("the image store cannot be used"))?;
         let capabilities = Capabilities {

@@ -42,6 +42,8 @@ pub struct UpdateInput {
     pub ramdisk_scope: Option<String>,
     /// Not built yet.
     pub ssh_public_key: Option<String>,
+    /// Not built yet: limits are those of the creation.
+    pub specs: Option<Value>,
 }
 
 /// Tells `null` from an absent field.
@@ -128,6 +130,7 @@ fn validate(input: &UpdateInput, name: Option<&str>) -> Result<Checked, ServiceE
     fields::not_built(&[
         (input.ramdisk == Some(true), "ramdisk", "RAM disks"),
         (input.ssh_public_key.as_ref().is_some_and(|key| !key.is_empty()), "ssh_public_key", "SSH keys"),
+        (input.specs.is_some(), "specs", "changes of the limits"),
     ])?;
     Ok((env, realms))
 }
