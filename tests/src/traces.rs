@@ -143,9 +143,7 @@ fn find(folder: &Path, what: &str, except: &Path) -> Vec<PathBuf> {
         }
         // What is below an image's or a container's root is not ours to search.
         let root = path.join("usr").is_dir() || path.join("bin").is_dir();
-        if is_folder && !root {
-            found.extend(find(&path, what, except));
-        } else if is_folder && named && folder.starts_with(CGROUPS) {
+        if is_folder && (!root || (named && folder.starts_with(CGROUPS))) {
             found.extend(find(&path, what, except));
         }
     }
