@@ -62,6 +62,8 @@ pub(super) struct World {
     pub(super) crashed: bool,
     /// Containers whose first process ignores its stop signal.
     pub(super) stubborn: bool,
+    /// First processes are exiting: alive, but without their namespaces.
+    pub(super) exiting: bool,
     pub(super) roots: HashMap<ContainerId, u64>,
     pub(super) mounts: HashSet<ContainerId>,
     pub(super) processes: HashMap<ContainerId, Process>,

@@ -208,6 +208,9 @@ impl Network for Kernel {
     }
 
     async fn attach(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<(), NetworkError> {
+        if self.world().exiting {
+            return Err(NetworkError::OpenNamespace { pid, source: std::io::ErrorKind::NotFound.into() });
+        }
         let effect = |world: &mut World| {
             world.demand(world.rules.contains_key(&id), "attached before its policy stood");
             let target = match world.processes.get(&id) {

@@ -61,6 +61,44 @@ fn an_end_for_want_of_memory_says_so() {
 }
 
 #[test]
+fn a_process_that_is_just_exiting_is_waited_for() {
+    let node = Node::new();
+    node.run(async |agent| {
+        let kernel = &agent.node.kernel;
+        agent.reach(&running(1, 1)).await;
+        let looked = {
+            let mut world = kernel.world();
+            world.exiting = true;
+            world.links.clear();
+            world.count("attached?")
+        };
+        kernel.until("a pass in between", |world| world.count("attached?") > looked).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        kernel.exit(ID, 137, true);
+        let status = agent.status("the end", |status| status.state == State::Stopped).await;
+        assert_eq!(status.cause.unwrap().code.as_str(), "out_of_memory");
+    });
+    assert!(!states(&node).contains(&State::Failed), "{:?}", states(&node));
+}
+
+#[test]
+fn a_link_that_cannot_be_made_for_a_living_process_is_a_failure() {
+    let node = Node::new();
+    node.run(async |agent| {
+        agent.reach(&running(1, 1)).await;
+        {
+            let mut world = agent.node.kernel.world();
+            world.exiting = true;
+            world.links.clear();
+        }
+        let status = agent.status("the failure", |status| status.state == State::Failed).await;
+        assert_eq!(status.cause.unwrap().code.as_str(), "network_failed");
+        agent.node.kernel.world().exiting = false;
+        agent.status("the repair", |status| status.state == State::Running).await;
+    });
+}
+
+#[test]
 fn a_container_is_frozen_and_thawed_without_another_start() {
     let node = Node::new();
     node.run(async |agent| {
