@@ -151,6 +151,9 @@ async fn containers_go_on_while_the_agent_or_the_control_plane_is_down() -> Resu
     cluster.control_plane.start().await?;
     cluster.wait_online(&cluster.servers[0], true).await?;
     probe::answers_now(&web, true)?;
+    // The new process tells the agent that it does not know the old link; otherwise it had waited for it.
+    let log = std::fs::read_to_string(cluster.servers[0].log())?;
+    assert!(log.contains("reset by peer"), "the agent waited for the idle timeout");
     let seen = api.get(&format!("{path}/stats")).await?.data()?;
     assert_eq!(seen["started_at"], started, "the container was restarted");
     assert_eq!(seen["status"], "running");

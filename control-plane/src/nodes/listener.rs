@@ -107,7 +107,9 @@ pub async fn start(app: App) -> Result<NodesHandle, NodesError> {
     store::node::set_all_offline(&app.store, now_ms() as i64).await?;
     let config = server_config(&authority)?;
     let address = app.config.node_address;
-    let endpoint = Endpoint::server(config, address).map_err(|source| NodesError::Listen { address, source })?;
+    let secret = authority::reset_secret(&app.store, &app.keys).await?;
+    let endpoint =
+        transport::listen(address, config, &secret).map_err(|source| NodesError::Listen { address, source })?;
     let digest = authority.digest();
     tracing::info!(address = %endpoint.local_addr().unwrap_or(address), authority = %digest, "listening for nodes");
     let context = Context { app, authority: Arc::new(authority) };

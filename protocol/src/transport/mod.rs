@@ -10,12 +10,14 @@
 
 mod authority;
 mod close;
+mod endpoint;
 mod identity;
 mod quic;
 mod tls;
 
 pub use authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFETIME, RENEW_AFTER, verify_signing_request};
 pub use close::Close;
+pub use endpoint::{RESET_SECRET_BYTES, listen};
 pub use identity::{
     Identity, IdentityError, NodeKey, PeerIdentity, PublicKey, certificate_identity, generate_node_key, signing_request,
 };

@@ -1,0 +1,28 @@
+//! The control plane's socket. Its connection ids and reset tokens come from a secret that outlives the
+//! process: a node whose packet reaches a process that does not know its connection is told so at once
+//! (a stateless reset, RFC 9000 section 10.3), and does not have to wait for the idle timeout.
+
+use aws_lc_rs::hmac;
+use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
+use quinn_proto::HashedConnectionIdGenerator;
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
+
+/// Bytes of the secret behind connection ids and reset tokens.
+pub const RESET_SECRET_BYTES: usize = 40;
+/// Those of them that are behind connection ids.
+const ID_KEY_BYTES: usize = 8;
+
+/// Listens on `address`.
+pub fn listen(address: SocketAddr, config: ServerConfig, secret: &[u8; RESET_SECRET_BYTES]) -> io::Result<Endpoint> {
+    let mut id_key = [0; ID_KEY_BYTES];
+    id_key.copy_from_slice(&secret[..ID_KEY_BYTES]);
+    let id_key = u64::from_be_bytes(id_key);
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &secret[ID_KEY_BYTES..]);
+    let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    Endpoint::new(endpoint, Some(config), UdpSocket::bind(address)?, Arc::new(TokioRuntime))
+}
