@@ -41,8 +41,8 @@ pub struct Faults {
 /// The node; it ends with this handle.
 #[derive(Debug)]
 pub struct SimulatedNode {
-    /// What it does wrong from now on.
-    pub faults: Arc<Mutex<Faults>>,
+    /// What it does wrong; held while it looks and acts.
+    faults: Arc<tokio::sync::Mutex<Faults>>,
     /// The rules in force, by container.
     pub firewall: Arc<Mutex<HashMap<ContainerId, FirewallSpec>>>,
     /// Operations it has carried out.
@@ -59,7 +59,8 @@ impl Drop for SimulatedNode {
 impl SimulatedNode {
     /// Starts the node of `server`.
     pub fn start(store: &Store, nodes: &Nodes, server: ServerId) -> Self {
-        let (faults, firewall, operations) = <(Arc<Mutex<Faults>>, Arc<Mutex<_>>, Arc<Mutex<u32>>)>::default();
+        let (faults, firewall, operations) =
+            <(Arc<tokio::sync::Mutex<Faults>>, Arc<Mutex<_>>, Arc<Mutex<u32>>)>::default();
         let mut node = Node {
             store: store.clone(),
             nodes: nodes.clone(),
@@ -79,9 +80,9 @@ impl SimulatedNode {
         Self { faults, firewall, operations, task }
     }
 
-    /// Changes what it does wrong.
-    pub fn set(&self, faults: Faults) {
-        *self.faults.lock().expect("faults") = faults;
+    /// Changes what it does wrong; nothing is done in the old way after the return.
+    pub async fn set(&self, faults: Faults) {
+        *self.faults.lock().await = faults;
     }
 }
 
@@ -89,7 +90,7 @@ struct Node {
     store: Store,
     nodes: Nodes,
     server: ServerId,
-    faults: Arc<Mutex<Faults>>,
+    faults: Arc<tokio::sync::Mutex<Faults>>,
     firewall: Arc<Mutex<HashMap<ContainerId, FirewallSpec>>>,
     operations: Arc<Mutex<u32>>,
     position: u64,
@@ -97,7 +98,7 @@ struct Node {
 
 impl Node {
     async fn pass(&mut self) {
-        let faults = self.faults.lock().expect("faults").clone();
+        let faults = self.faults.clone().lock_owned().await;
         if faults.deaf {
             return;
         }

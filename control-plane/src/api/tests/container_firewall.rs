@@ -142,7 +142,10 @@ async fn rules_that_the_node_cannot_enforce_are_reported_as_such() {
     let (_folder, store) = sqlite().await;
     let world = World::new(&store).await;
     let path = world.running().await;
-    world.node.set(Faults { firewall: Some(Cause::new("nft_refused", "the kernel refused it")), ..Faults::default() });
+    world
+        .node
+        .set(Faults { firewall: Some(Cause::new("nft_refused", "the kernel refused it")), ..Faults::default() })
+        .await;
     let rule = json!({"action": "drop", "protocol": "tcp", "port": 80});
     let failed = world.client.post(&format!("{path}/firewall/ingress"), rule).await.expect(502);
     assert_eq!(failed.json["error"]["details"]["cause"], "nft_refused");

@@ -263,14 +263,17 @@ async fn a_restart_answers_the_nodes_cause_or_expires() {
         let world = World::with_config(&store, config).await;
         let path = world.running().await;
         let restart = format!("{path}/restart");
-        world.node.set(Faults { fails: Some(Cause::new("runtime_failed", "it did not start")), ..Faults::default() });
+        world
+            .node
+            .set(Faults { fails: Some(Cause::new("runtime_failed", "it did not start")), ..Faults::default() })
+            .await;
         let failed = world.client.post(&restart, json!({})).await.expect(502);
         assert_eq!(failed.json["error"]["details"]["cause"], "runtime_failed");
         assert!(failed.json["message"].as_str().unwrap().contains("it did not start"));
         let carried_out = *world.node.operations.lock().unwrap();
-        world.node.set(Faults { deaf: true, ..Faults::default() });
+        world.node.set(Faults { deaf: true, ..Faults::default() }).await;
         world.client.post(&restart, json!({})).await.expect(504);
-        world.node.set(Faults::default());
+        world.node.set(Faults::default()).await;
         world.client.post(&restart, json!({})).await.expect(200);
         assert_eq!(*world.node.operations.lock().unwrap(), carried_out + 1, "what was answered 504 never runs");
     })
@@ -281,7 +284,7 @@ async fn a_restart_answers_the_nodes_cause_or_expires() {
 async fn a_failing_node_is_answered_with_its_cause_and_deleting_works() {
     let (_folder, store) = sqlite().await;
     let world = World::new(&store).await;
-    world.node.set(Faults { fails: Some(Cause::new("image_unavailable", "no such layer")), ..Faults::default() });
+    world.node.set(Faults { fails: Some(Cause::new("image_unavailable", "no such layer")), ..Faults::default() }).await;
     let made = world.try_create(json!({"name": "web"})).await.expect(200);
     assert_eq!(made.data()["status"], "failed");
     assert_eq!(made.data()["warnings"][0]["type"], "image_unavailable");

@@ -82,13 +82,13 @@ impl World {
     }
 
     pub(super) async fn offline(&self) {
-        self.node.set(crate::nodes::simulated::Faults { deaf: true, ..Default::default() });
+        self.node.set(crate::nodes::simulated::Faults { deaf: true, ..Default::default() }).await;
         self.sql("UPDATE servers SET online = 0").await;
     }
 
     pub(super) async fn online(&self) {
         self.sql("UPDATE servers SET online = 1").await;
-        self.node.set(Default::default());
+        self.node.set(Default::default()).await;
     }
 
     /// Waits until the container's status is this one.
