@@ -11,10 +11,10 @@ export NODES
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 DEV := $(TARGET)/debug/dev
 
-.PHONY: help demo test up down bench lint fmt setup build root
+.PHONY: help demo test up down bench bench-scale release lint fmt setup build root
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 root:
 	@if [ "$$(id -u)" != 0 ]; then
@@ -48,9 +48,16 @@ test: build ## every test: unit, both databases, kernel, black-box
 	scripts/images.sh debian/12
 	cargo test --workspace
 
-bench: setup ## create, start, stop and the like beside a bare runc run, from a release build
+release: root
+	@scripts/setup.sh bench
 	cargo build --release --workspace --bins
+	cargo build --release -p hoody-control-plane --example bare_read
+
+bench: release ## times, traffic and memory beside peers measured in the same run, from a release build
 	@$(TARGET)/release/dev bench
+
+bench-scale: release ## 10,000 simulated agents on one control plane (AGENTS=1000 for fewer)
+	@$(TARGET)/release/dev bench-scale
 
 lint: root ## format, clippy, licences and sources of dependencies, shell scripts
 	@scripts/setup.sh lint

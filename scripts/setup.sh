@@ -3,6 +3,7 @@
 # missing; says nothing where nothing is missing.
 #
 #   setup.sh          what `make demo`, `make up` and `make test` need
+#   setup.sh bench    also the peers of `make bench`: iperf3, podman
 #   setup.sh lint     also what `make lint` needs (builds cargo-deny, which takes some minutes once)
 set -euo pipefail
 
@@ -38,6 +39,7 @@ packages=(
     git:git
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
+[ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman)
 
 is_there() {
     case $1 in

@@ -6,6 +6,7 @@ pub mod container;
 pub mod dispatch;
 mod error;
 pub mod firewall_texts;
+mod group;
 pub mod hello;
 pub mod idempotency;
 pub mod image;
@@ -30,6 +31,8 @@ pub mod user;
 
 pub use error::StoreError;
 
+use futures::future::BoxFuture;
+use group::Writes;
 use sqlx::{Any, AnyConnection, AnyPool, Transaction, any::AnyPoolOptions};
 use std::time::Duration;
 
@@ -48,6 +51,7 @@ pub struct Store {
     backend: Backend,
     read: AnyPool,
     write: AnyPool,
+    grouped: Writes,
 }
 
 /// Readers of an SQLite database, and connections to PostgreSQL.
@@ -63,11 +67,12 @@ impl Store {
             // One writer: SQLite allows no second, and queueing here is fair where its busy handler is not.
             let write = sqlite_pool(url, 1, "rwc").await?;
             let read = sqlite_pool(url, CONNECTIONS, "rw").await?;
-            Self { backend: Backend::Sqlite, read, write }
+            Self { backend: Backend::Sqlite, read, grouped: Writes::new(Backend::Sqlite, write.clone()), write }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
             let pool = options.connect(url).await?;
-            Self { backend: Backend::Postgres, read: pool.clone(), write: pool }
+            let grouped = Writes::new(Backend::Postgres, pool.clone());
+            Self { backend: Backend::Postgres, read: pool.clone(), write: pool, grouped }
         } else {
             return Err(StoreError::UnknownUrl);
         };
@@ -107,6 +112,16 @@ impl Store {
             Backend::Sqlite => self.write.begin_with("BEGIN IMMEDIATE").await?,
             Backend::Postgres => self.write.begin().await?,
         })
+    }
+
+    /// Runs a small write and commits it; on SQLite together with others that wait at the same time, which is
+    /// what lets thousands of links write. It is queries alone, and may go on where the caller gives up.
+    pub async fn write<T, F>(&self, write: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+    {
+        self.grouped.run(write).await
     }
 
     /// Closes every connection.

@@ -179,26 +179,34 @@ pub async fn set_online(store: &Store, server: ServerId, now: i64) -> Result<(),
     if online != Some(0) {
         return Ok(());
     }
-    let mut tx = store.begin().await?;
-    sqlx::query("UPDATE servers SET online = 1, online_changed_at = $2 WHERE id = $1 AND online = 0")
-        .bind(server.to_string())
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-    tx.commit().await?;
-    Ok(())
+    write_online(
+        store,
+        "UPDATE servers SET online = 1, online_changed_at = $2 WHERE id = $1 AND online = 0",
+        server,
+        now,
+    )
+    .await
 }
 
 /// The server's link is gone.
 pub async fn set_offline(store: &Store, server: ServerId, now: i64) -> Result<(), StoreError> {
-    let mut tx = store.begin().await?;
-    sqlx::query("UPDATE servers SET online = 0, online_changed_at = $2 WHERE id = $1 AND online = 1")
-        .bind(server.to_string())
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-    tx.commit().await?;
-    Ok(())
+    write_online(
+        store,
+        "UPDATE servers SET online = 0, online_changed_at = $2 WHERE id = $1 AND online = 1",
+        server,
+        now,
+    )
+    .await
+}
+
+async fn write_online(store: &Store, sql: &'static str, server: ServerId, now: i64) -> Result<(), StoreError> {
+    let write = store.write(move |connection| {
+        Box::pin(async move {
+            sqlx::query(sql).bind(server.to_string()).bind(now).execute(connection).await?;
+            Ok(())
+        })
+    });
+    write.await
 }
 
 /// At the start of the only replica: nobody is linked.

@@ -100,8 +100,11 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     };
     cell.report(&record, State::Starting, false, None).await;
     ensure_disk_limit(cell, &record).await?;
-    let pid = create(cell, &record).await?;
-    enforce_firewall(cell, &record, false).await?;
+    // Side by side: the rules need nothing of the processes, and stand before the link. Both come to an end
+    // before an error of either does, so that nothing is left half-done behind the pass's back.
+    let (pid, ruled) = tokio::join!(create(cell, &record), enforce_firewall(cell, &record, false));
+    let pid = pid?;
+    ruled?;
     // Always: the link of a process that has just ended can still stand for a moment.
     attach(cell, &record, pid).await?;
     cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));

@@ -19,6 +19,7 @@ mod record;
 mod rootfs;
 mod seccomp;
 mod spec;
+mod start;
 mod user;
 mod view;
 

@@ -113,18 +113,17 @@ impl Runtime for OciRuntime {
     }
 
     async fn start(&self, id: ContainerId) -> Result<(), RuntimeError> {
-        let mut record = match self.look(id)? {
-            View::Live { record, phase: Phase::Created, .. } => record,
+        let (mut record, made) = match self.look(id)? {
+            View::Live { record, made, phase: Phase::Created } => (record, made),
             View::Live { .. } => return Ok(()),
             view => return Self::wrong_state(id, "start", &view),
         };
         // Before the attempt: should the agent die now, the end of the process counts as the container's.
         record.started = true;
         record.save(&self.layout.record(id))?;
-        let args = vec!["start".into(), id.to_string().into()];
-        let result = self.call(id, "start", args, Vec::new(), CALL_LIMIT).await;
+        let result = self.start_first_process(id, &made).await;
         match (result, self.look(id)?) {
-            (Ok(_), _) | (Err(_), View::Live { phase: Phase::Running | Phase::Paused, .. } | View::Ended { .. }) => {
+            (Ok(()), _) | (Err(_), View::Live { phase: Phase::Running | Phase::Paused, .. } | View::Ended { .. }) => {
                 Ok(())
             }
             (Err(error), _) => Err(error),

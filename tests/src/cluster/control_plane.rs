@@ -29,6 +29,7 @@ pub struct ControlPlane {
     http_port: u16,
     node_port: u16,
     node_addresses: Vec<String>,
+    settings: Vec<(&'static str, String)>,
     process: Option<Process>,
 }
 
@@ -55,8 +56,15 @@ impl ControlPlane {
         let http_port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?.local_addr()?.port();
         let node_port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
+        // Simulated agents, the only ones of a cluster without servers, are on this machine.
+        let node_addresses = if node_addresses.is_empty() { vec![Ipv4Addr::LOCALHOST] } else { node_addresses };
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
-        Ok(Self { folder, database_url, http_port, node_port, node_addresses, process: None })
+        Ok(Self { folder, database_url, http_port, node_port, node_addresses, settings: Vec::new(), process: None })
+    }
+
+    /// More settings, as environment variables; they win over those of every cluster.
+    pub(super) fn set(&mut self, settings: Vec<(&'static str, String)>) {
+        self.settings = settings;
     }
 
     fn command(&self) -> Command {
@@ -71,7 +79,8 @@ impl ControlPlane {
             // Tests log in and ask far more often than people.
             .env("HOODY_RATE_LIMIT_AUTHENTICATED", "1000000")
             .env("HOODY_RATE_LIMIT_ANONYMOUS", "1000000")
-            .env("HOODY_RATE_LIMIT_LOGIN", "1000000");
+            .env("HOODY_RATE_LIMIT_LOGIN", "1000000")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -118,6 +127,11 @@ impl ControlPlane {
     /// Where the API is.
     pub fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.http_port)
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.folder
     }
 
     /// The UDP port for nodes.

@@ -40,11 +40,20 @@ pub struct Plan {
     pub folder: Option<PathBuf>,
     /// Where the API listens.
     pub http_port: Option<u16>,
+    /// More settings of the control plane, as environment variables.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { servers: 1, database: Database::Sqlite, images: vec!["busybox"], folder: None, http_port: None }
+        Self {
+            servers: 1,
+            database: Database::Sqlite,
+            images: vec!["busybox"],
+            folder: None,
+            http_port: None,
+            settings: Vec::new(),
+        }
     }
 }
 
@@ -99,6 +108,7 @@ impl Cluster {
         let http_port = plan.http_port.unwrap_or(0);
         let mut control_plane =
             ControlPlane::prepare(folder.path().join("control-plane"), plan.database, addresses, http_port)?;
+        control_plane.set(plan.settings);
         for name in &plan.images {
             control_plane.import_image(name, &image::archive(name)?)?;
         }
