@@ -25,8 +25,6 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt, net::UnixListener};
 
-/// Pause between looks at a container that nothing happens to.
-const DRIFT_INTERVAL: Duration = Duration::from_secs(10);
 /// Pauses between tries of a container that failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The time somebody who asks for the status has to read it.
@@ -160,7 +158,7 @@ impl Agent {
             boot_id: boot_id.clone(),
             dns: config.dns.clone(),
             stop_timeout: Duration::from_secs(config.stop_timeout_s),
-            drift_interval: DRIFT_INTERVAL,
+            drift_interval: Duration::from_secs(config.drift_interval_s),
             retry_first: RETRY.0,
             retry_longest: RETRY.1,
         };

@@ -8,5 +8,6 @@ pub mod contract;
 pub mod image;
 pub mod postgres;
 pub mod probe;
+pub mod soak;
 pub mod traces;
 pub mod wait;
