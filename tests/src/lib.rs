@@ -5,6 +5,7 @@
 pub mod api;
 pub mod cluster;
 pub mod contract;
+pub mod damage;
 pub mod image;
 pub mod postgres;
 pub mod probe;

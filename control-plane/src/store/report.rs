@@ -102,10 +102,19 @@ pub async fn apply(
     if report.version == current {
         let from: String = row.try_get("status")?;
         let since: i64 = row.try_get("status_changed_at")?;
-        if let Some(to) = word(report.state).filter(|to| *to != from) {
-            // What occurred while the link was down keeps its time; clocks that disagree change no order.
-            let at = i64::try_from(report.at).unwrap_or(i64::MAX).clamp(since.min(now), now);
-            change_word(connection, report, &from, to, since, at).await?;
+        // What occurred while the link was down keeps its time; clocks that disagree change no order.
+        let at = i64::try_from(report.at).unwrap_or(i64::MAX).clamp(since.min(now), now);
+        let known = before.as_ref().and_then(|before| before.report.cause.as_ref()).map(|cause| &cause.code);
+        match word(report.state) {
+            Some(to) if to != from => {
+                change_word(connection, report, to, at).await?;
+                log(connection, report, &from, to, Some((at - since).max(0)), at).await?;
+            }
+            // Something occurred that left the word as it is: a repair, another reason for a failure.
+            Some(to) if report.cause.as_ref().is_some_and(|cause| Some(&cause.code) != known) => {
+                log(connection, report, &from, to, None, at).await?;
+            }
+            _ => {}
         }
     }
     Ok(Applied::Stored)
@@ -131,9 +140,7 @@ struct Metadata<'a> {
 async fn change_word(
     connection: &mut AnyConnection,
     report: &StatusReport,
-    from: &str,
     to: &str,
-    since: i64,
     at: i64,
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE containers SET status = $2, status_changed_at = $3, updated_at = $3 WHERE id = $1")
@@ -142,6 +149,17 @@ async fn change_word(
         .bind(at)
         .execute(&mut *connection)
         .await?;
+    Ok(())
+}
+
+async fn log(
+    connection: &mut AnyConnection,
+    report: &StatusReport,
+    from: &str,
+    to: &str,
+    duration_ms: Option<i64>,
+    at: i64,
+) -> Result<(), StoreError> {
     let metadata =
         Metadata { cause: report.cause.as_ref(), exit_code: report.exit_code, version: report.version.to_string() };
     let metadata = serde_json::to_string(&metadata)
@@ -152,7 +170,7 @@ async fn change_word(
         to,
         trigger: status_log::Trigger::Node,
         metadata: Some(metadata),
-        duration_ms: Some((at - since).max(0)),
+        duration_ms,
         at,
     };
     status_log::add(connection, entry).await

@@ -68,8 +68,12 @@ pub(super) struct World {
     pub(super) mounts: HashSet<ContainerId>,
     pub(super) processes: HashMap<ContainerId, Process>,
     pub(super) bundles: HashMap<ContainerId, Bundle>,
+    /// Containers whose conmon is gone.
+    pub(super) unmonitored: HashSet<ContainerId>,
     pub(super) links: HashMap<ContainerId, Ipv4Addr>,
     pub(super) rules: HashMap<ContainerId, FirewallSpec>,
+    /// The base chains stand.
+    pub(super) prepared: bool,
     /// Chains that this life of the agent put there.
     pub(super) applied: HashSet<ContainerId>,
     pub(super) limits: HashMap<ContainerId, Limits>,
@@ -144,6 +148,8 @@ impl Kernel {
         world.mounts.clear();
         world.links.clear();
         world.rules.clear();
+        world.bundles.clear();
+        world.prepared = false;
     }
 
     /// Returns when the kernel is as asked.

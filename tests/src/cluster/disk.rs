@@ -21,7 +21,7 @@ impl Disk {
 
     /// A state folder in `folder`.
     pub(super) fn state(folder: &Path, bytes: u64) -> Result<Self> {
-        Self::make(folder, "state", bytes, Command::new("mkfs.ext4").args(["-q", "-m", "0"]), "loop")
+        Self::make(folder, "state", bytes, Command::new("mkfs.ext4").args(["-q", "-m", "0", "-b", "4096"]), "loop")
     }
 
     fn make(folder: &Path, name: &str, bytes: u64, format: &mut Command, options: &str) -> Result<Self> {

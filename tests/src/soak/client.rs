@@ -99,17 +99,24 @@ impl Client {
     }
 
     async fn create(&mut self) -> Result<()> {
-        let key = format!("soak-{}-{}-{}", self.project, self.made.len(), self.requests);
+        let name = format!("soak-{}-{}", self.number, self.made.len());
         let autostart = self.random.random_bool(0.5);
         let body = json!({
-            "container_image": "busybox", "autostart": autostart,
+            "name": name, "container_image": "busybox", "autostart": autostart,
             "specs": { "cpu_cores": 0.2, "memory_mb": 64, "storage_mb": 256 },
         });
         let path = format!("/api/v1/projects/{}/containers", self.project);
-        let answer = self.ask(Method::POST, &path, Some(body), Some(&key)).await?;
+        let answer = self.ask(Method::POST, &path, Some(body)).await?;
+        let row = match answer.status {
+            // A request that was cut off has made it.
+            409 => self.find(&name).await?,
+            200 | 201 => Some(answer.clone().data()?),
+            _ => None,
+        };
         match answer.status {
-            200 | 201 => {
-                let id = answer.data()?["id"].as_str().context("a container without id")?.to_owned();
+            200 | 201 | 409 => {
+                let row = row.with_context(|| format!("no container is named {name}, and the name is taken"))?;
+                let id = row["id"].as_str().context("a container without id")?.to_owned();
                 self.made.push(id.clone());
                 let status = if autostart { "running" } else { "stopped" };
                 self.containers.push(Asked { id, status, ..Asked::default() });
@@ -121,9 +128,15 @@ impl Client {
         }
     }
 
+    async fn find(&mut self, name: &str) -> Result<Option<Value>> {
+        let answer = self.ask(Method::GET, &format!("/api/v1/projects/{}/containers", self.project), None).await?;
+        let rows = answer.data()?["containers"].as_array().cloned().unwrap_or_default();
+        Ok(rows.into_iter().find(|row| row["name"] == name))
+    }
+
     async fn operate(&mut self, which: usize, operation: &str, status: &'static str) -> Result<()> {
         let path = format!("{}/{operation}", self.path(which));
-        let answer = self.ask(Method::POST, &path, Some(json!({})), None).await?;
+        let answer = self.ask(Method::POST, &path, Some(json!({}))).await?;
         match answer.status {
             200 => self.containers[which].status = status,
             // Pause and resume need a container that runs, or is paused.
@@ -135,7 +148,7 @@ impl Client {
 
     async fn restart(&mut self, which: usize) -> Result<()> {
         let path = format!("{}/restart", self.path(which));
-        let answer = self.ask(Method::POST, &path, Some(json!({})), None).await?;
+        let answer = self.ask(Method::POST, &path, Some(json!({}))).await?;
         match answer.status {
             200 => self.containers[which].restarts += 1,
             // It does not run; its server failed, is offline, or is too slow.
@@ -150,7 +163,7 @@ impl Client {
         let path = format!("{}/firewall/ingress", self.path(which));
         match self.random.random_range(0..6) {
             0 => {
-                let answer = self.ask(Method::DELETE, &path, Some(json!({ "all": true })), None).await?;
+                let answer = self.ask(Method::DELETE, &path, Some(json!({ "all": true }))).await?;
                 if answer.status != 200 {
                     return unexpected(&answer);
                 }
@@ -158,7 +171,7 @@ impl Client {
             }
             1 => {
                 let body = json!({ "port": port, "protocol": "tcp", "action": "drop" });
-                let answer = self.ask(Method::DELETE, &path, Some(body), None).await?;
+                let answer = self.ask(Method::DELETE, &path, Some(body)).await?;
                 // 404: there is none, or a request that was cut off has removed it.
                 if !matches!(answer.status, 200 | 404) {
                     return unexpected(&answer);
@@ -167,7 +180,7 @@ impl Client {
             }
             _ => {
                 let body = json!({ "action": "drop", "protocol": "tcp", "port": port, "description": "" });
-                let answer = self.ask(Method::POST, &path, Some(body), None).await?;
+                let answer = self.ask(Method::POST, &path, Some(body)).await?;
                 if !matches!(answer.status, 200 | 201) {
                     return unexpected(&answer);
                 }
@@ -181,7 +194,7 @@ impl Client {
         let key = format!("KEY_{}", self.random.random_range(0..4));
         let value = self.random.random_range(0..1000).to_string();
         let path = format!("{}/env/{key}", self.path(which));
-        let answer = self.ask(Method::PUT, &path, Some(json!({ "value": value })), None).await?;
+        let answer = self.ask(Method::PUT, &path, Some(json!({ "value": value }))).await?;
         if answer.status != 200 {
             return unexpected(&answer);
         }
@@ -191,7 +204,7 @@ impl Client {
 
     async fn read(&mut self, which: usize) -> Result<()> {
         let what = ["", "/stats", "/status-logs", "/firewall/rules", "/env"][self.random.random_range(0..5)];
-        let answer = self.ask(Method::GET, &format!("{}{what}", self.path(which)), None, None).await?;
+        let answer = self.ask(Method::GET, &format!("{}{what}", self.path(which)), None).await?;
         if answer.status != 200 {
             return unexpected(&answer);
         }
@@ -199,7 +212,7 @@ impl Client {
     }
 
     async fn delete(&mut self, which: usize) -> Result<()> {
-        let answer = self.ask(Method::DELETE, &self.path(which), None, None).await?;
+        let answer = self.ask(Method::DELETE, &self.path(which), None).await?;
         // 404: a request that was cut off has deleted it.
         if !matches!(answer.status, 200 | 202 | 404) {
             return unexpected(&answer);
@@ -219,11 +232,10 @@ impl Client {
 
     /// Asks until there is an answer: the control plane may be killed at any moment. Whoever asks the same
     /// twice gets what one request would have come to.
-    async fn ask(&mut self, method: Method, path: &str, body: Option<Value>, key: Option<&str>) -> Result<Answer> {
+    async fn ask(&mut self, method: Method, path: &str, body: Option<Value>) -> Result<Answer> {
         let end = Instant::now() + PATIENCE;
         let body = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
-        let mut headers = vec![("content-type", "application/json")];
-        headers.extend(key.map(|key| ("idempotency-key", key)));
+        let headers = [("content-type", "application/json")];
         loop {
             let asked = self.api.send_bytes(method.clone(), path, &headers, body.clone()).await;
             let story = match &asked {
@@ -234,8 +246,6 @@ impl Client {
             let excess = self.story.len().saturating_sub(STORY);
             self.story.drain(..excess);
             match asked {
-                // The first request with the key died with the control plane, and is waited for.
-                Ok(answer) if key.is_some() && answer.status == 409 && Instant::now() < end => {}
                 Ok(answer) => {
                     self.requests += 1;
                     return Ok(answer);
