@@ -51,6 +51,19 @@ pub(super) struct CrashAt {
     pub(super) after_effect: bool,
 }
 
+/// What strangers take away from a running container, or from the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Damage {
+    Link,
+    Rules,
+    Bundle,
+    Base,
+    Monitor,
+}
+
+/// All of them.
+pub(super) const DAMAGES: [Damage; 5] = [Damage::Link, Damage::Rules, Damage::Bundle, Damage::Base, Damage::Monitor];
+
 /// What the kernel holds.
 #[derive(Debug, Default)]
 pub(super) struct World {
@@ -139,6 +152,25 @@ impl Kernel {
     pub(super) fn exit(&self, id: ContainerId, code: i32, oom_killed: bool) {
         self.world().processes.insert(id, Process::Exited { code: Some(code), oom_killed });
         self.0.changed.send_replace(());
+    }
+
+    /// A stranger's deed; what is not there is not taken.
+    pub(super) fn damage(&self, id: ContainerId, damage: Damage) {
+        let mut world = self.world();
+        if damage == Damage::Base {
+            world.prepared = false;
+        }
+        // While one is being started, the order of steps is asked, which strangers do not keep.
+        if !world.is_alive(id) {
+            return;
+        }
+        match damage {
+            Damage::Link => _ = world.links.remove(&id),
+            Damage::Rules => _ = world.rules.remove(&id),
+            Damage::Bundle => _ = world.bundles.remove(&id),
+            Damage::Monitor => _ = world.unmonitored.insert(id),
+            Damage::Base => {}
+        }
     }
 
     /// What a reboot leaves: the disk.

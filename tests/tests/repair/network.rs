@@ -87,11 +87,13 @@ async fn every_damage_to_the_network_is_repaired() -> Result<()> {
 async fn repaired(cluster: &Cluster, id: &str, whole: &[String], before: usize) -> Result<()> {
     let mut now = Vec::new();
     let found = wait::until("the repair", REPAIR, async || {
-        now = standing(&cluster.servers[0], id)?;
-        // Repairs in a row are one entry: the next damage comes when a look has found nothing.
+        // In this order: a repair that is logged, and then a look that has found nothing. Repairs in a row are one
+        // entry, so the next damage comes after that.
+        let noticed = repairs(cluster, id).await? > before;
         let row = cluster.tenant.get(&format!("/api/v1/containers/{id}")).await?.data()?;
-        let over = !row["warnings"].to_string().contains("repaired");
-        Ok((over && now == whole && repairs(cluster, id).await? > before).then_some(()))
+        now = standing(&cluster.servers[0], id)?;
+        let over = noticed && !row["warnings"].to_string().contains("repaired");
+        Ok((over && now == whole).then_some(()))
     });
     found.await.with_context(|| {
         let missing: Vec<_> = whole.iter().filter(|line| !now.contains(line)).collect();

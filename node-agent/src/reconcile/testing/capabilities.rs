@@ -125,6 +125,7 @@ impl Runtime for Kernel {
             world.demand(!world.is_alive(bundle.id), "created while one runs");
             world.pids += 1;
             let pid = world.pids;
+            world.unmonitored.remove(&bundle.id);
             world.processes.insert(bundle.id, Process::Created { pid });
             world.bundles.insert(bundle.id, bundle.clone());
             world.limits.insert(bundle.id, bundle.limits);
