@@ -122,6 +122,12 @@ ids! {
     SessionId;
     /// One HTTP request.
     RequestId;
+    /// An event of the record.
+    EventId;
+    /// A row of the activity log.
+    ActivityId;
+    /// A notification.
+    NotificationId;
 }
 
 #[cfg(test)]

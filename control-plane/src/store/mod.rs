@@ -5,6 +5,7 @@
 pub mod container;
 pub mod dispatch;
 mod error;
+pub mod event;
 pub mod firewall_texts;
 pub mod hello;
 pub mod idempotency;
@@ -26,12 +27,15 @@ pub mod settings;
 pub mod status_log;
 #[cfg(test)]
 pub mod testing;
+mod transaction;
 pub mod user;
 
 pub use error::StoreError;
+pub use transaction::Transaction;
 
-use sqlx::{Any, AnyConnection, AnyPool, Transaction, any::AnyPoolOptions};
-use std::time::Duration;
+use sqlx::{AnyConnection, AnyPool, any::AnyPoolOptions};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
 
 /// Which database is behind the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub struct Store {
     backend: Backend,
     read: AnyPool,
     write: AnyPool,
+    /// Told after every commit of this process.
+    committed: Arc<Notify>,
 }
 
 /// Readers of an SQLite database, and connections to PostgreSQL.
@@ -63,11 +69,11 @@ impl Store {
             // One writer: SQLite allows no second, and queueing here is fair where its busy handler is not.
             let write = sqlite_pool(url, 1, "rwc").await?;
             let read = sqlite_pool(url, CONNECTIONS, "rw").await?;
-            Self { backend: Backend::Sqlite, read, write }
+            Self { backend: Backend::Sqlite, read, write, committed: Arc::default() }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
             let pool = options.connect(url).await?;
-            Self { backend: Backend::Postgres, read: pool.clone(), write: pool }
+            Self { backend: Backend::Postgres, read: pool.clone(), write: pool, committed: Arc::default() }
         } else {
             return Err(StoreError::UnknownUrl);
         };
@@ -102,11 +108,18 @@ impl Store {
 
     /// Begins a transaction that writes. On SQLite it takes the write lock at once, so that it cannot
     /// fail half-way for want of it.
-    pub async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        Ok(match self.backend {
+    pub async fn begin(&self) -> Result<Transaction, StoreError> {
+        let inner = match self.backend {
             Backend::Sqlite => self.write.begin_with("BEGIN IMMEDIATE").await?,
             Backend::Postgres => self.write.begin().await?,
-        })
+        };
+        Ok(Transaction::new(inner, self.committed.clone()))
+    }
+
+    /// Waits for the next commit of this process; one that was made since the last wait counts. For one
+    /// waiter.
+    pub async fn committed(&self) {
+        self.committed.notified().await;
     }
 
     /// Closes every connection.

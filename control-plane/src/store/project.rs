@@ -1,7 +1,10 @@
 //! Projects.
 
-use super::{Store, StoreError};
-use crate::page::{Order, Page};
+use super::{Store, StoreError, event};
+use crate::{
+    event::{Actor, EventKind, NewEvent},
+    page::{Order, Page},
+};
 use hoody_protocol::{
     id::{ContainerId, ProjectId, RealmId, UserId},
     time::now_ms,
@@ -130,8 +133,9 @@ pub async fn insert(connection: &mut AnyConnection, project: &Project, max: u32)
     .bind(i64::from(project.is_default))
     .bind(project.created_at)
     .bind(project.updated_at)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    event::insert(connection, &told(EventKind::ProjectCreated, project)).await?;
     Ok(true)
 }
 
@@ -173,6 +177,9 @@ pub async fn update(
     .fetch_optional(&mut *tx)
     .await?;
     let project = row.map(|row| from_row(&row)).transpose()?;
+    if let Some(project) = &project {
+        event::insert(&mut tx, &told(EventKind::ProjectUpdated, project)).await?;
+    }
     tx.commit().await?;
     Ok(project)
 }
@@ -191,13 +198,23 @@ pub async fn containers(store: &Store, id: ProjectId) -> Result<Vec<(ContainerId
 
 /// Deletes the project; [`StoreError::MissingReference`] where it still has containers.
 pub async fn delete(connection: &mut AnyConnection, user: UserId, id: ProjectId) -> Result<bool, StoreError> {
-    let deleted = sqlx::query("DELETE FROM projects WHERE id = $1 AND user_id = $2")
+    let sql = format!("DELETE FROM projects WHERE id = $1 AND user_id = $2 RETURNING {COLUMNS}");
+    let row = sqlx::query(AssertSqlSafe(sql))
         .bind(id.to_string())
         .bind(user.to_string())
-        .execute(connection)
-        .await?
-        .rows_affected();
-    Ok(deleted == 1)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    event::insert(connection, &told(EventKind::ProjectDeleted, &from_row(&row)?)).await?;
+    Ok(true)
+}
+
+/// Only its owner changes a project.
+fn told(kind: EventKind, project: &Project) -> NewEvent {
+    NewEvent::new(kind, project.id, Some(project.user), Actor::User(project.user))
+        .in_project(project.id)
+        .in_realms(&project.realms)
+        .with("alias", project.alias.as_str())
 }
 
 #[cfg(test)]

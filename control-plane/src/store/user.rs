@@ -1,6 +1,7 @@
 //! Accounts.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, event};
+use crate::event::{Actor, EventKind, NewEvent};
 use hoody_protocol::{
     id::{SessionId, UserId},
     time::now_ms,
@@ -108,8 +109,10 @@ pub async fn insert(connection: &mut AnyConnection, user: &NewUser<'_>) -> Resul
     .bind(user.password_hash)
     .bind(i64::from(user.is_admin))
     .bind(now_ms() as i64)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    let created = NewEvent::new(EventKind::UserCreated, id, Some(id), Actor::System).with("username", user.username);
+    event::insert(connection, &created).await?;
     Ok(id)
 }
 
