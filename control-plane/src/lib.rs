@@ -4,6 +4,7 @@
 //! orchestrate) → [`store`] (the only place with SQL). [`nodes`] speaks with the agents, [`scheduler`]
 //! places containers, [`tasks`] run in the background.
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod caller;

@@ -169,7 +169,7 @@ async fn a_tombstone_keeps_the_stored_desire() {
         assert!(update(&mut tx, &row, read).await.unwrap());
         tx.commit().await.unwrap();
         let slice = Slice { by: "name", descending: false, limit: 10, offset: 0 };
-        let mine = Filter { owner: Some(row.spec.owner), ..Filter::default() };
+        let mine = Filter { visible_to: Some(row.spec.owner), ..Filter::default() };
         assert_eq!(list(&store, &mine, slice).await.unwrap().1, 0);
         let (rows, total) = list(&store, &Filter { deleting: true, ..mine }, slice).await.unwrap();
         assert_eq!((rows[0].spec.desired, total), (Desired::Deleted, 1));

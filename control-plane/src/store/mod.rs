@@ -2,6 +2,7 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod auth_token;
 pub mod container;
 pub mod dispatch;
 mod error;
@@ -18,9 +19,12 @@ pub mod migrations;
 pub mod node;
 pub mod operation;
 pub mod operation_list;
+pub mod pool;
 pub mod project;
+pub mod project_permission;
 pub mod report;
 pub mod reservation;
+pub mod scope;
 pub mod server;
 pub mod session;
 pub mod settings;
@@ -128,6 +132,11 @@ impl Store {
         self.write.close().await;
     }
 }
+
+/// Where a query runs: the [`Store::reader`], or a transaction's connection.
+pub trait Queries<'e>: sqlx::Executor<'e, Database = sqlx::Any> {}
+
+impl<'e, T: sqlx::Executor<'e, Database = sqlx::Any>> Queries<'e> for T {}
 
 /// Appended to a `SELECT` whose rows of table (alias) `table` nobody else may change before the transaction
 /// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.

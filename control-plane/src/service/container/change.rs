@@ -4,6 +4,7 @@
 
 use super::authorise;
 use crate::{
+    access::Level,
     app::App,
     caller::Caller,
     error::ServiceError,
@@ -55,7 +56,7 @@ pub async fn change<T>(
 ) -> Result<(ContainerRow, Progress, T), ServiceError> {
     let mut tx = app.store.begin().await?;
     let mut row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
-    authorise(caller, &row)?;
+    authorise(&mut *tx, caller, &row, Level::Edit).await?;
     let before = row.clone();
     let (effect, result) = edit(&mut row)?;
     match effect {
