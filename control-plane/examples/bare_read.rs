@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = Store::open(&database).await?;
     let keys = Keys::open(&store, Config::in_dir(folder.into()).open_master_key()?).await?;
     let router = Router::new().route("/api/v1/containers/{id}", get(read)).with_state((store, Arc::new(keys)));
-    axum_server::bind(address.parse()?).serve(router.into_make_service()).await?;
+    axum_server::bind(address.parse::<std::net::SocketAddr>()?).serve(router.into_make_service()).await?;
     Ok(())
 }
 

@@ -5,9 +5,11 @@
 pub mod api;
 pub mod cluster;
 pub mod contract;
+pub mod damage;
 pub mod image;
 pub mod postgres;
 pub mod probe;
 pub mod simulated;
+pub mod soak;
 pub mod traces;
 pub mod wait;

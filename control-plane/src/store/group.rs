@@ -6,10 +6,10 @@
 //! of its group are not concerned. A write's caller gets its answer only after the commit.
 
 use super::{Backend, StoreError};
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use sqlx::{AnyConnection, AnyPool, Connection};
-use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use std::{panic::AssertUnwindSafe, sync::Arc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Writes that wait at most; more wait in their callers.
 const QUEUE: usize = 4096;
@@ -30,16 +30,18 @@ struct Worked {
 pub(super) struct Writes {
     backend: Backend,
     pool: AnyPool,
+    /// Told after every commit, as by [`super::Transaction`].
+    committed: Arc<Notify>,
     queue: mpsc::Sender<Work>,
 }
 
 impl Writes {
-    pub(super) fn new(backend: Backend, pool: AnyPool) -> Self {
+    pub(super) fn new(backend: Backend, pool: AnyPool, committed: Arc<Notify>) -> Self {
         let (queue, works) = mpsc::channel(QUEUE);
         if backend == Backend::Sqlite {
-            tokio::spawn(write_groups(pool.clone(), works));
+            tokio::spawn(write_groups(pool.clone(), committed.clone(), works));
         }
-        Self { backend, pool, queue }
+        Self { backend, pool, committed, queue }
     }
 
     /// Runs `write` in a transaction; what it gives is committed. It may go on where the caller gives up.
@@ -52,6 +54,7 @@ impl Writes {
             let mut tx = self.pool.begin().await?;
             let done = write(&mut *tx).await?;
             tx.commit().await?;
+            self.committed.notify_one();
             return Ok(done);
         }
         let (answer, answered) = oneshot::channel();
@@ -72,11 +75,12 @@ impl Writes {
 }
 
 /// Takes what has queued up and commits it once.
-async fn write_groups(pool: AnyPool, mut queue: mpsc::Receiver<Work>) {
+async fn write_groups(pool: AnyPool, committed: Arc<Notify>, mut queue: mpsc::Receiver<Work>) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
         let mut told = Vec::with_capacity(group.len());
         let result = write_group(&pool, &mut group, &mut told).await.map_err(Arc::new);
+        committed.notify_one();
         for tell in told {
             tell(result.clone().map_err(StoreError::Group));
         }
@@ -89,12 +93,20 @@ async fn write_group(pool: &AnyPool, group: &mut Vec<Work>, told: &mut Vec<Tell>
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
     for work in group.drain(..) {
         let mut savepoint = tx.begin().await?;
-        let Worked { failed, tell } = work(&mut *savepoint).await;
-        told.push(tell);
-        if failed {
-            savepoint.rollback().await?;
-        } else {
-            savepoint.commit().await?;
+        match AssertUnwindSafe(work(&mut *savepoint)).catch_unwind().await {
+            Ok(Worked { failed: false, tell }) => {
+                told.push(tell);
+                savepoint.commit().await?;
+            }
+            Ok(Worked { tell, .. }) => {
+                told.push(tell);
+                savepoint.rollback().await?;
+            }
+            // Its caller gets no answer; all other writes of this process would otherwise end with this one.
+            Err(_panic) => {
+                tracing::error!("a write panicked; it is undone");
+                savepoint.rollback().await?;
+            }
         }
     }
     tx.commit().await?;
@@ -145,6 +157,21 @@ mod tests {
             let writes = (0..40).map(|number| set(&store, format!("key-{}", number % 20), false));
             let results = join_all(writes).await;
             assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 20);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_write_that_panics_ends_no_other() {
+        each_backend(|store| async move {
+            let writer = store.clone();
+            let panicking = tokio::spawn(async move {
+                let write = writer.write(|_| Box::pin(async { panic!("on purpose") }));
+                let result: Result<(), StoreError> = write.await;
+                result
+            });
+            assert!(!matches!(panicking.await, Ok(Ok(()))));
+            set(&store, "key".into(), false).await.unwrap();
         })
         .await;
     }
