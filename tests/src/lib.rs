@@ -5,8 +5,10 @@
 pub mod api;
 pub mod cluster;
 pub mod contract;
+pub mod faults;
 pub mod image;
 pub mod postgres;
 pub mod probe;
 pub mod traces;
+pub mod traffic;
 pub mod wait;

@@ -34,6 +34,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<File, DesiredError> {
         .map_err(failed("create beside"))?;
     file.write_all(bytes).map_err(failed("write"))?;
     file.sync_all().map_err(failed("sync"))?;
+    hoody_fault::point!("file.beside");
     fs::rename(&beside, path).map_err(failed("replace"))?;
     Ok(file)
 }

@@ -45,8 +45,10 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     cell.report(record, State::Creating, false, None).await;
     let image = unless_requested(cell, capabilities.images.ensure(&spec.image)).await?;
     let image = image.map_err(failed("image", "image_unavailable", "the image could not be fetched or unpacked"))?;
+    hoody_fault::point!("image.ready");
     let created = capabilities.storage.create(spec.id, &image, spec.limits.disk_bytes).await;
     created.map_err(storage_failed("create the root file system"))?;
+    hoody_fault::point!("root.created");
     cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
     Ok(())
 }
@@ -101,11 +103,15 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     cell.report(&record, State::Starting, false, None).await;
     ensure_disk_limit(cell, &record).await?;
     let pid = create(cell, &record).await?;
+    hoody_fault::point!("process.created");
     enforce_firewall(cell, &record, false).await?;
     // Always: the link of a process that has just ended can still stand for a moment.
     attach(cell, &record, pid).await?;
+    hoody_fault::point!("link.attached");
     cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));
+    hoody_fault::point!("process.starting");
     capabilities.runtime.start(id).await.map_err(runtime_failed("start the first process"))?;
+    hoody_fault::point!("process.started");
     started(cell, &record, number).await
 }
 
@@ -114,6 +120,7 @@ async fn create(cell: &Cell, record: &Record) -> Result<i32, PassError> {
     let mounted = capabilities.storage.mount(record.spec.id, record.ids).await;
     let root =
         mounted.map_err(failed("mount", "storage_failed", "the container's root file system could not be mounted"))?;
+    hoody_fault::point!("mount.mounted");
     let bundle = bundle(cell, record, &root);
     capabilities.runtime.create(&bundle).await.map_err(runtime_failed("create"))
 }
@@ -210,6 +217,7 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
     };
     match firewall.apply(&policy).await {
         Ok(()) => {
+            hoody_fault::point!("firewall.applied");
             cell.set_enforced(|enforced| {
                 enforced.firewall = Some(spec.firewall.clone());
                 enforced.firewall_error = None;

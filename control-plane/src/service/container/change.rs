@@ -64,7 +64,9 @@ pub async fn change<T>(
                 renew(&mut tx, &mut row).await?;
             }
             write(&mut tx, &mut row, read).await?;
+            hoody_fault::point!("change.writing");
             tx.commit().await.map_err(StoreError::from)?;
+            hoody_fault::point!("change.committed");
         }
     }
     match effect {
