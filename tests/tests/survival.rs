@@ -85,6 +85,11 @@ async fn state(server: &Server, container: &str, state: &str) -> Result<()> {
     .await
 }
 
+/// Small enough for several on one machine.
+fn small(name: &str) -> serde_json::Value {
+    json!({ "name": name, "specs": { "cpu_cores": 0.3, "memory_mb": 64, "storage_mb": 64 } })
+}
+
 /// A container whose first process sends datagrams from its first instruction on.
 fn flood(server: &Server, container: &str, to: Ipv4Addr, port: u16) -> Result<()> {
     let init = format!(
@@ -124,8 +129,8 @@ async fn reboot(cluster: &mut Cluster) -> Result<()> {
     socket.set_nonblocking(true)?;
     let port = socket.local_addr()?.port();
 
-    let guarded = api.container(&project, "busybox", json!({ "name": "guarded" })).await?;
-    let resting = api.container(&project, "busybox", json!({ "name": "resting" })).await?;
+    let guarded = api.container(&project, "busybox", small("guarded")).await?;
+    let resting = api.container(&project, "busybox", small("resting")).await?;
     let path = |id: &str| format!("/api/v1/containers/{id}");
     api.patch(&path(&guarded), json!({ "autostart": true })).await?.data()?;
     flood(&cluster.servers[0], &guarded, outside, port)?;
@@ -194,7 +199,7 @@ async fn damaged_record(cluster: &mut Cluster) -> Result<()> {
     let project = api.project("damage").await?;
     let mut containers = Vec::new();
     for name in ["runs", "rests"] {
-        let id = api.container(&project, "busybox", json!({ "name": name })).await?;
+        let id = api.container(&project, "busybox", small(name)).await?;
         containers.push(id);
     }
     let [runs, rests] = &containers[..] else { anyhow::bail!("two containers") };
@@ -226,7 +231,7 @@ async fn damaged_record(cluster: &mut Cluster) -> Result<()> {
     let after = (address(&cluster.servers[0], runs)?, address(&cluster.servers[0], rests)?);
     ensure!(before == after, "{before:?} became {after:?}");
 
-    let new = api.container(&project, "busybox", json!({ "name": "new" })).await?;
+    let new = api.container(&project, "busybox", small("new")).await?;
     api.operate(&new, "start").await?;
     api.wait_status(&new, "running").await?;
     let other = address(&cluster.servers[0], &new)?;
