@@ -77,7 +77,8 @@ async fn damage_in_the_middle_costs_the_damaged_lines_alone_and_stays_known_unti
     // A flipped bit; a hole of zeros over two lines, as of a page that was never written; both.
     let flip = |bytes: &mut Vec<u8>, number: usize| bytes[entry(number).start + 20] ^= 1;
     let hole = |bytes: &mut Vec<u8>, first: usize| bytes[entry(first).start..entry(first + 1).end].fill(0);
-    let cases: [(&dyn Fn(&mut Vec<u8>), &[u64]); 4] = [
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let cases: [(Damage<'_>, &[u64]); 4] = [
         (&|bytes| flip(bytes, 2), &[1, 3, 4, 5]),
         (&|bytes| hole(bytes, 2), &[1, 5]),
         (&|bytes| bytes[entry(0)].fill(b'x'), &[2, 3, 4, 5]),
