@@ -170,12 +170,17 @@ impl Walk {
                 }
             }
         }
-        self.check(verb.after()).await.context("after")?;
         if verb == Verb::Restart {
+            // One operation, and it ends: one that was committed and not yet sent is begun only now.
             let id = self.subject().await?;
-            let (total, open) = self.tenant.operations(&id).await?;
-            ensure!(total == operations + 1 && open.is_empty(), "{total} operations after {operations}: {open:?}");
+            let ended = wait::until("the outcome of the restart", DEADLINE, async || {
+                let (total, open) = self.tenant.operations(&id).await?;
+                ensure!(total == operations + 1, "{total} operations after {operations}");
+                Ok(open.is_empty().then_some(()))
+            });
+            ended.await?;
         }
+        self.check(verb.after()).await.context("after")?;
         Ok(())
     }
 
