@@ -197,12 +197,15 @@ async fn a_damaged_record_costs_its_container_neither_address_nor_ids_nor_a_requ
 async fn damaged_record(cluster: &mut Cluster) -> Result<()> {
     let api = cluster.tenant.clone();
     let project = api.project("damage").await?;
+    // What was taken first is free again: an agent that knew of nobody would give it to the next.
+    let first = api.container(&project, "busybox", small("first")).await?;
     let mut containers = Vec::new();
     for name in ["runs", "rests"] {
         let id = api.container(&project, "busybox", small(name)).await?;
         containers.push(id);
     }
     let [runs, rests] = &containers[..] else { anyhow::bail!("two containers") };
+    api.delete(&format!("/api/v1/containers/{first}"), None).await?.data()?;
     api.operate(runs, "start").await?;
     api.wait_status(runs, "running").await?;
     let web = probe::web(&cluster.servers[0], runs, PORT, "here")?;
