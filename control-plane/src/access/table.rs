@@ -116,6 +116,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("authTokens.getPublicProfile", KNOWN),
     ("authTokens.list", needs(CreateTokens)),
     ("authTokens.listAuthTokenPermissionTemplates", KNOWN),
+    ("authTokens.patch", needs(CreateTokens)),
+    ("authTokens.patchPublicProfile", token(&[PublicProfile])),
     ("authTokens.removeRealm", needs(CreateTokens)),
     ("authTokens.update", needs(CreateTokens)),
     ("authTokens.updatePublicProfile", token(&[PublicProfile])),

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod auth_tokens;
 pub mod caller;
 pub mod client;
 pub mod containers;
@@ -51,6 +52,7 @@ fn resources() -> OpenApiRouter<App> {
         admin::operations::router(),
         admin::servers::router(),
         auth::router(),
+        auth_tokens::router(),
         containers::router(),
         environment::router(),
         firewall::router(),

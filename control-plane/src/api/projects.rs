@@ -3,7 +3,7 @@
 use super::{
     caller::Caller,
     envelope::{Failure, Reply, Success},
-    json::Json,
+    json::{Json, present},
     pagination::{Order, Page, Pagination, Sort},
     path::Id,
     query::{self, Query},
@@ -17,7 +17,7 @@ use crate::{
 };
 use axum::extract::State;
 use hoody_protocol::id::{ProjectId, RealmId};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -88,11 +88,6 @@ struct Quotas {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i64>)]
     max_containers: Option<Option<i64>>,
-}
-
-/// Tells null (`Some(None)`) from absent (`None`).
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 impl From<ProjectInput> for Input {
