@@ -11,6 +11,7 @@ pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod event;
 pub mod keys;
 pub mod nodes;
 pub mod page;

@@ -130,6 +130,12 @@ ids! {
     PoolId;
     /// A membership in a pool, or an invitation to one.
     PoolMemberId;
+    /// An event of the record.
+    EventId;
+    /// A row of the activity log.
+    ActivityId;
+    /// A notification.
+    NotificationId;
 }
 
 #[cfg(test)]

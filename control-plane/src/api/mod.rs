@@ -21,9 +21,11 @@ pub mod meta;
 mod not_built;
 pub mod pagination;
 pub mod path;
+pub mod pools;
 pub mod projects;
 pub mod query;
 mod realm;
+pub mod realms;
 pub mod request_id;
 pub mod servers;
 #[cfg(test)]
@@ -59,7 +61,9 @@ fn resources() -> OpenApiRouter<App> {
         health::router(),
         images::router(),
         meta::router(),
+        pools::router(),
         projects::router(),
+        realms::router(),
         servers::router(),
     ]
     .into_iter()

@@ -73,7 +73,8 @@ async fn a_purge_gives_back_once_and_takes_logs_and_operations_along() {
         let mut row = container(&store).await;
         assert_eq!(used(&store, row.server).await, (1, row.spec.limits.memory_bytes as i64));
         let mut tx = store.begin().await.unwrap();
-        status_log::transition(&mut tx, &mut row, Status::Deleting, Trigger::User, None, 5000).await.unwrap();
+        let trigger = Trigger::User(row.spec.owner);
+        status_log::transition(&mut tx, &mut row, Status::Deleting, trigger, None, 5000).await.unwrap();
         let operation = new_operation(&row);
         operation::insert(&mut tx, &operation).await.unwrap();
         assert!(purge(&mut tx, row.spec.id).await.unwrap());

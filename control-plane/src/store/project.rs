@@ -1,11 +1,14 @@
 //! Projects.
 
 use super::{
-    Queries, Store, StoreError,
+    Queries, Store, StoreError, event,
     scope::{self, Scope},
     user,
 };
-use crate::page::{Order, Page};
+use crate::{
+    event::{Actor, EventKind, NewEvent},
+    page::{Order, Page},
+};
 use hoody_protocol::{
     id::{ContainerId, ProjectId, RealmId, UserId},
     time::now_ms,
@@ -134,8 +137,9 @@ pub async fn insert(connection: &mut AnyConnection, project: &Project, max: u32)
     .bind(i64::from(project.is_default))
     .bind(project.created_at)
     .bind(project.updated_at)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    event::insert(connection, &told(EventKind::ProjectCreated, project, project.user)).await?;
     Ok(true)
 }
 
@@ -164,6 +168,7 @@ pub async fn update(
     connection: &mut AnyConnection,
     id: ProjectId,
     change: &Change,
+    by: UserId,
 ) -> Result<Option<Project>, StoreError> {
     let row = sqlx::query(AssertSqlSafe(format!(
         "UPDATE projects SET alias = COALESCE($2, alias), color = COALESCE($3, color), \
@@ -178,9 +183,13 @@ pub async fn update(
     .bind(change.max_containers.flatten())
     .bind(change.realms.as_deref().map(realms_json))
     .bind(now_ms() as i64)
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    row.map(|row| from_row(&row)).transpose()
+    let project = row.map(|row| from_row(&row)).transpose()?;
+    if let Some(project) = &project {
+        event::insert(connection, &told(EventKind::ProjectUpdated, project, by)).await?;
+    }
+    Ok(project)
 }
 
 /// Ids and names of the project's containers, those with a tombstone included.
@@ -196,13 +205,31 @@ pub async fn containers(store: &Store, id: ProjectId) -> Result<Vec<(ContainerId
 }
 
 /// Deletes the project; [`StoreError::MissingReference`] where it still has containers.
-pub async fn delete(connection: &mut AnyConnection, id: ProjectId) -> Result<bool, StoreError> {
-    let deleted = sqlx::query("DELETE FROM projects WHERE id = $1")
-        .bind(id.to_string())
-        .execute(connection)
-        .await?
-        .rows_affected();
-    Ok(deleted == 1)
+pub async fn delete(connection: &mut AnyConnection, id: ProjectId, by: UserId) -> Result<bool, StoreError> {
+    let sql = format!("DELETE FROM projects WHERE id = $1 RETURNING {COLUMNS}");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&mut *connection).await?;
+    let Some(row) = row else { return Ok(false) };
+    event::insert(connection, &told(EventKind::ProjectDeleted, &from_row(&row)?, by)).await?;
+    Ok(true)
+}
+
+/// Tells a change of what belongs to the project, with its details under `name`. The project is locked.
+pub async fn tell_updated(
+    connection: &mut AnyConnection,
+    project: &Project,
+    by: UserId,
+    name: &str,
+    details: serde_json::Value,
+) -> Result<(), StoreError> {
+    event::insert(connection, &told(EventKind::ProjectUpdated, project, by).with(name, details)).await?;
+    Ok(())
+}
+
+fn told(kind: EventKind, project: &Project, by: UserId) -> NewEvent {
+    NewEvent::new(kind, project.id, Some(project.user), Actor::User(by))
+        .in_project(project.id)
+        .in_realms(&project.realms)
+        .with("alias", project.alias.as_str())
 }
 
 #[cfg(test)]

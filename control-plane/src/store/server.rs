@@ -1,10 +1,13 @@
 //! Server rows as tenants and operators see them. Identity and liveness are in [`super::node`], capacity
 //! that containers have reserved in the containers' reservations.
 
-use super::{Store, StoreError};
-use crate::page::Page;
+use super::{Store, StoreError, event, pool};
+use crate::{
+    event::{Actor, EventKind, NewEvent},
+    page::Page,
+};
 use hoody_protocol::{
-    id::{ServerId, UserId},
+    id::{PoolId, ServerId, UserId},
     link::NodeFacts,
     time::now_ms,
 };
@@ -19,6 +22,8 @@ pub struct Server {
     pub name: String,
     /// The tenant who rents it.
     pub owner: Option<UserId>,
+    /// The pool it is in.
+    pub pool: Option<PoolId>,
     /// `created`, `enrolled`, `disabled` or `revoked`.
     pub status: String,
     /// Where it is.
@@ -75,7 +80,7 @@ pub struct Capacity {
     pub containers: i64,
 }
 
-const COLUMNS: &str = "id, name, owner_id, status, country, region, city, datacenter, rental_start, rental_end, \
+const COLUMNS: &str = "id, name, owner_id, pool_id, status, country, region, city, datacenter, rental_start, rental_end, \
     facts, agent_version, CASE WHEN public_key IS NULL THEN 0 ELSE 1 END AS has_key, online, online_changed_at, \
     architecture, cpu_millis, memory_bytes, disk_bytes, max_containers, cpu_millis_used, memory_bytes_used, \
     disk_bytes_used, containers_used, created_at, updated_at";
@@ -86,6 +91,8 @@ fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> 
 
 fn from_row(row: &AnyRow) -> Result<Server, StoreError> {
     let owner: Option<String> = row.try_get("owner_id")?;
+    // Without a pool of its own it is in its owner's default pool.
+    let pool = row.try_get::<Option<String>, _>("pool_id")?.or_else(|| owner.clone());
     let facts: Option<String> = row.try_get("facts")?;
     // CASE gives an INT on PostgreSQL and an INTEGER of any width on SQLite.
     let has_key = row.try_get::<i64, _>("has_key").or_else(|_| row.try_get::<i32, _>("has_key").map(i64::from))?;
@@ -93,6 +100,7 @@ fn from_row(row: &AnyRow) -> Result<Server, StoreError> {
         id: row.try_get::<String, _>("id")?.parse().map_err(corrupt("servers.id"))?,
         name: row.try_get("name")?,
         owner: owner.map(|text| text.parse()).transpose().map_err(corrupt("servers.owner_id"))?,
+        pool: pool.map(|text| text.parse()).transpose().map_err(corrupt("servers.pool_id"))?,
         status: row.try_get("status")?,
         place: Place {
             country: row.try_get("country")?,
@@ -140,10 +148,23 @@ pub async fn by_id(store: &Store, id: ServerId) -> Result<Option<Server>, StoreE
         .transpose()
 }
 
-/// The servers that a user rents.
-pub async fn rented_by(store: &Store, user: UserId) -> Result<Vec<Server>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM servers WHERE owner_id = $1 ORDER BY created_at, id");
+/// The servers that a user rents, or may use through a pool.
+pub async fn usable_by(store: &Store, user: UserId) -> Result<Vec<Server>, StoreError> {
+    let usable = pool::usable("servers", "$1");
+    let sql = format!("SELECT {COLUMNS} FROM servers WHERE {usable} ORDER BY created_at, id");
     all(&sqlx::query(AssertSqlSafe(sql)).bind(user.to_string()).fetch_all(store.reader()).await?)
+}
+
+/// The server with this id, if the user rents it or may use it through a pool.
+pub async fn usable(store: &Store, id: ServerId, user: UserId) -> Result<Option<Server>, StoreError> {
+    let usable = pool::usable("servers", "$2");
+    sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM servers WHERE id = $1 AND {usable}")))
+        .bind(id.to_string())
+        .bind(user.to_string())
+        .fetch_optional(store.reader())
+        .await?
+        .map(|row| from_row(&row))
+        .transpose()
 }
 
 /// The servers that nobody rents and that could work at once.
@@ -200,8 +221,10 @@ pub async fn insert(connection: &mut AnyConnection, id: ServerId, name: &str) ->
         .bind(id.to_string())
         .bind(name)
         .bind(now_ms() as i64)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    let created = NewEvent::of_server(EventKind::ServerCreated, id, None, name, Actor::Operator);
+    event::insert(connection, &created).await?;
     Ok(())
 }
 
@@ -223,7 +246,7 @@ pub async fn update(
          disk_bytes = COALESCE($15, disk_bytes), max_containers = COALESCE($16, max_containers), updated_at = $17 \
          WHERE id = $1 RETURNING {COLUMNS}"
     );
-    sqlx::query(AssertSqlSafe(sql))
+    let row = sqlx::query(AssertSqlSafe(sql))
         .bind(id.to_string())
         .bind(change.name.as_deref())
         .bind(i64::from(owner.is_some()))
@@ -241,10 +264,13 @@ pub async fn update(
         .bind(change.disk_bytes)
         .bind(change.max_containers)
         .bind(now_ms() as i64)
-        .fetch_optional(connection)
-        .await?
-        .map(|row| from_row(&row))
-        .transpose()
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let server = from_row(&row)?;
+    let updated = NewEvent::of_server(EventKind::ServerUpdated, id, server.owner, &server.name, Actor::Operator);
+    event::insert(connection, &updated).await?;
+    Ok(Some(server))
 }
 
 /// Keeps the server's agent out, for now; false where it is not one that could be let in.
@@ -252,8 +278,9 @@ pub async fn disable(connection: &mut AnyConnection, id: ServerId) -> Result<boo
     step(
         connection,
         id,
+        EventKind::ServerDisabled,
         "UPDATE servers SET status = 'disabled', updated_at = $2 \
-        WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled')",
+        WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled') RETURNING name, owner_id",
     )
     .await
 }
@@ -263,21 +290,55 @@ pub async fn enable(connection: &mut AnyConnection, id: ServerId) -> Result<bool
     step(
         connection,
         id,
+        EventKind::ServerEnabled,
         "UPDATE servers SET status = CASE WHEN public_key IS NULL THEN 'created' ELSE 'enrolled' END, \
-        updated_at = $2 WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled')",
+        updated_at = $2 WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled') RETURNING name, owner_id",
     )
     .await
 }
 
-async fn step(connection: &mut AnyConnection, id: ServerId, sql: &'static str) -> Result<bool, StoreError> {
-    let done = sqlx::query(sql).bind(id.to_string()).bind(now_ms() as i64).execute(connection).await?;
-    Ok(done.rows_affected() == 1)
+async fn step(
+    connection: &mut AnyConnection,
+    id: ServerId,
+    kind: EventKind,
+    sql: &'static str,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query(sql).bind(id.to_string()).bind(now_ms() as i64).fetch_optional(&mut *connection).await?;
+    let Some(row) = row else { return Ok(false) };
+    record(connection, id, kind, &row, Actor::Operator, &[]).await?;
+    Ok(true)
+}
+
+/// Writes the event of a change that answered `row`, with the server's `name` and `owner_id`.
+pub(super) async fn record(
+    connection: &mut AnyConnection,
+    id: ServerId,
+    kind: EventKind,
+    row: &AnyRow,
+    actor: Actor,
+    details: &[(&str, serde_json::Value)],
+) -> Result<(), StoreError> {
+    let owner: Option<String> = row.try_get("owner_id")?;
+    let owner = owner.map(|text| text.parse()).transpose().map_err(corrupt("servers.owner_id"))?;
+    let name: String = row.try_get("name")?;
+    let mut told = NewEvent::of_server(kind, id, owner, &name, actor);
+    for (field, value) in details {
+        told = told.with(field, value.clone());
+    }
+    event::insert(connection, &told).await?;
+    Ok(())
 }
 
 /// Deletes the server; [`StoreError::MissingReference`] where it still has containers.
 pub async fn delete(connection: &mut AnyConnection, id: ServerId) -> Result<bool, StoreError> {
     // The database would delete them too, but after it has locked the server.
     sqlx::query("DELETE FROM join_tokens WHERE server_id = $1").bind(id.to_string()).execute(&mut *connection).await?;
-    let done = sqlx::query("DELETE FROM servers WHERE id = $1").bind(id.to_string()).execute(connection).await?;
-    Ok(done.rows_affected() == 1)
+    let row = sqlx::query("DELETE FROM servers WHERE id = $1 RETURNING name, owner_id")
+        .bind(id.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    // The contract has no kind for it; to whom it matters, the server is gone for good.
+    record(connection, id, EventKind::ServerDisabled, &row, Actor::Operator, &[("deleted", true.into())]).await?;
+    Ok(true)
 }

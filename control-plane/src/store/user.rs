@@ -1,6 +1,7 @@
 //! Accounts.
 
-use super::{Store, StoreError, pool};
+use super::{Store, StoreError, event, pool};
+use crate::event::{Actor, EventKind, NewEvent};
 use hoody_protocol::{
     id::{SessionId, UserId},
     time::now_ms,
@@ -125,6 +126,8 @@ pub async fn insert(connection: &mut AnyConnection, user: &NewUser<'_>) -> Resul
     .execute(&mut *connection)
     .await?;
     pool::insert_default(connection, id).await?;
+    let created = NewEvent::new(EventKind::UserCreated, id, Some(id), Actor::System).with("username", user.username);
+    event::insert(connection, &created).await?;
     Ok(id)
 }
 

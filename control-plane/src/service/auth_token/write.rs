@@ -10,9 +10,11 @@ use crate::{
     app::App,
     caller::Caller,
     error::ServiceError,
+    event::{Actor, EventKind, NewEvent},
     store::{
         StoreError,
         auth_token::{self as store, AuthToken},
+        event,
     },
 };
 use hoody_protocol::{
@@ -47,6 +49,7 @@ pub async fn create(app: &App, caller: &Caller, input: Input) -> Result<(AuthTok
     token.allow_no_realm =
         allow_no_realm.unwrap_or(token.realms.is_empty() && maker.is_none_or(|maker| maker.allow_no_realm));
     insert(&mut tx, caller, &all, maker, &token, &secret).await?;
+    tell(&mut tx, EventKind::AuthTokenCreated, &token, caller).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok((token, secret))
 }
@@ -88,6 +91,7 @@ pub async fn copy(
     token.alias = input.alias.unwrap_or(token.alias);
     token.expires_at = input.expires_at.unwrap_or(token.expires_at);
     insert(&mut tx, caller, &all, maker, &token, &secret).await?;
+    tell(&mut tx, EventKind::AuthTokenCreated, &token, caller).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok((token, secret))
 }
@@ -149,7 +153,10 @@ pub async fn change_realm(
 pub async fn delete(app: &App, caller: &Caller, id: AuthTokenId) -> Result<(), ServiceError> {
     let mut tx = app.store.begin().await?;
     let all = store::lock(&mut tx, caller.user).await?;
-    managed(caller, &all, id)?;
+    let token = managed(caller, &all, id)?;
+    for ended in all.iter().filter(|other| bounds::descends(&all, other, token)) {
+        tell(&mut tx, EventKind::AuthTokenDeleted, ended, caller).await?;
+    }
     store::delete(&mut tx, id).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(())
@@ -164,7 +171,8 @@ pub(super) async fn change(
 ) -> Result<AuthToken, ServiceError> {
     let mut tx = app.store.begin().await?;
     let mut all = store::lock(&mut tx, caller.user).await?;
-    let mut token = managed(caller, &all, id)?.clone();
+    let before = managed(caller, &all, id)?.clone();
+    let mut token = before.clone();
     edit(&mut token)?;
     token.updated_at = now_ms() as i64;
     let own = maker(caller, &all)?;
@@ -174,6 +182,12 @@ pub(super) async fn change(
     }
     check_operators_part(caller, &token)?;
     store::update(&mut tx, &token).await?;
+    let kind = match (before.is_enabled, token.is_enabled) {
+        (false, true) => EventKind::AuthTokenEnabled,
+        (true, false) => EventKind::AuthTokenDisabled,
+        _ => EventKind::AuthTokenUpdated,
+    };
+    tell(&mut tx, kind, &token, caller).await?;
     for entry in &mut all {
         if entry.id == token.id {
             *entry = token.clone();
@@ -181,6 +195,7 @@ pub(super) async fn change(
     }
     for narrowed in bounds::clamp_all(all) {
         store::update(&mut tx, &narrowed).await?;
+        tell(&mut tx, EventKind::AuthTokenUpdated, &narrowed, caller).await?;
     }
     tx.commit().await.map_err(StoreError::from)?;
     Ok(token)
@@ -192,6 +207,25 @@ fn maker<'a>(caller: &Caller, all: &'a [AuthToken]) -> Result<Option<&'a AuthTok
     // Deleted since the request began.
     let now = all.iter().find(|token| token.id == own.id).ok_or(ServiceError::NotFound(TOKEN))?;
     Ok(Some(now))
+}
+
+async fn tell(
+    connection: &mut AnyConnection,
+    kind: EventKind,
+    token: &AuthToken,
+    caller: &Caller,
+) -> Result<(), ServiceError> {
+    let event = NewEvent::new(kind, token.id, Some(token.user), Actor::User(caller.user))
+        .in_realms(&token.realms)
+        .with("alias", token.alias.as_str())
+        .with("prefix", token.prefix.as_str())
+        .with("enabled", token.is_active());
+    let event = match &caller.token {
+        Some(own) => event.with("by_token_id", own.id.to_string()),
+        None => event,
+    };
+    event::insert(connection, &event).await?;
+    Ok(())
 }
 
 fn blank(caller: &Caller, maker: Option<&AuthToken>, secret: &Secret) -> AuthToken {

@@ -49,7 +49,7 @@ pub async fn delete(app: &App, caller: &Caller, id: ContainerId) -> Result<Delet
         let read = row.spec.version;
         row.spec.desired = Desired::Deleted;
         row.deleted_at = Some(now);
-        status_log::transition(&mut tx, &mut row, Status::Deleting, Trigger::User, None, now).await?;
+        status_log::transition(&mut tx, &mut row, Status::Deleting, Trigger::User(caller.user), None, now).await?;
         let cause = Cause::new("deleted", "the container was deleted");
         operation::expire_all(&mut tx, id, &cause, now).await?;
         renew(&mut tx, &mut row).await?;
