@@ -5,8 +5,10 @@
 pub mod api;
 pub mod cluster;
 pub mod contract;
+pub mod damage;
 pub mod image;
 pub mod postgres;
 pub mod probe;
+pub mod soak;
 pub mod traces;
 pub mod wait;

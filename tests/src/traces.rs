@@ -41,6 +41,13 @@ pub fn of_container(server: &Server, container: &str) -> Result<Vec<String>> {
     Ok(traces)
 }
 
+/// The server's ends of its containers' links.
+pub fn container_links(server: &Server) -> Result<Vec<String>> {
+    let links = output(server, "ip", &["-br", "link"])?;
+    let names = links.lines().filter_map(|line| line.split(['@', ' ']).next());
+    Ok(names.filter(|name| name.starts_with("hy")).map(str::to_owned).collect())
+}
+
 /// What exists on a server, by kind; equal before and after whatever leaves nothing behind. Images that were
 /// fetched meanwhile stay and do not count.
 pub fn snapshot(server: &Server) -> Result<Vec<(String, Vec<String>)>> {

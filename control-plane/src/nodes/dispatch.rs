@@ -33,6 +33,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause before a container is tried again, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// What a node answers whose disk is full.
+const NOT_PERSISTED: &str = "not_persisted";
 /// The store is read anew after this time even without a wake-up.
 const REREAD: Duration = Duration::from_secs(60);
 
@@ -59,6 +61,8 @@ enum Retry {
     Store(#[from] StoreError),
     #[error("send a command")]
     Ask(#[from] AskError),
+    #[error("the node could not persist the specification")]
+    NotPersisted,
     #[error("the node holds {held}, which is older than what it was sent, {sent}")]
     Contradiction { held: SpecVersion, sent: SpecVersion },
 }
@@ -167,12 +171,16 @@ async fn send_spec(link: &Link, settled: &Mutex<Settled>, spec: &ContainerSpec) 
         CommandReply::Refused(cause) => {
             tracing::warn!(%server, container = %spec.id, version = %spec.version, code = %cause.code,
                 "the node refused a specification");
-            with(settled, |settled| settled.refused.insert(spec.id, spec.version));
+            // A full disk becomes free again; whatever else the node refuses it refuses again.
+            let later = &*cause.code == NOT_PERSISTED;
+            if !later {
+                with(settled, |settled| settled.refused.insert(spec.id, spec.version));
+            }
             let mut tx = store.begin().await?;
             report::refuse(&mut tx, server, spec, cause, now_ms() as i64).await?;
             tx.commit().await.map_err(StoreError::from)?;
             link.context.app.nodes.changes.announce(spec.id);
-            return Ok(());
+            return if later { Err(Retry::NotPersisted) } else { Ok(()) };
         }
     };
     let mut tx = store.begin().await?;

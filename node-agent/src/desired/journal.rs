@@ -14,11 +14,12 @@ use hoody_protocol::{
     link::{MAX_REPORTS, Report, ReportEntry},
     operation::OperationOutcome,
 };
+use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
     fs::File,
-    io::Write,
+    io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -28,6 +29,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 const MAX_ENTRIES: usize = 16_384;
 /// Appends that wait for the disk at most.
 const QUEUE: usize = 1024;
+/// Room that the file holds beyond its content, so that what happens on a full disk can still be reported.
+const SPARE_BYTES: i64 = 4 << 20;
 /// How the process ends where the journal cannot be written: EX_IOERR of sysexits(3).
 const EXIT_IO_ERROR: i32 = 74;
 /// Lines that the file may hold beyond the entries that are kept, before it is written anew.
@@ -75,8 +78,17 @@ impl Journal {
     /// Opens or creates the journal and starts its task.
     pub fn open(path: &Path) -> Result<Self, DesiredError> {
         let (entries, next) = load(path)?;
-        let file = rewrite(path, next, &entries)?;
-        file::sync_parent(path)?;
+        let file = match rewrite(path, next, &entries) {
+            Ok(file) => {
+                file::sync_parent(path)?;
+                file
+            }
+            Err(error) if path.exists() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the journal was not shortened");
+                reopen(path)?
+            }
+            Err(error) => return Err(error),
+        };
         let lines = entries.len();
         let shared = Arc::new(Shared {
             acked: watch::Sender::new(entries.front().map_or(next, |first| first.position) - 1),
@@ -294,7 +306,26 @@ fn rewrite(path: &Path, next: u64, entries: &VecDeque<ReportEntry>) -> Result<Fi
     for entry in entries {
         content.extend_from_slice(&encode(&Line::Entry(entry.clone())));
     }
-    file::replace(path, &content)
+    let file = file::replace(path, &content)?;
+    // The room is beyond the end of the file, which stays where it is. Without it the journal works too.
+    let spare = fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, content.len() as i64 + SPARE_BYTES);
+    if let Err(error) = spare {
+        tracing::warn!(path = %path.display(), %error, "no room is kept for the journal");
+    }
+    Ok(file)
+}
+
+/// The file as it stands, open behind its last whole line, where there is no room to write it anew.
+fn reopen(path: &Path) -> Result<File, DesiredError> {
+    let failed = |source| DesiredError::Io { action: "open", path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let mut file = File::options().write(true).open(path).map_err(failed)?;
+    if whole < bytes.len() {
+        file.set_len(whole as u64).map_err(failed)?;
+    }
+    file.seek(SeekFrom::End(0)).map_err(failed)?;
+    Ok(file)
 }
 
 fn load(path: &Path) -> Result<(VecDeque<ReportEntry>, u64), DesiredError> {

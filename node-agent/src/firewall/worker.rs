@@ -12,7 +12,7 @@ use super::{
     names::{self, BINDINGS, CONNECTIONS},
     netlink::{batch::Batch, connection::Connection, wire::NF_INET_FORWARD},
     nft::NftConfig,
-    read,
+    read, table,
     verdict::{self, Flow},
 };
 use hoody_protocol::{
@@ -77,6 +77,19 @@ impl Worker {
         self.clear_empty_owners();
         self.clear_port_sets();
         Ok(())
+    }
+
+    pub(super) fn is_prepared(&mut self) -> Result<bool, FirewallError> {
+        let name = &self.config.table;
+        let called = read::called_chains(&mut self.connection, name)?;
+        for chain in table::outline(self.config.network, self.config.connections_per_container) {
+            if called.iter().any(|called| called == chain.name) != chain.hooked
+                || read::comments(&mut self.connection, name, chain.name)? != chain.comments
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(super) fn apply(&mut self, policy: &Policy) -> Result<(), FirewallError> {

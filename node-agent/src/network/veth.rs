@@ -124,6 +124,17 @@ impl RoutedVeth {
         route::set_default_route(inside, link.index, self.config.gateway).await
     }
 
+    /// True where the container's end is as [`Self::configure_inside`] leaves it.
+    async fn stands_inside(&self, inside: &Session, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError> {
+        let Some(link) = link::find(inside, CONTAINER_INTERFACE).await? else { return Ok(false) };
+        let gateway = self.config.gateway;
+        Ok(link.is_connected()
+            && link.mac == container_mac(id)
+            && route::has_address(inside, link.index, address).await?
+            && route::has_neighbour(inside, link.index, gateway, host_mac(id)).await?
+            && route::has_default_route(inside, link.index, gateway).await?)
+    }
+
     /// Everything of the host's end that can be done while it is down.
     async fn prepare_host(&self, host: &Session, link: &Link, owner: Owner) -> Result<(), NetworkError> {
         let name = host_interface(owner.id);
@@ -173,10 +184,14 @@ impl Network for RoutedVeth {
         link::wait_running(&host, host.interface()).await
     }
 
-    async fn is_attached(&self, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError> {
-        let host = Session::open(&host_interface(id), Instant::now() + OPERATION_DEADLINE)?;
+    async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {
+        let deadline = Instant::now() + OPERATION_DEADLINE;
+        let namespace = Namespace::of(pid)?;
+        let host = Session::open(&host_interface(id), deadline)?;
         let Some(link) = find_host_end(&host, id).await? else { return Ok(false) };
-        Ok(link.is_connected()
+        let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, || Ok(())).await?;
+        Ok(self.stands_inside(&inside, id, address).await?
+            && link.is_connected()
             && link.mac == host_mac(id)
             && link.alias.as_deref() == Some(&identity::alias(id, address))
             && sysctl::is_host_interface_prepared(host.interface())?

@@ -6,7 +6,9 @@
 //! specification interrupts the waits of a pass; every step is idempotent, so the next pass goes on from
 //! wherever the last one ended.
 
+mod cause;
 mod context;
+mod drift;
 mod operation;
 mod owner;
 mod pass;
@@ -29,12 +31,13 @@ use crate::desired::{
 use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired, State},
     id::ContainerId,
+    image::Digest,
     link::{CommandReply, InventoryEntry},
     operation::OperationRequest,
 };
 use owner::{Owner, Request};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -58,6 +61,8 @@ struct Shared {
 struct Handle {
     inbox: mpsc::Sender<Request>,
     view: watch::Receiver<View>,
+    /// Never changes.
+    image: Digest,
 }
 
 impl Reconciler {
@@ -97,6 +102,7 @@ impl Reconciler {
         for record in loaded {
             this.spawn(record);
         }
+        tokio::spawn(drift::run(Arc::downgrade(&this.0)));
         Ok(this)
     }
 
@@ -187,6 +193,12 @@ impl Reconciler {
         containers.iter().map(|(id, handle)| (*id, handle.view.borrow().clone())).collect()
     }
 
+    /// The images that containers of this node name.
+    pub fn images(&self) -> HashSet<Digest> {
+        let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        containers.values().map(|handle| handle.image).collect()
+    }
+
     /// Makes every owner look at its container now: after the link came back, for example.
     pub fn wake_all(&self) {
         let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,7 +235,7 @@ impl Reconciler {
         let id = record.spec.id;
         let (inbox, requests) = mpsc::channel(INBOX);
         let (publish, view) = watch::channel(View::of(&record));
-        let handle = Handle { inbox, view };
+        let handle = Handle { inbox, view, image: record.spec.image.digest };
         self.0.containers.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
         let owner = Owner::new(self.0.context.clone(), record, requests, publish);
         let this = self.clone();

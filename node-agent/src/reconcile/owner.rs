@@ -2,6 +2,7 @@
 //! before it answers; runs passes; waits for the next reason to look.
 
 use super::{
+    cause,
     context::Context,
     pass::{self, PassError, Settled},
 };
@@ -405,7 +406,10 @@ impl Owner {
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a request was not persisted");
-                refused("not_persisted", "the server could not persist the request")
+                match cause::known(&error) {
+                    Some(cause) => refused("not_persisted", &cause.message),
+                    None => refused("not_persisted", "the server could not persist the request"),
+                }
             }
         }
     }

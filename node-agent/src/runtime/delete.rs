@@ -26,7 +26,7 @@ impl OciRuntime {
             }
         };
         self.kill_container(id, made.map(|made| made.first)).await?;
-        self.end_conmon(id, made.map(|made| made.conmon)).await?;
+        self.end_conmon(id, made.and_then(|made| made.conmon)).await?;
         if self.layout.runtime_state(id).exists() {
             let args = vec!["delete".into(), "--force".into(), id.to_string().into()];
             if let Err(error) = self.call(id, "delete", args, Vec::new(), RUNTIME_LIMIT).await {

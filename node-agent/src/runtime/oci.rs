@@ -3,7 +3,7 @@
 //! stopped. Calls for one container come one at a time, from the task that owns it; `wait` may run beside.
 
 use super::{
-    Bundle, CgroupStats, Process, Runtime, RuntimeConfig, RuntimeError,
+    Bundle, CgroupStats, Mended, Process, Runtime, RuntimeConfig, RuntimeError,
     cgroup::{Cgroups, Group},
     command::Call,
     conmon,
@@ -132,7 +132,12 @@ impl Runtime for OciRuntime {
     }
 
     async fn state(&self, id: ContainerId) -> Result<Process, RuntimeError> {
+        self.recover(id).await?;
         self.look(id)?.process(id, &self.layout, &self.cgroups).await
+    }
+
+    async fn mend(&self, bundle: &Bundle) -> Result<Mended, RuntimeError> {
+        self.mend_files(bundle)
     }
 
     async fn signal_stop(&self, id: ContainerId, force: bool) -> Result<(), RuntimeError> {

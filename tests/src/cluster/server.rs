@@ -1,7 +1,8 @@
 //! A server: a network namespace with an uplink, a pool, a state folder and the agent.
 
 use super::{
-    pool::Pool,
+    Plan,
+    disk::Disk,
     process::{Process, run},
     slot::Slot,
 };
@@ -13,6 +14,9 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+
+/// Table of the rule that loses packets.
+const LOSS: &str = "tests_loss";
 
 /// One server of the cluster.
 #[derive(Debug)]
@@ -26,8 +30,11 @@ pub struct Server {
     /// Where its files are.
     pub folder: PathBuf,
     agent: Option<Process>,
+    /// The network of its containers.
+    containers: String,
     // Dropped in this order.
-    pool: Pool,
+    pool: Disk,
+    _state: Option<Disk>,
     namespace: Namespace,
 }
 
@@ -39,26 +46,29 @@ struct Namespace {
 }
 
 impl Server {
-    pub(super) fn make(slot: &Slot, number: usize, cluster: &Path) -> Result<Self> {
+    pub(super) fn make(slot: &Slot, number: usize, cluster: &Path, plan: &Plan) -> Result<Self> {
         let name = slot.name(number);
         let folder = cluster.join(&name);
         fs::create_dir_all(&folder)?;
         remains(&name)?;
         let namespace = Namespace::make(slot, number)?;
-        let pool = Pool::make(&folder)?;
+        let pool = Disk::pool(&folder, plan.pool_bytes)?;
+        let state = plan.state_bytes.map(|bytes| Disk::state(&folder, bytes)).transpose()?;
         let config = format!(
             "state_dir = {state:?}\nrun_dir = {run:?}\npool = {pool:?}\nnode_cidr = {cidr:?}\ncgroup_parent = {name:?}\n\
-             first_id = {first_id}\nstop_timeout_s = 5\ndns = [\"{dns}\"]\n",
+             first_id = {first_id}\nstop_timeout_s = 5\ndns = [\"{dns}\"]\n{more}\n",
             state = folder.join("state"),
             run = format!("/run/{name}"),
             pool = pool.mounted,
             cidr = slot.containers(number),
             first_id = slot.first_id(number),
             dns = slot.uplink_host(number),
+            more = plan.agent_settings,
         );
         fs::write(folder.join("agent.toml"), config)?;
         let address = slot.uplink_server(number);
-        Ok(Self { name, id: String::new(), address, folder, agent: None, pool, namespace })
+        let containers = slot.containers(number);
+        Ok(Self { name, id: String::new(), address, folder, agent: None, containers, pool, _state: state, namespace })
     }
 
     /// A command in the server's network namespace.
@@ -101,6 +111,32 @@ impl Server {
     /// Its run folder.
     pub fn run_dir(&self) -> PathBuf {
         PathBuf::from(format!("/run/{}", self.name))
+    }
+
+    /// Cuts the uplink, or mends it.
+    pub fn set_uplink(&self, up: bool) -> Result<()> {
+        let ip = |arguments: &str| run(Command::new("ip").args(arguments.split_whitespace())).map(|_| ());
+        ip(&format!("link set {} {}", self.name, if up { "up" } else { "down" }))?;
+        // The route to the containers went with the link.
+        if up { ip(&format!("route replace {} via {}", self.containers, self.address)) } else { Ok(()) }
+    }
+
+    /// Loses this many of a hundred packets that come over the uplink; 0 ends it.
+    pub fn set_loss(&self, percent: u8) -> Result<()> {
+        let rules = format!(
+            "add table inet {LOSS}\ndelete table inet {LOSS}\n{}",
+            if percent == 0 {
+                String::new()
+            } else {
+                format!(
+                    "add table inet {LOSS}\nadd chain inet {LOSS} loss {{ type filter hook prerouting priority -400; }}\n\
+                     add rule inet {LOSS} loss iifname \"uplink\" numgen random mod 100 < {percent} drop\n"
+                )
+            }
+        );
+        let path = self.folder.join("loss.nft");
+        fs::write(&path, rules)?;
+        run(self.command("nft").arg("-f").arg(path)).map(|_| ())
     }
 
     /// The running agent.
@@ -200,8 +236,10 @@ fn remains(name: &str) -> Result<()> {
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
     traces::end_all(name, Path::new(&format!("/run/{name}")))?;
-    for pool in traces::mounts(&format!("/{name}/pool "))? {
-        nix::mount::umount2(&pool, nix::mount::MntFlags::MNT_DETACH)?;
+    for disk in ["pool", "state"] {
+        for mount in traces::mounts(&format!("/{name}/{disk} "))? {
+            nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH)?;
+        }
     }
     traces::remove_cgroups(name);
     Ok(())
