@@ -62,7 +62,8 @@ fn body_of(operation: &str, user: &str) -> Value {
         "projects.addPermission" => json!({"user_id": user, "level": "read"}),
         "projects.updatePermission" | "projects.patchPermission" => json!({"level": "read"}),
         "env.set" => json!({"value": "x"}),
-        "env.bulkSet" => json!({"environment_vars": {"A": "b"}}),
+        "env.bulkSet" => json!({"A": "b"}),
+        operation if operation.starts_with("firewall.toggle") => json!({"port": "80", "state": "disabled"}),
         operation if operation.starts_with("firewall.") => json!({"action": "allow", "protocol": "tcp", "port": "80"}),
         _ => json!({}),
     }
