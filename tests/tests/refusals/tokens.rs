@@ -111,7 +111,7 @@ pub(super) async fn of_the_api_are_bound(world: &World) -> Result<()> {
     reader.get(ME).await?.expect_refusal(401, "UNAUTHORIZED")?;
     world.api.put(&path, json!({ "enabled": true })).await?.data()?;
     reader.get(ME).await?.data()?;
-    world.api.delete(&path).await?.data()?;
+    world.api.delete(&path, None).await?.data()?;
     reader.get(ME).await?.expect_refusal(401, "UNAUTHORIZED")?;
     Ok(())
 }
