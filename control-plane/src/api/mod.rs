@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod auth_tokens;
 pub mod caller;
 pub mod client;
 pub mod containers;
@@ -20,9 +21,11 @@ pub mod meta;
 mod not_built;
 pub mod pagination;
 pub mod path;
+pub mod pools;
 pub mod projects;
 pub mod query;
 mod realm;
+pub mod realms;
 pub mod request_id;
 pub mod servers;
 #[cfg(test)]
@@ -51,13 +54,16 @@ fn resources() -> OpenApiRouter<App> {
         admin::operations::router(),
         admin::servers::router(),
         auth::router(),
+        auth_tokens::router(),
         containers::router(),
         environment::router(),
         firewall::router(),
         health::router(),
         images::router(),
         meta::router(),
+        pools::router(),
         projects::router(),
+        realms::router(),
         servers::router(),
     ]
     .into_iter()

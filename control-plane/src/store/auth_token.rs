@@ -253,16 +253,15 @@ pub mod testing {
     use super::*;
     use crate::service::auth_token::Secret;
 
-    /// A token of the user that may do all that tenants may; `change` makes it another. Gives its value.
-    pub async fn token(store: &Store, user: UserId, change: impl FnOnce(&mut AuthToken)) -> String {
-        let secret = Secret::generate();
-        let mut token = AuthToken {
+    /// A token that may do all that tenants may, from everywhere and for ever.
+    pub fn blank(user: UserId) -> AuthToken {
+        AuthToken {
             id: AuthTokenId::generate(),
             user,
             maker: None,
             depth: 0,
             alias: "test".to_owned(),
-            prefix: secret.shown().to_owned(),
+            prefix: "hdy_00000000".to_owned(),
             permissions: Permissions::of_tenants(),
             realms: Vec::new(),
             allow_no_realm: true,
@@ -279,7 +278,13 @@ pub mod testing {
             public_storage: None,
             created_at: 1,
             updated_at: 1,
-        };
+        }
+    }
+
+    /// A token of the user that may do all that tenants may; `change` makes it another. Gives its value.
+    pub async fn token(store: &Store, user: UserId, change: impl FnOnce(&mut AuthToken)) -> String {
+        let secret = Secret::generate();
+        let mut token = AuthToken { prefix: secret.shown().to_owned(), ..blank(user) };
         change(&mut token);
         let mut tx = store.begin().await.expect("begin");
         insert(&mut tx, &token, &secret.hash()).await.expect("insert the token");

@@ -22,6 +22,7 @@ pub mod operation_list;
 pub mod pool;
 pub mod project;
 pub mod project_permission;
+pub mod realm;
 pub mod report;
 pub mod reservation;
 pub mod scope;

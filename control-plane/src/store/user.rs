@@ -125,9 +125,9 @@ pub async fn insert(connection: &mut AnyConnection, user: &NewUser<'_>) -> Resul
     .bind(now_ms() as i64)
     .execute(&mut *connection)
     .await?;
+    pool::insert_default(connection, id).await?;
     let created = NewEvent::new(EventKind::UserCreated, id, Some(id), Actor::System).with("username", user.username);
     event::insert(connection, &created).await?;
-    pool::insert_default(connection, id).await?;
     Ok(id)
 }
 
