@@ -1,7 +1,7 @@
 //! What every part of the running control plane shares.
 
 use crate::{
-    config::Config, keys::Keys, nodes::Nodes, rate_limit::Limiters, service::password::Passwords, store::Store,
+    config::Config, keys::Keys, mail::Mailer, nodes::Nodes, rate_limit::Limiters, service::password::Passwords, store::Store,
 };
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub struct App {
     pub limiters: Arc<Limiters>,
     /// Hashes passwords.
     pub passwords: Passwords,
+    /// Sends mail.
+    pub mailer: Mailer,
 }
 
 impl App {
@@ -27,11 +29,12 @@ impl App {
     pub fn new(config: Config, store: Store, keys: Keys) -> Self {
         Self {
             limiters: Arc::new(Limiters::new(config.rate_limits)),
-            config: Arc::new(config),
             store,
             keys: Arc::new(keys),
             nodes: Nodes::default(),
-            passwords: Passwords::default(),
+            passwords: Passwords::new(config.password_cost),
+            mailer: Mailer::new(&config),
+            config: Arc::new(config),
         }
     }
 }
@@ -42,7 +45,7 @@ pub mod testing {
 
     use super::App;
     use crate::{
-        config::{Config, RateLimits},
+        config::{Config, PasswordCost, RateLimits},
         keys::{Keys, MasterKey},
         store::Store,
     };
@@ -51,7 +54,9 @@ pub mod testing {
     pub fn config() -> Config {
         let mut config = Config::in_dir("/nonexistent".into());
         let many = 1_000_000;
-        config.rate_limits = RateLimits { authenticated: many, anonymous: many, login: many };
+        config.rate_limits = RateLimits { authenticated: many, anonymous: many, login: many, signup: many };
+        // Hashing is not what most tests are about.
+        config.password_cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
         config
     }
 

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod keys;
+pub mod mail;
 pub mod nodes;
 pub mod page;
 pub mod rate_limit;

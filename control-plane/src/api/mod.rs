@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod auth;
+mod basic;
 pub mod caller;
 pub mod client;
 pub mod containers;
@@ -30,6 +31,9 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod two_factor;
+pub mod users;
+pub mod waitlist;
 
 use crate::app::App;
 use axum::{
@@ -48,8 +52,10 @@ use utoipa_axum::router::OpenApiRouter;
 fn resources() -> OpenApiRouter<App> {
     [
         admin::images::router(),
+        admin::invite_codes::router(),
         admin::operations::router(),
         admin::servers::router(),
+        admin::users::router(),
         auth::router(),
         containers::router(),
         environment::router(),
@@ -59,6 +65,9 @@ fn resources() -> OpenApiRouter<App> {
         meta::router(),
         projects::router(),
         servers::router(),
+        two_factor::router(),
+        users::router(),
+        waitlist::router(),
     ]
     .into_iter()
     .fold(OpenApiRouter::new(), OpenApiRouter::merge)

@@ -62,7 +62,12 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         let service = probe::router(app.clone(), recorder).into_make_service();
         tokio::spawn(server.serve(service))
     });
-    let collecting = tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL));
+    let background = [
+        tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL)),
+        tokio::spawn(tasks::expiry::run(app.clone())),
+        tokio::spawn(tasks::keys::run(app.clone())),
+        tokio::spawn(tasks::mail::run(app.clone())),
+    ];
     tracing::info!(address = %public.address, tls = public.tls.is_some(), "serving the public API");
     let handle: Handle<SocketAddr> = Handle::new();
     let mut serving = public.serve(app, handle.clone());
@@ -87,7 +92,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         probing.abort();
     }
     watchdog.abort();
-    collecting.abort();
+    background.iter().for_each(JoinHandle::abort);
     ended.map_err(io::Error::other).and_then(|served| served).map_err(failed("serve the public API"))
 }
 

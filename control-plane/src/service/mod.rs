@@ -1,12 +1,19 @@
 //! Authorise, validate, orchestrate.
 
+pub mod account;
 pub mod container;
 pub mod enrolment;
 pub mod environment;
 pub mod firewall;
+pub mod free_tier;
+pub mod identity;
 pub mod image;
 pub mod operation_list;
+pub mod one_time;
 pub mod password;
 pub mod project;
 pub mod server;
 pub mod session;
+pub mod social_stats;
+pub mod two_factor;
+pub mod waitlist;

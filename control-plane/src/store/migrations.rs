@@ -4,7 +4,10 @@ use super::{Store, StoreError};
 use hoody_protocol::time::now_ms;
 
 /// Every migration ever, in order. Never edit one that was released.
-const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../migrations/0001_foundation.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("../../migrations/0001_foundation.sql")),
+    (6, include_str!("../../migrations/0006_accounts.sql")),
+];
 
 /// Key of PostgreSQL's advisory lock, any number that nothing else uses: "hoodymig" in ASCII. A lock on a
 /// table would need the table, which two replicas cannot make at the same time.

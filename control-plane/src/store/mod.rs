@@ -2,31 +2,40 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod attempts;
 pub mod container;
 pub mod dispatch;
 mod error;
 pub mod firewall_texts;
+pub mod free_tier;
 pub mod hello;
 pub mod idempotency;
 pub mod image;
+pub mod invite_code;
 pub mod join_token;
 pub mod key;
 #[cfg(test)]
 mod link_testing;
+pub mod mail;
 pub mod migrations;
 pub mod node;
 pub mod operation;
 pub mod operation_list;
+pub mod profile;
 pub mod project;
 pub mod report;
 pub mod reservation;
+pub mod security_event;
 pub mod server;
 pub mod session;
 pub mod settings;
+pub mod sign_up;
 pub mod status_log;
 #[cfg(test)]
 pub mod testing;
+pub mod two_factor;
 pub mod user;
+pub mod waitlist;
 
 pub use error::StoreError;
 

@@ -68,3 +68,13 @@ pub async fn delete_all(connection: &mut AnyConnection, user: UserId) -> Result<
     sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(user.to_string()).execute(connection).await?;
     Ok(())
 }
+
+/// Ends every session of the user but one; gives how many those were.
+pub async fn delete_others(connection: &mut AnyConnection, user: UserId, kept: SessionId) -> Result<u64, StoreError> {
+    let deleted = sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND id <> $2")
+        .bind(user.to_string())
+        .bind(kept.to_string())
+        .execute(connection)
+        .await?;
+    Ok(deleted.rows_affected())
+}

@@ -1,3 +1,6 @@
 //! Background work.
 
 pub mod blobs;
+pub mod expiry;
+pub mod keys;
+pub mod mail;
