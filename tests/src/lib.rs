@@ -8,5 +8,7 @@ pub mod contract;
 pub mod image;
 pub mod postgres;
 pub mod probe;
+pub mod secrets;
+pub mod smtp;
 pub mod traces;
 pub mod wait;

@@ -37,10 +37,7 @@ impl FromRequestParts<App> for Origin {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
         let client = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        Ok(Self {
-            address: address(&parts.headers, &parts.extensions, &app.config),
-            client: client.map(str::to_owned),
-        })
+        Ok(Self { address: address(&parts.headers, &parts.extensions, &app.config), client: client.map(str::to_owned) })
     }
 }
 

@@ -1,7 +1,7 @@
 //! `/meta/public-key`, `/meta/social-stats` and `/ip`.
 
 use super::{
-    caller::Account,
+    caller::Identity,
     client,
     envelope::{Failure, Reply, Success},
     request_id,
@@ -113,7 +113,7 @@ struct IpData {
     /// Nothing is looked up about the address.
     #[schema(value_type = Option<Object>)]
     ip_info: Option<()>,
-    /// The request carries the token of a session.
+    /// The request carries a credential that is good.
     is_logged: bool,
     protocol: &'static str,
     referer: String,
@@ -127,7 +127,7 @@ struct IpData {
     responses((status = 200, body = Success<IpData>)))]
 async fn ip(
     State(app): State<App>,
-    account: Result<Account, ServiceError>,
+    identity: Result<Identity, ServiceError>,
     version: Version,
     headers: HeaderMap,
     extensions: Extensions,
@@ -137,7 +137,7 @@ async fn ip(
     let data = IpData {
         ip: client::address(&headers, &extensions, &app.config).to_string(),
         ip_info: None,
-        is_logged: account.is_ok(),
+        is_logged: identity.is_ok(),
         protocol: match version {
             Version::HTTP_2 => "HTTP/2",
             Version::HTTP_10 => "HTTP/1.0",

@@ -6,7 +6,7 @@ use super::{
         data::{LoginData, TokenData},
         no_intent, present_password, wants_intent,
     },
-    caller::{self, Account},
+    caller::{self, Account, Identity},
     envelope::{Failure, Reply, Success},
     json::Json,
     time::rfc3339,
@@ -48,8 +48,8 @@ struct StatusData {
 /// What protects the account
 #[utoipa::path(get, path = "/api/v1/users/auth/2fa/status", operation_id = "tfa.getStatus", tag = "tfa",
     responses((status = 200, body = Success<StatusData>), (status = 401, body = Failure)))]
-async fn status(State(app): State<App>, account: Account) -> Result<Reply<StatusData>, ServiceError> {
-    let status = service::status(&app, account.user.id).await?;
+async fn status(State(app): State<App>, identity: Identity) -> Result<Reply<StatusData>, ServiceError> {
+    let status = service::status(&app, identity.user.id).await?;
     let data = StatusData {
         enabled: status.enabled_at.is_some(),
         verified: status.enabled_at.is_some(),
@@ -146,12 +146,8 @@ async fn verify_setup(
     six_digits(&input.code, &mut problems);
     refuse(problems)?;
     let (enabled_at, tokens) = service::verify_setup(&app, &account.user, &input.code, &origin).await?;
-    let data = EnabledData {
-        enabled: true,
-        enabled_at: rfc3339(enabled_at),
-        sessions_revoked: true,
-        tokens: tokens.into(),
-    };
+    let data =
+        EnabledData { enabled: true, enabled_at: rfc3339(enabled_at), sessions_revoked: true, tokens: tokens.into() };
     Ok(Reply::ok(data, "two-factor authentication is on; other sessions were ended"))
 }
 

@@ -54,11 +54,7 @@ struct WaitlistData {
     request_body = JoinInput, security(()),
     responses((status = 200, body = Success<WaitlistData>), (status = 400, body = Failure),
         (status = 429, body = Failure)))]
-async fn join(
-    State(app): State<App>,
-    origin: Origin,
-    Json(input): Json<JoinInput>,
-) -> Result<Response, ServiceError> {
+async fn join(State(app): State<App>, origin: Origin, Json(input): Json<JoinInput>) -> Result<Response, ServiceError> {
     let allowance = attempts::signup(&app, origin.address).await?;
     let outcome = async {
         attempts::within(allowance)?;

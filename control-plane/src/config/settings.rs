@@ -265,7 +265,8 @@ impl Settings {
             free_tier.image = self.free_tier_image;
         }
         config.public_url = self.public_url.unwrap_or_else(|| format!("{scheme}://{}", config.http_address));
-        config.mail = Mail { smtp, web_url: self.web_url.map(|url| url.trim_end_matches('/').to_owned()), ..config.mail };
+        config.mail =
+            Mail { smtp, web_url: self.web_url.map(|url| url.trim_end_matches('/').to_owned()), ..config.mail };
         config.social_stats_file = self.social_stats_file;
         config.metrics_address = self.metrics_address;
         config.master_key = self.master_key;
@@ -304,7 +305,10 @@ fn smtp(
     let Some(host) = host else { return Ok(None) };
     let is_here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     if tls == SmtpTls::None && !is_here {
-        return Err(invalid("smtp_tls", "none would send tokens over the network in the clear: use starttls or implicit"));
+        return Err(invalid(
+            "smtp_tls",
+            "none would send tokens over the network in the clear: use starttls or implicit",
+        ));
     }
     let credentials = match (username, password) {
         (Some(username), Some(password)) => Some((username, password)),

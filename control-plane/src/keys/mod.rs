@@ -281,7 +281,10 @@ mod tests {
             assert_eq!(running.tokens.verify(&new, TokenKind::Access).unwrap_err(), TokenError::Invalid);
             let newest = running.tokens.sign(&claims).unwrap();
             assert_eq!(jsonwebtoken::decode_header(&newest).unwrap().kid, Some(id));
-            assert!(matches!(running.rotate(&store, "node-authority", false).await, Err(KeyError::NotRotatable { .. })));
+            assert!(matches!(
+                running.rotate(&store, "node-authority", false).await,
+                Err(KeyError::NotRotatable { .. })
+            ));
         })
         .await;
     }

@@ -1,6 +1,7 @@
 //! Authorise, validate, orchestrate.
 
 pub mod account;
+pub mod auth_token;
 pub mod container;
 pub mod enrolment;
 pub mod environment;
@@ -8,8 +9,8 @@ pub mod firewall;
 pub mod free_tier;
 pub mod identity;
 pub mod image;
-pub mod operation_list;
 pub mod one_time;
+pub mod operation_list;
 pub mod password;
 pub mod project;
 pub mod server;

@@ -11,16 +11,54 @@ use crate::{
 const CONTEXTS: &[&str] = &["individual", "startup", "medium", "enterprise", "academic", ""];
 /// Lines of business.
 const INDUSTRIES: &[&str] = &[
-    "softdev", "saas", "paas", "cloud", "ai-ml", "datasci", "cyber", "devops", "gamedev", "ecom", "fintech",
-    "healthtech", "edtech", "agritech", "marketing", "consulting", "telecom", "iot", "blockchain", "arvr", "robotics",
-    "research", "freelance", "techstartup", "enterprise-sw", "opensource", "other-tech", "other-nontech", "",
+    "softdev",
+    "saas",
+    "paas",
+    "cloud",
+    "ai-ml",
+    "datasci",
+    "cyber",
+    "devops",
+    "gamedev",
+    "ecom",
+    "fintech",
+    "healthtech",
+    "edtech",
+    "agritech",
+    "marketing",
+    "consulting",
+    "telecom",
+    "iot",
+    "blockchain",
+    "arvr",
+    "robotics",
+    "research",
+    "freelance",
+    "techstartup",
+    "enterprise-sw",
+    "opensource",
+    "other-tech",
+    "other-nontech",
+    "",
 ];
 /// What people want to do.
 const INTERESTS: &[&str] = &["dev", "ai", "saas", "security", "creative", "productivity", "it", "other", ""];
 /// Their work.
 const ROLES: &[&str] = &[
-    "lead", "manager", "director", "exec", "founder", "engineer", "devops", "ml", "security", "consultant", "student",
-    "researcher", "other", "",
+    "lead",
+    "manager",
+    "director",
+    "exec",
+    "founder",
+    "engineer",
+    "devops",
+    "ml",
+    "security",
+    "consultant",
+    "student",
+    "researcher",
+    "other",
+    "",
 ];
 
 fn address(email: &str, problems: &mut Problems) -> String {
@@ -50,7 +88,10 @@ pub async fn enrich(app: &App, email: &str, details: Details) -> Result<String, 
     ];
     for (field, value, allowed) in fields {
         if value.as_deref().is_some_and(|value| !allowed.contains(&value)) {
-            problems.insert(field.to_owned(), format!("must be one of {}, or empty", allowed.join(", ").trim_end_matches(", ")));
+            problems.insert(
+                field.to_owned(),
+                format!("must be one of {}, or empty", allowed.join(", ").trim_end_matches(", ")),
+            );
         }
     }
     policy::none_of(problems)?;

@@ -1,6 +1,7 @@
 //! The free tier: servers that are given away, one to an account, once in its life.
 
-use super::{StoreError, Store};
+use super::{Store, StoreError, event};
+use crate::event::{Actor, EventKind, NewEvent};
 use hoody_protocol::{
     id::{ProjectId, ServerId, UserId},
     time::now_ms,
@@ -40,11 +41,12 @@ pub async fn unclaimed(store: &Store) -> Result<i64, StoreError> {
 
 /// The free server that the account has.
 pub async fn server_of(store: &Store, user: UserId) -> Result<Option<ServerId>, StoreError> {
-    let id: Option<String> =
-        sqlx::query_scalar("SELECT id FROM servers WHERE owner_id = $1 AND is_free = 1 ORDER BY rental_start, id LIMIT 1")
-            .bind(user.to_string())
-            .fetch_optional(store.reader())
-            .await?;
+    let id: Option<String> = sqlx::query_scalar(
+        "SELECT id FROM servers WHERE owner_id = $1 AND is_free = 1 ORDER BY rental_start, id LIMIT 1",
+    )
+    .bind(user.to_string())
+    .fetch_optional(store.reader())
+    .await?;
     let parsed = id.map(|id| id.parse()).transpose();
     parsed.map_err(|error| StoreError::Corrupt { what: "servers.id", source: Box::new(error) })
 }
@@ -69,16 +71,22 @@ pub async fn give_server(
         "SELECT id FROM servers WHERE {UNCLAIMED} ORDER BY CASE WHEN region = $1 THEN 0 ELSE 1 END, containers_used, id"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(candidates)).bind(region).fetch_all(&mut *connection).await?;
-    let give = format!("UPDATE servers SET owner_id = $2, rental_start = $3, updated_at = $3 WHERE id = $1 AND {UNCLAIMED}");
+    let give = format!(
+        "UPDATE servers SET owner_id = $2, rental_start = $3, updated_at = $3 WHERE id = $1 AND {UNCLAIMED} RETURNING name"
+    );
     for row in rows {
         // The one who comes second finds it claimed, and goes on with the next.
-        let given = sqlx::query(sqlx::AssertSqlSafe(give.clone()))
-            .bind(row.try_get::<String, _>("id")?)
+        let id: String = row.try_get("id")?;
+        let name: Option<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(give.clone()))
+            .bind(&id)
             .bind(user.to_string())
             .bind(now_ms() as i64)
-            .execute(&mut *connection)
+            .fetch_optional(&mut *connection)
             .await?;
-        if given.rows_affected() == 1 {
+        if let Some(name) = name {
+            let id = id.parse().map_err(|error| StoreError::Corrupt { what: "servers.id", source: Box::new(error) })?;
+            let told = NewEvent::of_server(EventKind::ServerUpdated, id, Some(user), &name, Actor::User(user));
+            event::insert(connection, &told).await?;
             return Ok(true);
         }
     }
@@ -101,7 +109,10 @@ pub async fn unlock(connection: &mut AnyConnection, user: UserId, source: &str) 
 
 /// Notes that the code sent with the sign-up was not good.
 pub async fn code_failed(connection: &mut AnyConnection, user: UserId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET signup_code_failed = 1 WHERE id = $1").bind(user.to_string()).execute(connection).await?;
+    sqlx::query("UPDATE users SET signup_code_failed = 1 WHERE id = $1")
+        .bind(user.to_string())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -111,10 +122,11 @@ pub async fn default_project(
     connection: &mut AnyConnection,
     user: UserId,
 ) -> Result<Option<(ProjectId, String)>, StoreError> {
-    let row = sqlx::query("SELECT id, alias FROM projects WHERE user_id = $1 AND is_default = 1 ORDER BY created_at LIMIT 1")
-        .bind(user.to_string())
-        .fetch_optional(connection)
-        .await?;
+    let row =
+        sqlx::query("SELECT id, alias FROM projects WHERE user_id = $1 AND is_default = 1 ORDER BY created_at LIMIT 1")
+            .bind(user.to_string())
+            .fetch_optional(connection)
+            .await?;
     let Some(row) = row else { return Ok(None) };
     let id = row.try_get::<String, _>("id")?.parse();
     let id = id.map_err(|error| StoreError::Corrupt { what: "projects.id", source: Box::new(error) })?;
@@ -133,15 +145,6 @@ pub async fn first_container(
     .bind(project.to_string())
     .fetch_optional(store.reader())
     .await?)
-}
-
-/// Locks the account's row: two requests of one account cannot both make a default project.
-pub async fn lock_account(connection: &mut AnyConnection, user: UserId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET updated_at = updated_at WHERE id = $1")
-        .bind(user.to_string())
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 /// Whether the account has a project of this alias.

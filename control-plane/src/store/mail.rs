@@ -163,7 +163,8 @@ pub async fn take_reset(connection: &mut AnyConnection, token_hash: &str) -> Res
     .await?;
     let Some(user) = taken else { return Ok(None) };
     sqlx::query("DELETE FROM mail_tokens WHERE user_id = $1").bind(&user).execute(connection).await?;
-    let user = user.parse().map_err(|error| StoreError::Corrupt { what: "mail_tokens.user_id", source: Box::new(error) });
+    let user =
+        user.parse().map_err(|error| StoreError::Corrupt { what: "mail_tokens.user_id", source: Box::new(error) });
     user.map(Some)
 }
 

@@ -10,7 +10,7 @@ use sqlx::AnyConnection;
 
 /// An event to be written down.
 #[derive(Debug, Clone, Copy)]
-pub struct NewEvent<'a> {
+pub struct NewSecurityEvent<'a> {
     /// The account.
     pub user: UserId,
     /// A word for what happened.
@@ -51,15 +51,17 @@ pub struct Filter {
     pub changes: bool,
 }
 
-const FILTERED: &str = "FROM security_events WHERE user_id = $1 AND (succeeded = 1 OR $2 = 1) AND (is_login = 1 OR $3 = 1)";
+const FILTERED: &str =
+    "FROM security_events WHERE user_id = $1 AND (succeeded = 1 OR $2 = 1) AND (is_login = 1 OR $3 = 1)";
 
-/// Writes an event down.
-pub async fn insert(connection: &mut AnyConnection, event: &NewEvent<'_>) -> Result<(), StoreError> {
+/// Writes an event down; gives its id.
+pub async fn insert(connection: &mut AnyConnection, event: &NewSecurityEvent<'_>) -> Result<RequestId, StoreError> {
+    let id = RequestId::generate();
     sqlx::query(
         "INSERT INTO security_events (id, user_id, event, is_login, succeeded, ip_address, client, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(RequestId::generate().to_string())
+    .bind(id.to_string())
     .bind(event.user.to_string())
     .bind(event.event)
     .bind(i64::from(event.is_login))
@@ -69,7 +71,7 @@ pub async fn insert(connection: &mut AnyConnection, event: &NewEvent<'_>) -> Res
     .bind(now_ms() as i64)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(id)
 }
 
 /// One page of an account's events, newest first, and how many there are.

@@ -40,14 +40,13 @@ pub async fn set_up(connection: &mut AnyConnection, user: UserId, sealed: &str) 
 
 /// Puts `sealed` in force; false where it already is, or another secret has taken its place.
 pub async fn enable(connection: &mut AnyConnection, user: UserId, sealed: &str, now: i64) -> Result<bool, StoreError> {
-    let enabled = sqlx::query(
-        "UPDATE two_factor SET enabled_at = $3 WHERE user_id = $1 AND sealed = $2 AND enabled_at IS NULL",
-    )
-    .bind(user.to_string())
-    .bind(sealed)
-    .bind(now)
-    .execute(connection)
-    .await?;
+    let enabled =
+        sqlx::query("UPDATE two_factor SET enabled_at = $3 WHERE user_id = $1 AND sealed = $2 AND enabled_at IS NULL")
+            .bind(user.to_string())
+            .bind(sealed)
+            .bind(now)
+            .execute(connection)
+            .await?;
     Ok(enabled.rows_affected() == 1)
 }
 
@@ -65,11 +64,12 @@ pub async fn delete(connection: &mut AnyConnection, user: UserId) -> Result<(), 
 
 /// Sets whether auth tokens need a code; false where no second factor is in force.
 pub async fn set_token_gate(connection: &mut AnyConnection, user: UserId, enabled: bool) -> Result<bool, StoreError> {
-    let set = sqlx::query("UPDATE two_factor SET require_for_tokens = $2 WHERE user_id = $1 AND enabled_at IS NOT NULL")
-        .bind(user.to_string())
-        .bind(i64::from(enabled))
-        .execute(connection)
-        .await?;
+    let set =
+        sqlx::query("UPDATE two_factor SET require_for_tokens = $2 WHERE user_id = $1 AND enabled_at IS NOT NULL")
+            .bind(user.to_string())
+            .bind(i64::from(enabled))
+            .execute(connection)
+            .await?;
     Ok(set.rows_affected() == 1)
 }
 

@@ -63,7 +63,8 @@ pub async fn send_due(app: &App) -> Result<(), StoreError> {
                 if age > GIVE_UP.as_millis() as i64 {
                     store::done(&app.store, &job.id).await?;
                 } else {
-                    store::postpone(&app.store, &job.id, now_ms() as i64 + pause(job.attempts).as_millis() as i64).await?;
+                    store::postpone(&app.store, &job.id, now_ms() as i64 + pause(job.attempts).as_millis() as i64)
+                        .await?;
                 }
             }
         }

@@ -4,3 +4,4 @@ pub mod blobs;
 pub mod expiry;
 pub mod keys;
 pub mod mail;
+pub mod token_uses;

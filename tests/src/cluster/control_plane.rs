@@ -29,6 +29,7 @@ pub struct ControlPlane {
     http_port: u16,
     node_port: u16,
     node_addresses: Vec<String>,
+    more: Vec<(&'static str, String)>,
     process: Option<Process>,
 }
 
@@ -56,7 +57,7 @@ impl ControlPlane {
             TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?.local_addr()?.port();
         let node_port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
-        Ok(Self { folder, database_url, http_port, node_port, node_addresses, process: None })
+        Ok(Self { folder, database_url, http_port, node_port, node_addresses, more: Vec::new(), process: None })
     }
 
     fn command(&self) -> Command {
@@ -71,8 +72,20 @@ impl ControlPlane {
             // Tests log in and ask far more often than people.
             .env("HOODY_RATE_LIMIT_AUTHENTICATED", "1000000")
             .env("HOODY_RATE_LIMIT_ANONYMOUS", "1000000")
-            .env("HOODY_RATE_LIMIT_LOGIN", "1000000");
+            .env("HOODY_RATE_LIMIT_LOGIN", "1000000")
+            .env("HOODY_RATE_LIMIT_SIGNUP", "1000000")
+            .envs(self.more.iter().map(|(name, value)| (*name, value)));
         command
+    }
+
+    /// Sets a variable of its environment, from the next start on.
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.more.push((name, value.into()));
+    }
+
+    /// Where mails are written while no mail server is set.
+    pub fn mails(&self) -> PathBuf {
+        self.folder.join("mail")
     }
 
     /// Starts it and waits until it is ready.
@@ -137,6 +150,7 @@ impl ControlPlane {
 
     /// Makes an account.
     pub fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<()> {
+        crate::secrets::note(password);
         let mut command = self.command();
         command.args(["admin", "create-user", name, "--email", &format!("{name}@example.com"), "--password-stdin"]);
         if admin {
@@ -153,7 +167,9 @@ impl ControlPlane {
     pub fn join_token(&self, server: &str, owner: &str) -> Result<String> {
         let printed = run(self.command().args(["admin", "join-token", server, "--create", "--owner", owner]))?;
         let token = printed.split_whitespace().find(|word| word.starts_with("hoody-join-1."));
-        Ok(token.context("no join token was printed")?.to_owned())
+        let token = token.context("no join token was printed")?;
+        crate::secrets::note(token);
+        Ok(token.to_owned())
     }
 
     /// Any other command line of the control plane.

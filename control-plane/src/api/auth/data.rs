@@ -164,7 +164,11 @@ impl From<Home> for HomeData {
     fn from(home: Home) -> Self {
         Self {
             project: home.project.map(|(id, alias)| DefaultProject { id: id.to_string(), alias }),
-            container: home.container.map(|free_tier::Container { id, name, status }| DefaultContainer { id, name, status }),
+            container: home.container.map(|free_tier::Container { id, name, status }| DefaultContainer {
+                id,
+                name,
+                status,
+            }),
             server: home.server.map(FreeServer::from),
         }
     }

@@ -21,10 +21,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// A password that must be somebody's already: one too short to be is not worth a hash, one too long is an
 /// attack on it.
-pub(super) fn present_password(
-    secret: Option<String>,
-    problems: &mut BTreeMap<String, String>,
-) -> Zeroizing<String> {
+pub(super) fn present_password(secret: Option<String>, problems: &mut BTreeMap<String, String>) -> Zeroizing<String> {
     let secret = Zeroizing::new(secret.unwrap_or_default());
     if !(policy::MIN_CHARS..=policy::MAX_CHARS).contains(&secret.chars().count()) {
         let problem = format!("must be {} to {} characters", policy::MIN_CHARS, policy::MAX_CHARS);

@@ -144,12 +144,18 @@ async fn where_codes_are_needed_one_opens_the_free_tier() {
         ann.post(REDEEM, json!({"code": code})).await.expect(200);
         bob.post(REDEEM, json!({"code": code})).await.expect_invalid(&["code"]);
         let list = root.get(CODES).await.expect(200);
-        assert_eq!((&list.data()["invite_codes"][0]["uses"], list.data().to_string().contains(&code)), (&json!(1), false));
+        assert_eq!(
+            (&list.data()["invite_codes"][0]["uses"], list.data().to_string().contains(&code)),
+            (&json!(1), false)
+        );
         let path = format!("{CODES}/{}", made.data()["id"].as_str().unwrap());
         root.delete(&path).await.expect(200);
         root.delete(&path).await.expect(404);
         let me = ann.get("/api/v1/users/me").await.expect(200);
-        assert_eq!((&me.data()["free_tier_unlocked"], &me.data()["free_tier_unlock_source"]), (&json!(true), &json!("invite_code")));
+        assert_eq!(
+            (&me.data()["free_tier_unlocked"], &me.data()["free_tier_unlock_source"]),
+            (&json!(true), &json!("invite_code"))
+        );
     })
     .await;
 }
@@ -166,7 +172,8 @@ async fn a_sign_up_with_a_code_and_a_region_ends_in_a_running_home() {
     for (email, code) in [("ann@example.org", made.data()["code"].clone()), ("bob@example.org", json!("wrong"))] {
         let body = json!({"email": email, "password": PASSWORD, "region": "eu-west", "invite_code": code});
         client.post("/api/v1/auth/signup", body).await.expect(200);
-        let answer = client.post("/api/v1/auth/verify-email", json!({"token": mailbox.token().await})).await.expect(200);
+        let answer =
+            client.post("/api/v1/auth/verify-email", json!({"token": mailbox.token().await})).await.expect(200);
         verified.push(answer);
     }
     let ann = verified[0].data();

@@ -144,7 +144,10 @@ async fn every_bad_field_is_named() {
     }
     client.post(VERIFY, json!({"token": "short"})).await.expect_invalid(&["token"]);
     client.post(VERIFY, json!({"token": "0".repeat(64)})).await.expect_invalid(&["token"]);
-    client.post(VERIFY, json!({"token": "0".repeat(64), "response_mode": "x"})).await.expect_invalid(&["response_mode"]);
+    client
+        .post(VERIFY, json!({"token": "0".repeat(64), "response_mode": "x"}))
+        .await
+        .expect_invalid(&["response_mode"]);
     client.post(VERIFY, json!({"token": "0".repeat(64), "response_mode": "intent"})).await.expect(501);
     client.post(RESET, json!({"token": "short", "password": "short"})).await.expect_invalid(&["password", "token"]);
     assert!(mailbox.receive().await.is_empty());

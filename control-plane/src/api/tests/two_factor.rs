@@ -263,11 +263,12 @@ async fn basic_credentials_count_as_a_login_and_miss_the_second_factor() {
     basic("bob", "not his password", "/api/v1/users/me").await.expect(401);
     basic("ann", PASSWORD, ME).await.expect(401);
     basic("bob", PASSWORD, "/api/v1/projects").await.expect(401);
-    let (events,): (i64,) =
-        sqlx::query_as("SELECT CAST(COUNT(*) AS BIGINT) FROM security_events WHERE event = 'login_basic' AND succeeded = 1")
-            .fetch_one(store.reader())
-            .await
-            .unwrap();
+    let (events,): (i64,) = sqlx::query_as(
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM security_events WHERE event = 'login_basic' AND succeeded = 1",
+    )
+    .fetch_one(store.reader())
+    .await
+    .unwrap();
     assert_eq!(events, 1);
     ann.client.get(ME).await.expect(200);
 }

@@ -51,7 +51,10 @@ async fn an_account_is_its_owners_and_operators_to_see_and_change() {
         root.put(&user(root_id), json!({"is_banned": true})).await.expect(409);
         root.put(&user(bob_id), json!({"is_admin": true})).await.expect(200);
         root.put(&user(root_id), json!({"is_admin": false})).await.expect(200);
-        assert_eq!(bob.get("/api/v1/admin/users?limit=2").await.expect(200).data()["users"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            bob.get("/api/v1/admin/users?limit=2").await.expect(200).data()["users"].as_array().unwrap().len(),
+            2
+        );
         ann.get("/api/v1/admin/users").await.expect(403);
     })
     .await;

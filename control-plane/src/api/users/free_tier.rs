@@ -3,7 +3,7 @@
 use crate::{
     api::{
         auth::data::HomeData,
-        caller::Account,
+        caller::{Account, Identity},
         envelope::{Failure, Reply, Success},
         json::Json,
     },
@@ -39,8 +39,8 @@ struct StatusData {
 /// Where your account stands in the free tier
 #[utoipa::path(get, path = "/api/v1/users/me/free-tier-status", operation_id = "users.getFreeTierStatus", tag = "users",
     responses((status = 200, body = Success<StatusData>), (status = 401, body = Failure)))]
-async fn status(State(app): State<App>, account: Account) -> Result<Reply<StatusData>, ServiceError> {
-    let status = service::status(&app, account.user.id).await?;
+async fn status(State(app): State<App>, identity: Identity) -> Result<Reply<StatusData>, ServiceError> {
+    let status = service::status(&app, identity.user.id).await?;
     let data = StatusData {
         can_claim: status.blocked == Blocked::No,
         claim_blocked_reason: status.blocked.word(),

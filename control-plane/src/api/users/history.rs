@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        caller::Account,
+        caller::Identity,
         envelope::Failure,
         pagination::Page,
         query::{self, Query},
@@ -87,12 +87,12 @@ struct HistoryAnswer {
     responses((status = 200, body = HistoryAnswer), (status = 400, body = Failure), (status = 401, body = Failure)))]
 async fn history(
     State(app): State<App>,
-    account: Account,
+    identity: Identity,
     page: Page,
     Query(include): Query<Include>,
 ) -> Result<Json<HistoryAnswer>, ServiceError> {
     let filter = Filter { failed: include.include_failed, changes: include.include_security };
-    let (events, total) = service::list(&app, account.user.id, filter, page).await?;
+    let (events, total) = service::list(&app, identity.user.id, filter, page).await?;
     Ok(Json(HistoryAnswer {
         success: true,
         status_code: 200,

@@ -4,13 +4,14 @@ use crate::{
     app::App,
     caller::Origin,
     error::{ServiceError, chain},
+    event::{Actor, EventKind, NewEvent},
     page::Page,
     store::{
-        StoreError,
-        security_event::{self as store, Event, Filter, NewEvent},
+        StoreError, event,
+        security_event::{self as store, Event, Filter, NewSecurityEvent},
     },
 };
-use hoody_protocol::id::UserId;
+use hoody_protocol::id::{RequestId, UserId};
 use sqlx::AnyConnection;
 
 /// Characters that are kept of what a client calls itself.
@@ -77,14 +78,20 @@ impl Happening {
     }
 }
 
-/// Writes down what happened, with the transaction that makes it happen.
+/// Writes down what happened, with the transaction that makes it happen. Logins are told by the session that
+/// they start; changes are told here.
 pub async fn record(
     connection: &mut AnyConnection,
     user: UserId,
     happening: Happening,
     origin: &Origin,
 ) -> Result<(), StoreError> {
-    write(connection, user, happening, true, origin).await
+    let id = write(connection, user, happening, true, origin).await?;
+    if !happening.is_login() {
+        let told = NewEvent::new(EventKind::ActivityLogged, id, Some(user), Actor::User(user));
+        event::insert(connection, &told.with("action", happening.word())).await?;
+    }
+    Ok(())
 }
 
 /// Writes down what did not succeed, later: who guesses must not see by the time whether there was an account
@@ -109,9 +116,9 @@ async fn write(
     happening: Happening,
     succeeded: bool,
     origin: &Origin,
-) -> Result<(), StoreError> {
+) -> Result<RequestId, StoreError> {
     let client = origin.client.as_deref().map(|client| client.chars().take(MAX_CLIENT_CHARS).collect::<String>());
-    let event = NewEvent {
+    let event = NewSecurityEvent {
         user,
         event: happening.word(),
         is_login: happening.is_login(),

@@ -46,12 +46,8 @@ pub async fn new_password(secret: &str, known: &[&str], problems: &mut Problems)
         return Ok(());
     }
     let secret = zeroize::Zeroizing::new(secret.to_owned());
-    let known: Vec<String> = known
-        .iter()
-        .flat_map(|text| text.split(['@', '.']).chain([*text]))
-        .chain(WORDS)
-        .map(str::to_owned)
-        .collect();
+    let known: Vec<String> =
+        known.iter().flat_map(|text| text.split(['@', '.']).chain([*text])).chain(WORDS).map(str::to_owned).collect();
     // The longest ones take milliseconds, too long for a thread that serves others.
     let score = tokio::task::spawn_blocking(move || {
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -76,7 +72,8 @@ mod tests {
 
     #[tokio::test]
     async fn trivial_passwords_are_refused_and_others_not() {
-        for secret in ["password1234", "aaaaaaaaaaaa", "qwertyuiop12", "annabel.lee@example.org", "hoodyhoodyhoody", "short"]
+        for secret in
+            ["password1234", "aaaaaaaaaaaa", "qwertyuiop12", "annabel.lee@example.org", "hoodyhoodyhoody", "short"]
         {
             assert!(problems(secret).await.contains_key("password"), "{secret}");
         }

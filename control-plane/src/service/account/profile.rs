@@ -8,9 +8,10 @@ use crate::{
     app::App,
     caller::{Caller, Origin},
     error::ServiceError,
+    event::{Actor, EventKind, NewEvent},
     service::{password, session as login},
     store::{
-        StoreError, mail,
+        StoreError, event, mail,
         profile::{self as store, Change, Object, Profile},
         session,
         user::{self, User},
@@ -86,14 +87,14 @@ pub async fn update(
         login::confirm_password(app, id, current.clone()).await?;
     }
     let changes_password = input.password.is_some();
-    let password_hash = match input.password {
+    let password_hash = match input.password.clone() {
         Some(secret) => Some(app.passwords.hash(secret).await?),
         None => None,
     };
     let change = Change {
-        alias: input.alias.map(|alias| alias.trim().to_owned()),
-        metadata: input.metadata,
-        public_key: input.public_key.map(|key| key.to_lowercase()),
+        alias: input.alias.as_deref().map(|alias| alias.trim().to_owned()),
+        metadata: input.metadata.clone(),
+        public_key: input.public_key.as_deref().map(str::to_lowercase),
         is_admin: input.is_admin,
         is_banned: input.is_banned,
         password_hash,
@@ -107,6 +108,9 @@ pub async fn update(
     if !store::update(&mut tx, id, &change).await? {
         return Err(ServiceError::NotFound(USER));
     }
+    for kind in told(&user, &input) {
+        event::insert(&mut tx, &NewEvent::new(kind, id, Some(id), Actor::User(caller.user))).await?;
+    }
     if changes_password {
         mail::delete_tokens(&mut tx, id).await?;
         history::record(&mut tx, id, Happening::PasswordChanged, origin).await?;
@@ -117,11 +121,23 @@ pub async fn update(
     } else if changes_password {
         match kept.filter(|_| id == caller.user) {
             Some(kept) => session::delete_others(&mut tx, id, kept).await?,
-            None => session::delete_all(&mut tx, id).await.map(|()| 0)?,
-        };
+            None => session::delete_all(&mut tx, id).await?,
+        }
     }
     tx.commit().await.map_err(StoreError::from)?;
     load(app, id).await
+}
+
+/// What others are told about a change.
+fn told(user: &User, input: &Input) -> Vec<EventKind> {
+    let mut kinds = Vec::new();
+    if input.is_banned.is_some_and(|banned| banned != user.is_banned) {
+        kinds.push(if user.is_banned { EventKind::UserUnbanned } else { EventKind::UserBanned });
+    }
+    if input.is_admin.is_some_and(|admin| admin != user.is_admin) {
+        kinds.push(EventKind::UserRoleChanged);
+    }
+    kinds
 }
 
 async fn check(user: &User, caller: &Caller, input: &Input) -> Result<(), ServiceError> {
@@ -178,7 +194,8 @@ fn now() -> String {
 /// `^(hub_tour_v[0-9]{1,3}|dashboard_[a-z0-9_]{1,30}|onboarding_[a-z0-9_]{1,30})$`
 fn is_milestone(text: &str) -> bool {
     let word = |rest: &str| {
-        (1..=30).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        (1..=30).contains(&rest.len())
+            && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let number = |rest: &str| (1..=3).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_digit());
     text.strip_prefix("hub_tour_v").is_some_and(number)

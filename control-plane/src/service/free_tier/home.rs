@@ -9,7 +9,7 @@ use crate::{
         StoreError, free_tier as store,
         project::{self, Project},
         server::{self, Server},
-        user::User,
+        user::{self, User},
     },
 };
 use hoody_protocol::{
@@ -83,12 +83,12 @@ pub(super) async fn furnish(app: &App, user: &User) -> Result<(), ServiceError> 
     Ok(())
 }
 
-async fn ensure_project(app: &App, user: UserId) -> Result<ProjectId, ServiceError> {
+async fn ensure_project(app: &App, owner: UserId) -> Result<ProjectId, ServiceError> {
     let mut tx = app.store.begin().await?;
     let now = now_ms() as i64;
     let mut project = Project {
         id: ProjectId::generate(),
-        user,
+        user: owner,
         alias: PROJECT.to_owned(),
         color: COLOR.to_owned(),
         max_containers: None,
@@ -97,11 +97,11 @@ async fn ensure_project(app: &App, user: UserId) -> Result<ProjectId, ServiceErr
         created_at: now,
         updated_at: now,
     };
-    store::lock_account(&mut tx, user).await?;
-    if let Some((id, _)) = store::default_project(&mut tx, user).await? {
+    user::lock(&mut tx, owner).await?;
+    if let Some((id, _)) = store::default_project(&mut tx, owner).await? {
         return Ok(id);
     }
-    if store::has_project(&mut tx, user, PROJECT).await? {
+    if store::has_project(&mut tx, owner, PROJECT).await? {
         project.alias = format!("{PROJECT}-{}", hex::encode(rand::random::<[u8; 3]>()));
     }
     let max = app.config.project_max_per_user;
