@@ -89,3 +89,25 @@ fn find_logs(folder: &Path, logs: &mut Vec<PathBuf>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_secret_in_a_log_is_found_wherever_the_log_is() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        ensure!(check_logs(folder.path()).is_err(), "no logs: nothing was checked");
+        let deep = folder.path().join("a/b");
+        fs::create_dir_all(&deep)?;
+        fs::write(deep.join("c.log"), "login of ann\nwith hush-hush-1 and more\n")?;
+        check_logs(folder.path())?;
+        note_all(&json!({ "data": [{ "backup_codes": ["unused-code"], "name": "login of ann" }] }));
+        check_logs(folder.path())?;
+        note_all(&json!({ "data": [{ "backup_codes": ["hush-hush-1"] }] }));
+        let error = check_logs(folder.path()).unwrap_err().to_string();
+        ensure!(error.contains("c.log:2"), "{error}");
+        Ok(())
+    }
+}
