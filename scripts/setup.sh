@@ -32,6 +32,7 @@ packages=(
     zstd:zstd
     busybox-static:/usr/share/doc/busybox-static
     postgresql:/usr/share/doc/postgresql
+    python3-aiosmtpd:/usr/lib/python3/dist-packages/aiosmtpd
     systemd:systemd-analyze
     util-linux:unshare
     procps:ps

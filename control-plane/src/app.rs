@@ -3,6 +3,7 @@
 use crate::{
     config::Config,
     keys::Keys,
+    mail::Mailer,
     nodes::Nodes,
     rate_limit::Limiters,
     service::{auth_token::Uses, password::Passwords},
@@ -27,6 +28,8 @@ pub struct App {
     pub token_uses: Uses,
     /// Hashes passwords.
     pub passwords: Passwords,
+    /// Sends mail.
+    pub mailer: Mailer,
 }
 
 impl App {
@@ -34,12 +37,13 @@ impl App {
     pub fn new(config: Config, store: Store, keys: Keys) -> Self {
         Self {
             limiters: Arc::new(Limiters::new(config.rate_limits)),
-            config: Arc::new(config),
             store,
             keys: Arc::new(keys),
             nodes: Nodes::default(),
             token_uses: Uses::default(),
-            passwords: Passwords::default(),
+            passwords: Passwords::new(config.password_cost),
+            mailer: Mailer::new(&config),
+            config: Arc::new(config),
         }
     }
 }
@@ -50,7 +54,7 @@ pub mod testing {
 
     use super::App;
     use crate::{
-        config::{Config, RateLimits},
+        config::{Config, PasswordCost, RateLimits},
         keys::{Keys, MasterKey},
         store::Store,
     };
@@ -59,7 +63,9 @@ pub mod testing {
     pub fn config() -> Config {
         let mut config = Config::in_dir("/nonexistent".into());
         let many = 1_000_000;
-        config.rate_limits = RateLimits { authenticated: many, anonymous: many, login: many };
+        config.rate_limits = RateLimits { authenticated: many, anonymous: many, login: many, signup: many };
+        // Hashing is not what most tests are about.
+        config.password_cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
         config
     }
 

@@ -13,6 +13,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod keys;
+pub mod mail;
 pub mod nodes;
 pub mod page;
 pub mod rate_limit;

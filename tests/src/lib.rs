@@ -10,6 +10,8 @@ pub mod faults;
 pub mod image;
 pub mod postgres;
 pub mod probe;
+pub mod secrets;
+pub mod smtp;
 pub mod soak;
 pub mod traces;
 pub mod traffic;

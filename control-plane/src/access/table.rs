@@ -33,13 +33,20 @@ pub struct Rule {
     pub needs: Permissions,
     /// The path's `{operation}` decides too: see [`Rule::permissions`].
     pub by_verb: bool,
+    /// It takes user name and password in the request itself as well.
+    pub takes_basic: bool,
     /// It hands out a credential: not for tokens that deny reauthorization.
     pub hands_out_credential: bool,
 }
 
 impl Rule {
     const fn new(who: Who, needs: &[Permission]) -> Self {
-        Self { who, needs: Permissions::of(needs), by_verb: false, hands_out_credential: false }
+        Self { who, needs: Permissions::of(needs), by_verb: false, takes_basic: false, hands_out_credential: false }
+    }
+
+    const fn taking_basic(mut self) -> Self {
+        self.takes_basic = true;
+        self
     }
 
     const fn handing_out_credential(mut self) -> Self {
@@ -94,6 +101,9 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("activity.list", needs(ReadAccount)),
     ("admin.images.delete", operator(AdminSystem)),
     ("admin.images.list", operator(AdminSystem)),
+    ("admin.inviteCodes.create", operator(AdminUsers)),
+    ("admin.inviteCodes.delete", operator(AdminUsers)),
+    ("admin.inviteCodes.list", operator(AdminUsers)),
     ("admin.operations.get", operator(AdminMonitoring)),
     ("admin.operations.list", operator(AdminMonitoring)),
     ("admin.servers.create", operator(AdminServers)),
@@ -106,6 +116,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("admin.servers.patch", operator(AdminServers)),
     ("admin.servers.revoke", operator(AdminServers)),
     ("admin.servers.update", operator(AdminServers)),
+    ("admin.users.list", operator(AdminUsers)),
+    ("admin.users.remove", operator(AdminUsers)),
     ("ai.listModels", KNOWN),
     ("authTokens.addRealm", needs(CreateTokens)),
     ("authTokens.copy", needs(CreateTokens).handing_out_credential()),
@@ -124,8 +136,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("authentication.api_issueIdentityClaim", SESSION),
     ("authentication.forgotPassword", ANYONE),
     ("authentication.getAvailableRegions", ANYONE),
-    ("authentication.getCurrentUser", needs(ReadAccount)),
-    ("authentication.getCurrentUserAlias", needs(ReadAccount)),
+    ("authentication.getCurrentUser", needs(ReadAccount).taking_basic()),
+    ("authentication.getCurrentUserAlias", needs(ReadAccount).taking_basic()),
     ("authentication.getOAuthConfig", ANYONE),
     ("authentication.githubOAuthCallback", ANYONE),
     ("authentication.githubOAuthRedirect", ANYONE),
@@ -306,6 +318,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("storageShares.update", needs(StorageShares)),
     ("tfa.disable", SESSION),
     ("tfa.getStatus", needs(ReadAccount)),
+    ("tfa.patchTokenGate", SESSION),
     ("tfa.regenerateBackupCodes", SESSION),
     ("tfa.setTokenGate", SESSION),
     ("tfa.setup", SESSION),
@@ -315,6 +328,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("users.getFreeTierStatus", needs(ReadAccount)),
     ("users.getSecurityHistory", needs(ReadAccount)),
     ("users.markOnboardingMilestone", SESSION),
+    ("users.patch", SESSION),
     ("users.redeemInviteCode", SESSION),
     ("users.retrySetup", SESSION),
     ("users.update", SESSION),

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod auth;
 pub mod auth_tokens;
+mod basic;
 pub mod caller;
 pub mod client;
 pub mod containers;
@@ -33,6 +34,9 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod two_factor;
+pub mod users;
+pub mod waitlist;
 
 use crate::app::App;
 use axum::{
@@ -51,8 +55,10 @@ use utoipa_axum::router::OpenApiRouter;
 fn resources() -> OpenApiRouter<App> {
     [
         admin::images::router(),
+        admin::invite_codes::router(),
         admin::operations::router(),
         admin::servers::router(),
+        admin::users::router(),
         auth::router(),
         auth_tokens::router(),
         containers::router(),
@@ -65,6 +71,9 @@ fn resources() -> OpenApiRouter<App> {
         projects::router(),
         realms::router(),
         servers::router(),
+        two_factor::router(),
+        users::router(),
+        waitlist::router(),
     ]
     .into_iter()
     .fold(OpenApiRouter::new(), OpenApiRouter::merge)

@@ -2,6 +2,7 @@
 
 mod admin;
 mod image;
+mod keys;
 mod openapi;
 mod serve;
 
@@ -35,6 +36,9 @@ enum Command {
     Admin(admin::Command),
     /// The catalogue of images
     Image(image::ImageArgs),
+    /// Signing keys
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Print the OpenAPI document
     Openapi,
 }
@@ -89,6 +93,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(settings) => serve::run(*settings).await,
             Command::Admin(command) => admin::run(command).await,
+            Command::Keys(command) => keys::run(command).await,
             Command::Image(args) => Ok(image::run(args).await?),
             Command::Openapi => openapi::run(),
         }

@@ -1,9 +1,11 @@
 //! Settings: flags, then environment (`HOODY_…`), then a TOML file, then defaults; the first that says
 //! something wins. [`Settings`] is what a person writes, [`Config`] what the process works with.
 
+mod mail;
 mod settings;
 mod span;
 
+pub use mail::{Mail, Smtp, SmtpTls};
 pub use settings::{ConfigError, Settings};
 pub use span::Span;
 
@@ -50,8 +52,38 @@ pub struct RateLimits {
     pub authenticated: u32,
     /// Per address, without a valid token.
     pub anonymous: u32,
-    /// Logins per address and account.
+    /// Logins per address and account; of an account from everywhere, and of an address to everything, ten
+    /// times as many.
     pub login: u32,
+    /// Sign-ups and mails asked for, per address.
+    pub signup: u32,
+}
+
+/// What hashing a password costs (argon2id).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordCost {
+    /// Memory, KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl Default for PasswordCost {
+    /// What OWASP's password storage cheat sheet asks for at least.
+    fn default() -> Self {
+        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1 }
+    }
+}
+
+/// The free tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeTier {
+    /// Only who has an invite code gets a free server.
+    pub needs_invite: bool,
+    /// Image of the default container.
+    pub image: String,
 }
 
 /// The settings of a running control plane.
@@ -101,6 +133,14 @@ pub struct Config {
     pub project_max_per_user: u32,
     /// Rate limits.
     pub rate_limits: RateLimits,
+    /// What hashing a password costs.
+    pub password_cost: PasswordCost,
+    /// Mail.
+    pub mail: Mail,
+    /// The free tier.
+    pub free_tier: FreeTier,
+    /// A JSON file with numbers of followers, kept by somebody else.
+    pub social_stats_file: Option<PathBuf>,
 }
 
 /// A text that `Debug` does not show.
@@ -165,7 +205,11 @@ impl Config {
             default_limits: DEFAULT_LIMITS,
             container_max_per_project: 100,
             project_max_per_user: 50,
-            rate_limits: RateLimits { authenticated: 1_000, anonymous: 100, login: 10 },
+            rate_limits: RateLimits { authenticated: 1_000, anonymous: 100, login: 10, signup: 5 },
+            password_cost: PasswordCost::default(),
+            mail: Mail::default(),
+            free_tier: FreeTier { needs_invite: false, image: "debian/12".to_owned() },
+            social_stats_file: None,
         }
     }
 

@@ -62,8 +62,13 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         let service = probe::router(app.clone(), recorder).into_make_service();
         tokio::spawn(server.serve(service))
     });
-    let collecting = tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL));
-    let noting = tokio::spawn(tasks::token_uses::run(app.clone(), tasks::token_uses::INTERVAL));
+    let background = [
+        tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL)),
+        tokio::spawn(tasks::expiry::run(app.clone())),
+        tokio::spawn(tasks::keys::run(app.clone())),
+        tokio::spawn(tasks::mail::run(app.clone())),
+        tokio::spawn(tasks::token_uses::run(app.clone(), tasks::token_uses::INTERVAL)),
+    ];
     let uses = (app.token_uses.clone(), app.store.clone());
     tracing::info!(address = %public.address, tls = public.tls.is_some(), "serving the public API");
     let handle: Handle<SocketAddr> = Handle::new();
@@ -89,8 +94,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         probing.abort();
     }
     watchdog.abort();
-    collecting.abort();
-    noting.abort();
+    background.iter().for_each(JoinHandle::abort);
     if let Err(error) = uses.0.write(&uses.1).await {
         tracing::warn!(error = chain(&error), "the last uses of auth tokens were not written");
     }

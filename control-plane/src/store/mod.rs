@@ -2,38 +2,47 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod attempts;
 pub mod auth_token;
 pub mod container;
 pub mod dispatch;
 mod error;
 pub mod event;
 pub mod firewall_texts;
+pub mod free_tier;
 pub mod hello;
 pub mod idempotency;
 pub mod image;
+pub mod invite_code;
 pub mod join_token;
 pub mod key;
 #[cfg(test)]
 mod link_testing;
+pub mod mail;
 pub mod migrations;
 pub mod node;
 pub mod operation;
 pub mod operation_list;
 pub mod pool;
+pub mod profile;
 pub mod project;
 pub mod project_permission;
 pub mod realm;
 pub mod report;
 pub mod reservation;
 pub mod scope;
+pub mod security_event;
 pub mod server;
 pub mod session;
 pub mod settings;
+pub mod sign_up;
 pub mod status_log;
 #[cfg(test)]
 pub mod testing;
 mod transaction;
+pub mod two_factor;
 pub mod user;
+pub mod waitlist;
 
 pub use error::StoreError;
 pub use transaction::Transaction;

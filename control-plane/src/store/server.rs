@@ -24,6 +24,8 @@ pub struct Server {
     pub owner: Option<UserId>,
     /// The pool it is in.
     pub pool: Option<PoolId>,
+    /// It is given to accounts of the free tier, and not for rent.
+    pub is_free: bool,
     /// `created`, `enrolled`, `disabled` or `revoked`.
     pub status: String,
     /// Where it is.
@@ -80,7 +82,8 @@ pub struct Capacity {
     pub containers: i64,
 }
 
-const COLUMNS: &str = "id, name, owner_id, pool_id, status, country, region, city, datacenter, rental_start, rental_end, \
+const COLUMNS: &str = "id, name, owner_id, pool_id, is_free, status, country, region, city, datacenter, rental_start, \
+    rental_end, \
     facts, agent_version, CASE WHEN public_key IS NULL THEN 0 ELSE 1 END AS has_key, online, online_changed_at, \
     architecture, cpu_millis, memory_bytes, disk_bytes, max_containers, cpu_millis_used, memory_bytes_used, \
     disk_bytes_used, containers_used, created_at, updated_at";
@@ -99,6 +102,7 @@ fn from_row(row: &AnyRow) -> Result<Server, StoreError> {
     Ok(Server {
         id: row.try_get::<String, _>("id")?.parse().map_err(corrupt("servers.id"))?,
         name: row.try_get("name")?,
+        is_free: row.try_get::<i64, _>("is_free")? != 0,
         owner: owner.map(|text| text.parse()).transpose().map_err(corrupt("servers.owner_id"))?,
         pool: pool.map(|text| text.parse()).transpose().map_err(corrupt("servers.pool_id"))?,
         status: row.try_get("status")?,
@@ -169,7 +173,9 @@ pub async fn usable(store: &Store, id: ServerId, user: UserId) -> Result<Option<
 
 /// The servers that nobody rents and that could work at once.
 pub async fn available(store: &Store) -> Result<Vec<Server>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM servers WHERE owner_id IS NULL AND status = 'enrolled' ORDER BY name, id");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM servers WHERE owner_id IS NULL AND is_free = 0 AND status = 'enrolled' ORDER BY name, id"
+    );
     all(&sqlx::query(AssertSqlSafe(sql)).fetch_all(store.reader()).await?)
 }
 
@@ -193,6 +199,8 @@ pub struct Change {
     pub name: Option<String>,
     /// The tenant; `Some(None)`: nobody.
     pub owner: Option<Option<UserId>>,
+    /// Given to the free tier.
+    pub is_free: Option<bool>,
     /// Country.
     pub country: Option<String>,
     /// Region.
@@ -243,7 +251,8 @@ pub async fn update(
          rental_start = CASE WHEN $9 = 1 THEN $10 ELSE rental_start END, \
          rental_end = CASE WHEN $11 = 1 THEN $12 ELSE rental_end END, \
          cpu_millis = COALESCE($13, cpu_millis), memory_bytes = COALESCE($14, memory_bytes), \
-         disk_bytes = COALESCE($15, disk_bytes), max_containers = COALESCE($16, max_containers), updated_at = $17 \
+         disk_bytes = COALESCE($15, disk_bytes), max_containers = COALESCE($16, max_containers), updated_at = $17, \
+         is_free = COALESCE($18, is_free) \
          WHERE id = $1 RETURNING {COLUMNS}"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
@@ -264,6 +273,7 @@ pub async fn update(
         .bind(change.disk_bytes)
         .bind(change.max_containers)
         .bind(now_ms() as i64)
+        .bind(change.is_free.map(i64::from))
         .fetch_optional(&mut *connection)
         .await?;
     let Some(row) = row else { return Ok(None) };

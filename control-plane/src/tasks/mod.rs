@@ -1,4 +1,7 @@
 //! Background work.
 
 pub mod blobs;
+pub mod expiry;
+pub mod keys;
+pub mod mail;
 pub mod token_uses;

@@ -73,8 +73,19 @@ impl ControlPlane {
             // Tests log in and ask far more often than people.
             .env("HOODY_RATE_LIMIT_AUTHENTICATED", "1000000")
             .env("HOODY_RATE_LIMIT_ANONYMOUS", "1000000")
-            .env("HOODY_RATE_LIMIT_LOGIN", "1000000");
+            .env("HOODY_RATE_LIMIT_LOGIN", "1000000")
+            .env("HOODY_RATE_LIMIT_SIGNUP", "1000000");
         command
+    }
+
+    /// Sets a variable of its environment, from the next start on.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.environment.push((name.into(), value.into()));
+    }
+
+    /// Where mails are written while no mail server is set.
+    pub fn mails(&self) -> PathBuf {
+        self.folder.join("mail")
     }
 
     /// Starts it and waits until it is ready.
@@ -146,6 +157,7 @@ impl ControlPlane {
 
     /// Makes an account.
     pub fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<()> {
+        crate::secrets::note(password);
         let mut command = self.command();
         command.args(["admin", "create-user", name, "--email", &format!("{name}@example.com"), "--password-stdin"]);
         if admin {
@@ -162,7 +174,9 @@ impl ControlPlane {
     pub fn join_token(&self, server: &str, owner: &str) -> Result<String> {
         let printed = run(self.command().args(["admin", "join-token", server, "--create", "--owner", owner]))?;
         let token = printed.split_whitespace().find(|word| word.starts_with("hoody-join-1."));
-        Ok(token.context("no join token was printed")?.to_owned())
+        let token = token.context("no join token was printed")?;
+        crate::secrets::note(token);
+        Ok(token.to_owned())
     }
 
     /// Any other command line of the control plane.

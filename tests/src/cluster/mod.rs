@@ -143,6 +143,22 @@ impl Cluster {
         Api::login(self.control_plane.base_url(), name, &self.password).await
     }
 
+    /// A tenant that signs up and answers the mail in `mails`; without servers.
+    pub async fn sign_up(&self, username: &str, password: &str, mails: &Path) -> Result<Api> {
+        let api = Api::anonymous(self.control_plane.base_url())?;
+        let email = format!("{username}@example.com");
+        let body = serde_json::json!({ "email": email, "username": username, "password": password });
+        api.post("/api/v1/auth/signup", body).await?.data()?;
+        let token = crate::smtp::take_token(mails, &email).await?;
+        let data = api.post("/api/v1/auth/verify-email", serde_json::json!({ "token": token })).await?.data()?;
+        Ok(api.with_token(Some(data["token"].as_str().context("verification gave no token")?)))
+    }
+
+    /// Fails where a log of the cluster holds a secret that this process used.
+    pub fn check_logs(&self) -> Result<()> {
+        crate::secrets::check_logs(self.folder())
+    }
+
     /// What the API says about a server.
     pub async fn server_row(&self, server: &Server) -> Result<serde_json::Value> {
         self.admin.get(&format!("/api/v1/admin/servers/{}", server.id)).await?.data()

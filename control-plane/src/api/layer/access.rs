@@ -6,7 +6,10 @@ use crate::{
         Permission, Permissions,
         table::{self, Rule, Who},
     },
-    api::caller::{Caller, Identity},
+    api::{
+        basic,
+        caller::{Caller, Identity},
+    },
     app::App,
     caller,
     error::ServiceError,
@@ -65,7 +68,8 @@ pub(super) async fn layer(State((app, rules)): State<(App, Arc<Rules>)>, request
             return ServiceError::Forbidden("this operation is not open to anybody".to_owned()).into_response();
         }
     };
-    if rule.who == Who::Anyone {
+    // Where user name and password are taken, the handler looks at them.
+    if rule.who == Who::Anyone || (rule.takes_basic && basic::is_present(request.headers())) {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
