@@ -11,7 +11,11 @@ export NODES
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 DEV := $(TARGET)/debug/dev
 
-.PHONY: help demo test up down bench lint fmt setup build root
+# SOAK_SECONDS=3600 SOAK_SEED=7 make soak: how long, and the seed of its decisions (printed by every soak).
+SOAK_SECONDS ?= 600
+SOAK_SEED ?=
+
+.PHONY: help demo test soak up down bench lint fmt setup build root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +51,11 @@ test: build ## every test: unit, both databases, kernel, black-box
 	scripts/images.sh busybox
 	scripts/images.sh debian/12
 	cargo test --workspace
+
+soak: build ## random operations, kills and partitions on three servers, 10 minutes (SOAK_SECONDS, SOAK_SEED)
+	scripts/images.sh busybox
+	export SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED)
+	cargo test -p hoody-tests --test soak -- --nocapture
 
 bench: setup ## create, start, stop and the like beside a bare runc run, from a release build
 	cargo build --release --workspace --bins

@@ -6,7 +6,7 @@ use crate::{
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
-    images::{ImageConfig, ImageStore},
+    images::{ImageConfig, ImageStore, collect},
     link::{Link, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
@@ -25,8 +25,6 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt, net::UnixListener};
 
-/// Pause between looks at a container that nothing happens to.
-const DRIFT_INTERVAL: Duration = Duration::from_secs(10);
 /// Pauses between tries of a container that failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The time somebody who asks for the status has to read it.
@@ -143,32 +141,45 @@ impl Agent {
         let blobs = Arc::new(ControlPlaneBlobs::new(identity.clone()));
         let images = ImageConfig {
             reserve_bytes: config.pool_reserve_bytes,
+            keep: Duration::from_secs(config.image_keep_hours * 3600),
             ..ImageConfig::new(config.pool.clone(), config.blobs_dir(), OWN_PROGRAM.into())
         };
         let images = ImageStore::open(images, blobs).await.map_err(capability("the image store cannot be used"))?;
+        let runtime = runtime(&config)?;
+        let pool = AddressPool::new(config.node_cidr).map_err(capability("node_cidr cannot be used"))?;
+        let allocation = Allocation::new(pool, config.first_id);
+        // What processes and links hold is not given to others, whether their record can be read or not.
+        for (id, ids) in runtime.held_ids().await.map_err(capability("containers' processes cannot be listed"))? {
+            allocation.reserve(id, None, Some(ids));
+        }
+        for (id, address) in network.held_addresses().await.map_err(capability("the links cannot be listed"))? {
+            allocation.reserve(id, Some(address), None);
+        }
         let capabilities = Capabilities {
             images: Arc::new(images),
             storage: Arc::new(storage),
-            runtime: Arc::new(runtime(&config)?),
+            runtime: Arc::new(runtime),
             network: Arc::new(network),
             firewall: Arc::new(firewall),
         };
 
         let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();
-        let pool = AddressPool::new(config.node_cidr).map_err(capability("node_cidr cannot be used"))?;
         let settings = Settings {
             boot_id: boot_id.clone(),
             dns: config.dns.clone(),
             stop_timeout: Duration::from_secs(config.stop_timeout_s),
-            drift_interval: DRIFT_INTERVAL,
+            drift_interval: Duration::from_secs(config.drift_interval_s),
             retry_first: RETRY.0,
             retry_longest: RETRY.1,
         };
         let journal = Journal::open(&config.journal_path())?;
+        hoody_fault::point!("journal.opened");
         let records = Records::new(config.containers_dir());
-        let allocation = Allocation::new(pool, config.first_id);
         let reconciler = Reconciler::start(settings, capabilities.clone(), records, allocation, journal.clone())?;
+        hoody_fault::point!("agent.adopted");
         report_unknown(&capabilities, &reconciler).await;
+        let named = reconciler.clone();
+        tokio::spawn(collect::run(capabilities.images.clone(), move || named.images()));
 
         let sampler = Sampler::new(Sources {
             runtime: capabilities.runtime.clone(),

@@ -42,8 +42,12 @@ pub struct Config {
     pub log_bytes_max: u64,
     /// Seconds that a first process has to end before it is killed.
     pub stop_timeout_s: u64,
+    /// Seconds between looks at a container that nothing happens to; what was changed by others is repaired then.
+    pub drift_interval_s: u64,
     /// Free bytes that unpacking an image must leave in the pool.
     pub pool_reserve_bytes: u64,
+    /// Hours that an image is kept after the last container that names it is gone.
+    pub image_keep_hours: u64,
     /// `text` or `json`.
     pub log_format: LogFormat,
 }
@@ -76,7 +80,9 @@ impl Default for Config {
             init: "/usr/bin/catatonit".into(),
             log_bytes_max: 16 << 20,
             stop_timeout_s: 10,
+            drift_interval_s: 10,
             pool_reserve_bytes: 256 << 20,
+            image_keep_hours: 7 * 24,
             log_format: LogFormat::Text,
         }
     }
@@ -134,6 +140,9 @@ impl Config {
         }
         if self.first_id < 65_536 {
             return fail("first_id", "give at least 65536: lower ids belong to the server itself");
+        }
+        if self.drift_interval_s == 0 {
+            return fail("drift_interval_s", "give at least 1 second");
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         let part = |part: &str| !part.is_empty() && part != ".." && part.chars().all(|c| plain(c) || c == '.');
@@ -200,6 +209,7 @@ mod tests {
             ("state_dir = 'relative'", "state_dir"),
             ("gateway = '10.88.0.1'", "gateway"),
             ("first_id = 1000", "first_id"),
+            ("drift_interval_s = 0", "drift_interval_s"),
             ("cgroup_parent = '../escape'", "cgroup_parent"),
             ("nft_table = 'a b'", "nft_table"),
             ("no_such_key = 1", "no_such_key"),

@@ -5,6 +5,8 @@
 #[path = "support/archive.rs"]
 #[allow(unreachable_pub, reason = "a module of this test binary")]
 mod archive;
+#[path = "images/collect.rs"]
+mod collect;
 mod support;
 
 use archive::{Archive, Meta, PLAIN};

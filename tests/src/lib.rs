@@ -5,10 +5,14 @@
 pub mod api;
 pub mod cluster;
 pub mod contract;
+pub mod damage;
+pub mod faults;
 pub mod image;
 pub mod postgres;
 pub mod probe;
 pub mod secrets;
 pub mod smtp;
+pub mod soak;
 pub mod traces;
+pub mod traffic;
 pub mod wait;

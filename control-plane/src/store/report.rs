@@ -104,10 +104,19 @@ pub async fn apply(
     if report.version == current {
         let from: String = row.try_get("status")?;
         let since: i64 = row.try_get("status_changed_at")?;
-        if let Some(to) = word(report.state).filter(|to| to.as_str() != from) {
-            // What occurred while the link was down keeps its time; clocks that disagree change no order.
-            let at = i64::try_from(report.at).unwrap_or(i64::MAX).clamp(since.min(now), now);
-            change_word(connection, &row, report, to, since, at).await?;
+        // What occurred while the link was down keeps its time; clocks that disagree change no order.
+        let at = i64::try_from(report.at).unwrap_or(i64::MAX).clamp(since.min(now), now);
+        let known = before.as_ref().and_then(|before| before.report.cause.as_ref()).map(|cause| &cause.code);
+        match word(report.state) {
+            Some(to) if to.as_str() != from => {
+                change_word(connection, report, to, at).await?;
+                log(connection, &row, report, to, Some((at - since).max(0)), at).await?;
+            }
+            // Something occurred that left the word as it is: a repair, another reason for a failure.
+            Some(to) if report.cause.as_ref().is_some_and(|cause| Some(&cause.code) != known) => {
+                log(connection, &row, report, to, None, at).await?;
+            }
+            _ => {}
         }
     }
     Ok(Applied::Stored)
@@ -132,10 +141,8 @@ struct Metadata<'a> {
 
 async fn change_word(
     connection: &mut AnyConnection,
-    row: &AnyRow,
     report: &StatusReport,
     to: Status,
-    since: i64,
     at: i64,
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE containers SET status = $2, status_changed_at = $3, updated_at = $3 WHERE id = $1")
@@ -144,6 +151,18 @@ async fn change_word(
         .bind(at)
         .execute(&mut *connection)
         .await?;
+    Ok(())
+}
+
+/// Writes the row of the status log and the event.
+async fn log(
+    connection: &mut AnyConnection,
+    row: &AnyRow,
+    report: &StatusReport,
+    to: Status,
+    duration_ms: Option<i64>,
+    at: i64,
+) -> Result<(), StoreError> {
     let metadata =
         Metadata { cause: report.cause.as_ref(), exit_code: report.exit_code, version: report.version.to_string() };
     let metadata = serde_json::to_string(&metadata)
@@ -156,7 +175,7 @@ async fn change_word(
         to: to.as_str(),
         trigger: status_log::Trigger::Node,
         metadata: Some(metadata),
-        duration_ms: Some((at - since).max(0)),
+        duration_ms,
         at,
     };
     status_log::add(connection, entry).await

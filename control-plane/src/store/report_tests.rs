@@ -47,6 +47,24 @@ async fn a_change_of_word_is_one_log_row() {
 }
 
 #[tokio::test]
+async fn a_repair_is_a_row_of_the_log_and_leaves_the_word() {
+    each_backend(|store| async move {
+        let one = server(&store, "one").await;
+        let spec = container(&store, one, 1, vec![]).await;
+        let running = |at| report(&spec, 1, State::Running, at);
+        let repaired = |at| StatusReport { cause: Some(Cause::new("repaired", "the link")), ..running(at) };
+        applied(&store, one, 1, &running(2_000)).await;
+        for (position, news) in [repaired(3_000), repaired(3_500), running(4_000), repaired(5_000)].iter().enumerate() {
+            applied(&store, one, position as u64 + 2, news).await;
+        }
+        assert_eq!(number(&store, "SELECT COUNT(*) FROM status_logs").await, 3, "one each time it began");
+        assert_eq!(number(&store, "SELECT COUNT(*) FROM status_logs WHERE from_status = to_status").await, 2);
+        assert_eq!(number(&store, "SELECT status_changed_at FROM containers").await, 2_000);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn times_of_the_node_are_kept_between_the_last_change_and_now() {
     each_backend(|store| async move {
         let one = server(&store, "one").await;

@@ -49,6 +49,8 @@ pub trait Firewall: Send + Sync + std::fmt::Debug {
     /// Makes the table, its base chains and the masquerading; keeps containers' chains that stand.
     /// Called at start and to repair.
     async fn prepare(&self) -> Result<(), FirewallError>;
+    /// True where the base chains stand as [`Firewall::prepare`] leaves them.
+    async fn is_prepared(&self) -> Result<bool, FirewallError>;
     /// Puts a container's policy in force in one transaction, replacing the one before; then drops
     /// connections that it no longer allows.
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError>;

@@ -105,6 +105,10 @@ impl Firewall for NftFirewall {
         self.run(Worker::prepare).await
     }
 
+    async fn is_prepared(&self) -> Result<bool, FirewallError> {
+        self.run(Worker::is_prepared).await
+    }
+
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError> {
         let policy = policy.clone();
         self.run(move |worker| worker.apply(&policy)).await

@@ -32,6 +32,16 @@ pub(super) fn chain_names(connection: &mut Connection, table: &str) -> Result<Ve
     Ok(chains.filter_map(|chain| chain.text(NFTA_CHAIN_NAME).map(str::to_owned)).collect())
 }
 
+/// Names of the table's chains that a hook calls.
+pub(super) fn called_chains(connection: &mut Connection, table: &str) -> Result<Vec<String>, FirewallError> {
+    let question = ask(NFT_MSG_GETCHAIN, NFPROTO_INET, Object::Table(table.to_owned()), |_| ());
+    let chains = connection.list(question)?;
+    let called =
+        |chain: &Attributes<'_>| chain.text(NFTA_CHAIN_TABLE) == Some(table) && chain.nested(NFTA_CHAIN_HOOK).is_some();
+    let chains = chains.iter().map(|bytes| Attributes(bytes)).filter(called);
+    Ok(chains.filter_map(|chain| chain.text(NFTA_CHAIN_NAME).map(str::to_owned)).collect())
+}
+
 /// Every base chain of the network namespace that sees forwarded IPv4.
 pub(super) fn base_chains(connection: &mut Connection) -> Result<Vec<BaseChain>, FirewallError> {
     let mut found = Vec::new();

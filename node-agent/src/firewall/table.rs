@@ -107,6 +107,25 @@ pub(super) fn put_base(batch: &mut Batch, network: Ipv4Net, connections: u32) {
     }
 }
 
+/// A chain of the base as it stands where nobody has touched it.
+#[derive(Debug)]
+pub(super) struct Outline {
+    pub(super) name: &'static str,
+    /// A hook calls it.
+    pub(super) hooked: bool,
+    /// Its rules' comments in order.
+    pub(super) comments: Vec<String>,
+}
+
+/// What the base looks like.
+pub(super) fn outline(network: Ipv4Net, connections: u32) -> impl Iterator<Item = Outline> {
+    chains(network, connections).into_iter().map(|chain| Outline {
+        name: chain.name,
+        hooked: chain.hook.is_some(),
+        comments: chain.rules.into_iter().map(|rule| rule.comment).collect(),
+    })
+}
+
 fn chains(network: Ipv4Net, connections: u32) -> [Chain; 7] {
     let filter = |number| Some(Hook { kind: "filter", number, priority: NF_IP_PRI_FILTER });
     let masquerade = Some(Hook { kind: "nat", number: NF_INET_POST_ROUTING, priority: NF_IP_PRI_NAT_SRC });

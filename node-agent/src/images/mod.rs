@@ -2,6 +2,7 @@
 //! sandboxed child.
 
 mod blobs;
+pub mod collect;
 mod error;
 mod store;
 pub mod unpack;
@@ -14,7 +15,7 @@ use hoody_protocol::{
     container::Cause,
     image::{Digest, ImageSpec},
 };
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 use tokio::io::AsyncRead;
 
 /// Where blobs come from.
@@ -43,10 +44,18 @@ pub enum BlobError {
     },
 }
 
+/// Gives the images that containers name at this moment.
+pub type InUse<'a> = &'a (dyn Fn() -> HashSet<Digest> + Send + Sync);
+
 /// The image store of the node.
 #[async_trait]
 pub trait Images: Send + Sync + std::fmt::Debug {
     /// Path of the image's read-only subvolume; fetches, verifies and unpacks where needed. Concurrent
     /// calls for one image share the work.
     async fn ensure(&self, image: &ImageSpec) -> Result<PathBuf, ImageError>;
+    /// Deletes images that no container names: those unused for long, and, after an image did not fit, all
+    /// of them. Gives what was deleted.
+    async fn collect(&self, in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError>;
+    /// Returns when an image did not fit.
+    async fn short_of_room(&self);
 }

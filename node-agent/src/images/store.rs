@@ -5,11 +5,13 @@
 //! place and only then made read-only, which commits the file system: a crash leaves either a whole image or
 //! something that is not read-only, which is deleted when the store is opened or the image is wanted again.
 //!
+//! Images that no container names are collected ([`super::collect`]).
+//!
 //! One task makes one image; callers that want the same one wait for it. The task goes on when its callers
 //! give up: each of its steps has a deadline.
 
 use super::{
-    BlobSource, ImageError, Images,
+    BlobSource, ImageError, Images, InUse,
     blobs::{Blobs, Claim},
     unpack::{Limits, Tally, run},
 };
@@ -32,13 +34,15 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
+use tokio::sync::{Notify, RwLock};
 
 const IMAGES: &str = "images";
 const STAGING: &str = "staging";
+const MARKS: &str = "used";
 /// Room that an image may need, as a multiple of its compressed size.
 const SPACE_FACTOR: u64 = 3;
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(15);
@@ -67,6 +71,8 @@ pub struct ImageConfig {
     pub max_unpacked_bytes: u64,
     /// Entries of one layer.
     pub max_entries: u64,
+    /// How long an image is kept after its last use.
+    pub keep: Duration,
     /// How long a transfer may bring too little.
     pub stall_deadline: Duration,
     /// How long the unpacking of one layer may take.
@@ -84,6 +90,7 @@ impl ImageConfig {
             max_compressed_bytes: MAX_LAYER_BYTES,
             max_unpacked_bytes: 256 << 30,
             max_entries: 2_000_000,
+            keep: Duration::from_secs(7 * 24 * 3600),
             stall_deadline: Duration::from_secs(30),
             unpack_deadline: Duration::from_secs(1800),
         }
@@ -100,10 +107,17 @@ pub struct ImageStore {
 }
 
 #[derive(Debug)]
-struct Store {
-    config: ImageConfig,
-    images: PathBuf,
+pub(super) struct Store {
+    pub(super) config: ImageConfig,
+    pub(super) images: PathBuf,
     staging: PathBuf,
+    /// When which image was last used.
+    pub(super) marks: PathBuf,
+    /// Held while an image is looked for by somebody who will use it; alone, while one is deleted.
+    pub(super) finding: RwLock<()>,
+    /// An image did not fit since the last collection.
+    pub(super) short: AtomicBool,
+    pub(super) shortage: Notify,
     handle: Arc<OwnedFd>,
     blobs: Arc<Blobs>,
     blocking: Blocking,
@@ -114,13 +128,28 @@ impl ImageStore {
     /// Opens the store: makes its folders and removes what crashes left behind.
     pub async fn open(config: ImageConfig, source: Arc<dyn BlobSource>) -> Result<Self, ImageError> {
         let blocking = Blocking::default();
-        let (images, staging) = (config.pool.join(IMAGES), config.pool.join(STAGING));
+        let [images, staging, marks] = [IMAGES, STAGING, MARKS].map(|name| config.pool.join(name));
         let step = Step::new("open images of", &config.pool, CLEAN_DEADLINE);
         let (pool, folders) = (config.pool.clone(), [images.clone(), staging.clone()]);
         let handle = blocking.run(step, async { None }, move || prepare(pool, folders)).await?;
         let blobs = Arc::new(Blobs::open(config.blobs.clone(), source, config.stall_deadline).await?);
         let next = AtomicU64::new(0);
-        let store = Store { config, images, staging, handle: Arc::new(handle), blobs, blocking, next };
+        let keep_marks = marks.clone();
+        let make = move || make_folder(&keep_marks);
+        blocking.run(Step::new("make", &marks, LOOKUP_DEADLINE), async { None }, make).await?;
+        let store = Store {
+            config,
+            images,
+            staging,
+            marks,
+            finding: RwLock::default(),
+            short: AtomicBool::default(),
+            shortage: Notify::new(),
+            handle: Arc::new(handle),
+            blobs,
+            blocking,
+            next,
+        };
         Ok(Self { shared: Arc::new(store), works: Mutex::default() })
     }
 
@@ -152,21 +181,49 @@ impl Images for ImageStore {
         if !image.is_consistent() {
             return Err(ImageError::Inconsistent { image: image.digest });
         }
-        if let Some(path) = self.shared.find(image.digest).await? {
-            return Ok(path);
+        let found = {
+            let _finding = self.shared.finding.read().await;
+            let found = self.shared.find(image.digest).await?;
+            if found.is_some() {
+                self.shared.used(image.digest).await?;
+            }
+            found
+        };
+        match found {
+            Some(path) => Ok(path),
+            None => self.work(image).await.map_err(ImageError::Shared),
         }
-        self.work(image).await.map_err(ImageError::Shared)
+    }
+
+    async fn collect(&self, in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError> {
+        self.shared.collect(in_use).await
+    }
+
+    async fn short_of_room(&self) {
+        self.shared.shortage.notified().await;
     }
 }
 
 impl Store {
     /// The image, where it is complete.
-    async fn find(&self, image: Digest) -> Result<Option<PathBuf>, ImageError> {
+    pub(super) async fn find(&self, image: Digest) -> Result<Option<PathBuf>, ImageError> {
         let path = self.images.join(image.hex());
         let step = Step::new("look up image", &path, LOOKUP_DEADLINE);
         let found = path.clone();
         let complete = self.blocking.run(step, async { None }, move || is_complete(&found)).await?;
         Ok(complete.then_some(path))
+    }
+
+    /// A short step on a file of the pool.
+    pub(super) async fn quick<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        path: &Path,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let failed = path.to_owned();
+        let step = Step::new(action, path, LOOKUP_DEADLINE);
+        self.blocking.run(step, async { None }, move || work().map_err(ImageError::io(action, &failed))).await
     }
 
     async fn make(&self, image: &ImageSpec) -> Result<PathBuf, ImageError> {
@@ -180,11 +237,20 @@ impl Store {
             return Err(ImageError::TooLarge { image: image.digest, bytes, limit });
         }
         self.blobs.remove_stale().await?;
-        self.check_space(image, bytes).await?;
+        if let Err(error) = self.check_space(image, bytes).await {
+            if matches!(error, ImageError::NoSpace { .. }) {
+                self.short.store(true, Ordering::Relaxed);
+                self.shortage.notify_one();
+            }
+            return Err(error);
+        }
         let staged = self.staging.join(format!("{}-{}", image.digest.hex(), self.next.fetch_add(1, Ordering::Relaxed)));
         let mut claims: Vec<Claim> = image.layers.iter().map(|layer| self.blobs.claim(layer.digest)).collect();
         let made = match self.fill(image, &staged).await {
-            Ok(()) => self.commit(image.digest, &staged).await,
+            Ok(()) => {
+                hoody_fault::point!("image.unpacked");
+                self.commit(image.digest, &staged).await
+            }
             Err(error) => Err(error),
         };
         if made.is_ok() || made.as_ref().is_err_and(|error| !error.is_retryable()) {
@@ -201,6 +267,7 @@ impl Store {
     /// Makes the staging subvolume and unpacks every layer into it; the next layer is fetched meanwhile.
     async fn fill(&self, image: &ImageSpec, staged: &Path) -> Result<(), ImageError> {
         self.create_staged(staged).await?;
+        hoody_fault::point!("image.staged");
         let mut left = Limits { entries: self.config.max_entries, bytes: self.config.max_unpacked_bytes };
         let mut layers = image.layers.iter();
         let mut next = match layers.next() {
@@ -215,6 +282,7 @@ impl Store {
                 }
             };
             // Both to their end: the unpacker must not be at work when the caller removes the staging.
+            hoody_fault::point!("image.fetched");
             let (tally, fetched) = tokio::join!(self.unpack(layer, blob, staged, left), fetch_next);
             left.bytes = left.bytes.saturating_sub(tally?.bytes);
             next = fetched?;
@@ -264,14 +332,16 @@ impl Store {
             // A commit alone keeps names and sizes of files whose data is still in memory.
             nix::unistd::syncfs(top.as_fd()).map_err(|e| ImageError::io("flush", &staged)(e.into()))?;
             fs::rename(&staged, &place).map_err(ImageError::io("rename", &staged))?;
+            hoody_fault::point!("image.renamed");
             ioctl::set_read_only(top.as_fd(), true).map_err(ImageError::io("make read-only", &place))
         };
         self.blocking.run(step, async { None }, work).await?;
+        self.used(image).await?;
         tracing::info!(%image, "image ready");
         Ok(target)
     }
 
-    async fn delete(&self, path: PathBuf) -> Result<(), ImageError> {
+    pub(super) async fn delete(&self, path: PathBuf) -> Result<(), ImageError> {
         let step = Step::new("delete", &path, CLEAN_DEADLINE);
         let handle = self.handle.clone();
         let work = move || subvolume::delete(handle.as_fd(), &path).map_err(ImageError::io("delete", &path));
@@ -309,11 +379,7 @@ fn prepare(pool: PathBuf, folders: [PathBuf; 2]) -> Result<OwnedFd, ImageError> 
         return Err(StorageError::NotBtrfs { path: pool }.into());
     }
     for folder in folders {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(ImageError::io("make folder", &folder))?;
+        make_folder(&folder)?;
         for entry in fs::read_dir(&folder).map_err(ImageError::io("list", &folder))? {
             let path = entry.map_err(ImageError::io("list", &folder))?.path();
             if folder.ends_with(STAGING) || !is_complete(&path)? {
@@ -323,6 +389,11 @@ fn prepare(pool: PathBuf, folders: [PathBuf; 2]) -> Result<OwnedFd, ImageError> 
         }
     }
     Ok(handle)
+}
+
+fn make_folder(folder: &Path) -> Result<(), ImageError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(ImageError::io("make folder", folder))
 }
 
 /// True where the path is a read-only subvolume.

@@ -34,8 +34,9 @@ pub trait Network: Send + Sync + std::fmt::Debug {
     /// permanent neighbour entries; the host side gets the route back. The link is up on return, so the
     /// firewall must stand before.
     async fn attach(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<(), NetworkError>;
-    /// True where the link and its host route stand as `attach` leaves them.
-    async fn is_attached(&self, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError>;
+    /// True where both ends of the link of process `pid`, its addresses, neighbours and routes stand as `attach`
+    /// leaves them.
+    async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError>;
     /// Removes the link, its routes and neighbour entries; success where there is none.
     async fn detach(&self, id: ContainerId) -> Result<(), NetworkError>;
     /// Counters, seen from inside; `None` where there is no link.

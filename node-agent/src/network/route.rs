@@ -4,11 +4,12 @@ use super::{NetworkError, netlink::Session};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAttribute, RouteFlags, RouteMessage, RouteScope},
 };
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Prefix length of a single host.
 const HOST: u8 = 32;
@@ -19,6 +20,17 @@ pub(super) async fn set_address(session: &Session, link: u32, address: Ipv4Addr)
     let message = AddressMessageBuilder::<Ipv4Addr>::new().index(link).address(address, HOST).build();
     session.request("set address", RouteNetlinkMessage::NewAddress(message), REPLACE).await?;
     Ok(())
+}
+
+/// True where the link has the address.
+pub(super) async fn has_address(session: &Session, link: u32, address: Ipv4Addr) -> Result<bool, NetworkError> {
+    let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let replies = session.dump("list addresses", message).await?;
+    let wanted = AddressAttribute::Local(IpAddr::V4(address));
+    Ok(replies.into_iter().any(|reply| match reply {
+        RouteNetlinkMessage::NewAddress(found) => found.header.index == link && found.attributes.contains(&wanted),
+        _ => false,
+    }))
 }
 
 /// Sets a permanent neighbour entry: `address` is at `mac`, without asking.
@@ -65,6 +77,21 @@ pub(super) async fn set_default_route(session: &Session, link: u32, gateway: Ipv
     Ok(())
 }
 
+/// True where everything is routed over `gateway` and the link.
+pub(super) async fn has_default_route(session: &Session, link: u32, gateway: Ipv4Addr) -> Result<bool, NetworkError> {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let replies = session.dump("list routes", RouteNetlinkMessage::GetRoute(message)).await?;
+    let over = RouteAttribute::Gateway(IpAddr::V4(gateway).into());
+    Ok(replies.into_iter().any(|reply| match reply {
+        RouteNetlinkMessage::NewRoute(found) => {
+            found.header.destination_prefix_length == 0
+                && found.attributes.contains(&over)
+                && found.attributes.contains(&RouteAttribute::Oif(link))
+        }
+        _ => false,
+    }))
+}
+
 /// Routes one address to a link, in place of any route of that address.
 pub(super) async fn set_host_route(session: &Session, link: u32, address: Ipv4Addr) -> Result<(), NetworkError> {
     let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, HOST).output_interface(link);
@@ -81,7 +108,7 @@ pub(super) async fn has_host_route(session: &Session, link: u32, address: Ipv4Ad
     message.header.destination_prefix_length = HOST;
     // Ask for the table's entry instead of the route made from it.
     message.header.flags = RouteFlags::FibMatch;
-    message.attributes.push(RouteAttribute::Destination(std::net::IpAddr::V4(address).into()));
+    message.attributes.push(RouteAttribute::Destination(IpAddr::V4(address).into()));
     let replies = match session.request("find host route", RouteNetlinkMessage::GetRoute(message), 0).await {
         Ok(replies) => replies,
         Err(error)

@@ -59,6 +59,16 @@ impl RoutedVeth {
         Ok(Self { config })
     }
 
+    /// The addresses that links on this node are marked with, and of whom.
+    pub async fn held_addresses(&self) -> Result<Vec<(ContainerId, Ipv4Addr)>, NetworkError> {
+        let host = Session::open("all interfaces", Instant::now() + OPERATION_DEADLINE)?;
+        let links = link::list(&host).await?.into_iter();
+        Ok(links
+            .filter(|link| link.is_veth && is_host_interface(&link.name))
+            .filter_map(|link| link.alias.as_deref().and_then(identity::parse_alias))
+            .collect())
+    }
+
     /// The pair's two ends, made where they are not as they should be; marks the host's end with its
     /// owner. Both may still be down.
     async fn ensure_pair(
@@ -124,6 +134,17 @@ impl RoutedVeth {
         route::set_default_route(inside, link.index, self.config.gateway).await
     }
 
+    /// True where the container's end is as [`Self::configure_inside`] leaves it.
+    async fn stands_inside(&self, inside: &Session, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError> {
+        let Some(link) = link::find(inside, CONTAINER_INTERFACE).await? else { return Ok(false) };
+        let gateway = self.config.gateway;
+        Ok(link.is_connected()
+            && link.mac == container_mac(id)
+            && route::has_address(inside, link.index, address).await?
+            && route::has_neighbour(inside, link.index, gateway, host_mac(id)).await?
+            && route::has_default_route(inside, link.index, gateway).await?)
+    }
+
     /// Everything of the host's end that can be done while it is down.
     async fn prepare_host(&self, host: &Session, link: &Link, owner: Owner) -> Result<(), NetworkError> {
         let name = host_interface(owner.id);
@@ -163,20 +184,28 @@ impl Network for RoutedVeth {
         // IPv6 is closed before there is an interface to speak it on.
         let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, sysctl::disable_ipv6).await?;
         let pair = self.ensure_pair(&host, &inside, &namespace, owner).await?;
+        hoody_fault::point!("link.paired");
         tokio::try_join!(
             self.configure_inside(&inside, &pair.inside, owner),
             self.prepare_host(&host, &pair.host, owner)
         )?;
+        hoody_fault::point!("link.configured");
         link::up(&host, host.interface()).await?;
+        hoody_fault::point!("link.up");
         route::set_host_route(&host, pair.host.index, address).await?;
+        hoody_fault::point!("link.routed");
         link::wait_running(&inside, CONTAINER_INTERFACE).await?;
         link::wait_running(&host, host.interface()).await
     }
 
-    async fn is_attached(&self, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError> {
-        let host = Session::open(&host_interface(id), Instant::now() + OPERATION_DEADLINE)?;
+    async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {
+        let deadline = Instant::now() + OPERATION_DEADLINE;
+        let namespace = Namespace::of(pid)?;
+        let host = Session::open(&host_interface(id), deadline)?;
         let Some(link) = find_host_end(&host, id).await? else { return Ok(false) };
-        Ok(link.is_connected()
+        let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, || Ok(())).await?;
+        Ok(self.stands_inside(&inside, id, address).await?
+            && link.is_connected()
             && link.mac == host_mac(id)
             && link.alias.as_deref() == Some(&identity::alias(id, address))
             && sysctl::is_host_interface_prepared(host.interface())?

@@ -1,7 +1,7 @@
 //! One pass: read what is, do what is missing. Steps are idempotent; a pass that ends half-way is
 //! continued by the next.
 
-use super::{operation, owner::Cell, start, stop};
+use super::{cause, operation, owner::Cell, start, stop};
 use crate::{
     desired::record::{Phase, Record, Run},
     runtime::Process,
@@ -49,7 +49,10 @@ pub(super) fn failed<E: std::error::Error + Send + Sync + 'static>(
     code: &'static str,
     message: &'static str,
 ) -> impl FnOnce(E) -> PassError {
-    move |error| PassError::Failed(Failure { step, cause: Cause::new(code, message), error: Box::new(error) })
+    move |error| {
+        let cause = cause::known(&error).unwrap_or_else(|| Cause::new(code, message));
+        PassError::Failed(Failure { step, cause, error: Box::new(error) })
+    }
 }
 
 /// The record could not be written.
@@ -81,6 +84,9 @@ pub(super) async fn converge(cell: &Cell) -> Result<Settled, PassError> {
         return stop::delete(cell, &record).await;
     }
     if let Some(settled) = operation::refuse_late(cell, &record).await? {
+        return Ok(settled);
+    }
+    if let Some(settled) = operation::give_up(cell, &record).await? {
         return Ok(settled);
     }
     if record.wanted_run().is_none() {

@@ -16,7 +16,11 @@ use hoody_protocol::{
     container::{Cause, Desired, State},
     time::now_ms,
 };
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What a program finds where neither image nor owner says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,8 +49,10 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     cell.report(record, State::Creating, false, None).await;
     let image = unless_requested(cell, capabilities.images.ensure(&spec.image)).await?;
     let image = image.map_err(failed("image", "image_unavailable", "the image could not be fetched or unpacked"))?;
+    hoody_fault::point!("image.ready");
     let created = capabilities.storage.create(spec.id, &image, spec.limits.disk_bytes).await;
     created.map_err(storage_failed("create the root file system"))?;
+    hoody_fault::point!("root.created");
     cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
     Ok(())
 }
@@ -59,10 +65,13 @@ pub(super) async fn ensure_running(
     number: u64,
     process: Process,
 ) -> Result<Settled, PassError> {
+    let mut cause = None;
     let record = match process {
         Process::Running { pid } | Process::Paused { pid } => {
-            if !enforce(cell, &record, pid).await? {
-                return Ok(Settled::Again);
+            match enforce(cell, &record, pid).await? {
+                Enforced::Ended => return Ok(Settled::Again),
+                Enforced::Untouched => {}
+                Enforced::Noticed(noticed) => cause = Some(noticed),
             }
             let same = matches!(&record.run, Some(Run { number: begun, phase: Phase::Started { .. }, .. }) if *begun == number);
             if same { record } else { started(cell, &record, number).await? }
@@ -73,7 +82,7 @@ pub(super) async fn ensure_running(
     };
     freeze(cell, &record, &process).await?;
     let state = if matches!(record.spec.desired, Desired::Paused { .. }) { State::Paused } else { State::Running };
-    cell.report(&record, state, true, None).await;
+    cell.report(&record, state, true, cause).await;
     Ok(Settled::Stable)
 }
 
@@ -101,21 +110,28 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     cell.report(&record, State::Starting, false, None).await;
     ensure_disk_limit(cell, &record).await?;
     let pid = create(cell, &record).await?;
+    hoody_fault::point!("process.created");
     enforce_firewall(cell, &record, false).await?;
     // Always: the link of a process that has just ended can still stand for a moment.
     attach(cell, &record, pid).await?;
+    hoody_fault::point!("link.attached");
     cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));
+    hoody_fault::point!("process.starting");
     capabilities.runtime.start(id).await.map_err(runtime_failed("start the first process"))?;
+    hoody_fault::point!("process.started");
     started(cell, &record, number).await
 }
 
+async fn mount(cell: &Cell, record: &Record) -> Result<PathBuf, PassError> {
+    let mounted = cell.context.capabilities.storage.mount(record.spec.id, record.ids).await;
+    mounted.map_err(failed("mount", "storage_failed", "the container's root file system could not be mounted"))
+}
+
 async fn create(cell: &Cell, record: &Record) -> Result<i32, PassError> {
-    let capabilities = &cell.context.capabilities;
-    let mounted = capabilities.storage.mount(record.spec.id, record.ids).await;
-    let root =
-        mounted.map_err(failed("mount", "storage_failed", "the container's root file system could not be mounted"))?;
+    let root = mount(cell, record).await?;
+    hoody_fault::point!("mount.mounted");
     let bundle = bundle(cell, record, &root);
-    capabilities.runtime.create(&bundle).await.map_err(runtime_failed("create"))
+    cell.context.capabilities.runtime.create(&bundle).await.map_err(runtime_failed("create"))
 }
 
 async fn started(cell: &Cell, record: &Record, number: u64) -> Result<Record, PassError> {
@@ -132,19 +148,29 @@ async fn started(cell: &Cell, record: &Record, number: u64) -> Result<Record, Pa
     cell.advance(record, change).await
 }
 
+/// What [`enforce`] found.
+enum Enforced {
+    /// The first process has ended meanwhile.
+    Ended,
+    /// Everything stood, or was put in force for the first time.
+    Untouched,
+    /// Something was damaged: it is repaired, or the cause says that it cannot be.
+    Noticed(Cause),
+}
+
 /// Puts rules, link and limits of a running container in force, in this order; what stands is left alone.
-/// False where the first process has ended meanwhile.
-async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<bool, PassError> {
-    enforce_firewall(cell, record, true).await?;
+async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, PassError> {
+    let mut repaired = Vec::new();
+    if enforce_firewall(cell, record, true).await? {
+        repaired.push("firewall");
+    }
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
-    let attached = capabilities.network.is_attached(spec.id, record.address).await;
-    if !attached.map_err(network_failed("look at the link"))? {
-        match capabilities.network.attach(spec.id, pid, record.address).await {
-            Ok(()) => {}
-            Err(NetworkError::OpenNamespace { .. }) if ends(cell, record).await? => return Ok(false),
-            Err(error) => return Err(network_failed("attach the link")(error)),
-        }
+    match link(cell, record, pid).await {
+        Ok(true) => repaired.push("network link"),
+        Ok(false) => {}
+        Err(NetworkError::OpenNamespace { .. }) if ends(cell, record).await? => return Ok(Enforced::Ended),
+        Err(error) => return Err(network_failed("repair the link")(error)),
     }
     let enforced = cell.enforced().limits;
     if enforced != Some(spec.limits) {
@@ -153,7 +179,31 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<bool, PassErr
     }
     cell.set_enforced(|enforced| enforced.limits = Some(spec.limits));
     ensure_disk_limit(cell, record).await?;
-    Ok(true)
+    let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?)).await;
+    let mended = mended.map_err(runtime_failed("mend the files"))?;
+    if mended.files {
+        repaired.push("configuration");
+    }
+    if !mended.monitored {
+        let message = "the container's monitor is gone: output and exit code are not kept until it is restarted";
+        return Ok(Enforced::Noticed(Cause::new("monitor_lost", message)));
+    }
+    if repaired.is_empty() {
+        return Ok(Enforced::Untouched);
+    }
+    let message = format!("changed from outside on the server, and repaired: {}", repaired.join(", "));
+    tracing::warn!(container = %spec.id, ?repaired, "a running container was damaged and is repaired");
+    Ok(Enforced::Noticed(Cause::new("repaired", message)))
+}
+
+/// Makes the link of a running container anew where it is not as it should be; true where it was not.
+async fn link(cell: &Cell, record: &Record, pid: i32) -> Result<bool, NetworkError> {
+    let (network, id) = (&cell.context.capabilities.network, record.spec.id);
+    let stands = network.is_attached(id, pid, record.address).await?;
+    if !stands {
+        network.attach(id, pid, record.address).await?;
+    }
+    Ok(!stands)
 }
 
 /// True where the first process ends within moments. A process that exits gives up its namespaces before
@@ -187,8 +237,8 @@ fn network_failed(step: &'static str) -> impl FnOnce(NetworkError) -> PassError 
 
 /// Replaces the rules where they are not in force. Where rules of this container stand and the new ones
 /// are refused, the old ones stay in force and the refusal is reported; without old ones the container
-/// does not go on.
-async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result<(), PassError> {
+/// does not go on. True where rules that this process had put in force were damaged and stand again.
+async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result<bool, PassError> {
     let spec = &record.spec;
     let firewall = &cell.context.capabilities.firewall;
     let firewall_failed = |step| failed(step, "firewall_failed", "the container's firewall could not be put in force");
@@ -196,7 +246,7 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
     let enforced = cell.enforced();
     let refused_before = enforced.firewall_error.as_ref().is_some_and(|(version, _)| *version == spec.version);
     if applied && (enforced.firewall.as_ref() == Some(&spec.firewall) || refused_before) {
-        return Ok(());
+        return Ok(false);
     }
     if !applied {
         firewall.prepare().await.map_err(firewall_failed("prepare the firewall"))?;
@@ -210,11 +260,12 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
     };
     match firewall.apply(&policy).await {
         Ok(()) => {
+            hoody_fault::point!("firewall.applied");
             cell.set_enforced(|enforced| {
                 enforced.firewall = Some(spec.firewall.clone());
                 enforced.firewall_error = None;
             });
-            Ok(())
+            Ok(!applied && enforced.firewall.is_some())
         }
         Err(error) if applied || (running && stands_from_before(cell, record).await) => {
             tracing::warn!(container = %spec.id, error = &error as &dyn std::error::Error, "new firewall rules were refused; the old ones stand");
@@ -223,7 +274,7 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
                 "the server refused the firewall rules; the rules before them stay in force",
             );
             cell.set_enforced(|enforced| enforced.firewall_error = Some((spec.version, cause)));
-            Ok(())
+            Ok(false)
         }
         Err(error) => Err(firewall_failed("apply the firewall")(error)),
     }

@@ -42,6 +42,8 @@ pub(super) enum Fault {
     Hang,
     /// The work, and then some time before the call returns.
     Slow,
+    /// A panic of the caller.
+    Panic,
 }
 
 /// Where the agent dies: at this call, before or after its effect.
@@ -50,6 +52,19 @@ pub(super) struct CrashAt {
     pub(super) call: usize,
     pub(super) after_effect: bool,
 }
+
+/// What strangers take away from a running container, or from the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Damage {
+    Link,
+    Rules,
+    Bundle,
+    Base,
+    Monitor,
+}
+
+/// All of them.
+pub(super) const DAMAGES: [Damage; 5] = [Damage::Link, Damage::Rules, Damage::Bundle, Damage::Base, Damage::Monitor];
 
 /// What the kernel holds.
 #[derive(Debug, Default)]
@@ -68,8 +83,12 @@ pub(super) struct World {
     pub(super) mounts: HashSet<ContainerId>,
     pub(super) processes: HashMap<ContainerId, Process>,
     pub(super) bundles: HashMap<ContainerId, Bundle>,
+    /// Containers whose conmon is gone.
+    pub(super) unmonitored: HashSet<ContainerId>,
     pub(super) links: HashMap<ContainerId, Ipv4Addr>,
     pub(super) rules: HashMap<ContainerId, FirewallSpec>,
+    /// The base chains stand.
+    pub(super) prepared: bool,
     /// Chains that this life of the agent put there.
     pub(super) applied: HashSet<ContainerId>,
     pub(super) limits: HashMap<ContainerId, Limits>,
@@ -137,6 +156,25 @@ impl Kernel {
         self.0.changed.send_replace(());
     }
 
+    /// A stranger's deed; what is not there is not taken.
+    pub(super) fn damage(&self, id: ContainerId, damage: Damage) {
+        let mut world = self.world();
+        if damage == Damage::Base {
+            world.prepared = false;
+        }
+        // While one is being started, the order of steps is asked, which strangers do not keep.
+        if !world.is_alive(id) {
+            return;
+        }
+        match damage {
+            Damage::Link => _ = world.links.remove(&id),
+            Damage::Rules => _ = world.rules.remove(&id),
+            Damage::Bundle => _ = world.bundles.remove(&id),
+            Damage::Monitor => _ = world.unmonitored.insert(id),
+            Damage::Base => {}
+        }
+    }
+
     /// What a reboot leaves: the disk.
     pub(super) fn reboot(&self) {
         let mut world = self.world();
@@ -144,6 +182,8 @@ impl Kernel {
         world.mounts.clear();
         world.links.clear();
         world.rules.clear();
+        world.bundles.clear();
+        world.prepared = false;
     }
 
     /// Returns when the kernel is as asked.
@@ -174,10 +214,14 @@ impl Kernel {
                 _ => None,
             };
             let slow = fault == Some(Fault::Slow);
+            if fault == Some(Fault::Panic) {
+                drop(world);
+                panic!("a fault: {name}");
+            }
             let (result, hang) = match (crash, fault) {
                 (Some(CrashAt { after_effect: false, .. }), _) | (None, Some(Fault::Hang)) => (Err(Faulted), true),
                 (Some(_), _) => (Ok(effect(&mut world)), true),
-                (None, Some(Fault::Fail)) => (Err(Faulted), false),
+                (None, Some(Fault::Fail | Fault::Panic)) => (Err(Faulted), false),
                 (None, None | Some(Fault::Slow)) => (Ok(effect(&mut world)), false),
             };
             (result, hang, slow)

@@ -99,6 +99,7 @@ async fn run(
         });
     }
     let child = command.spawn().map_err(|source| RuntimeError::Program { program: conmon.into(), source })?;
+    hoody_fault::point!("conmon.spawned");
     // Ours must go, or the end of conmon would never be seen.
     drop((writer, membership));
     let mut child = command::Group::new(child);
@@ -129,7 +130,7 @@ fn made(id: ContainerId, layout: &Layout, cgroups: &Cgroups, pid: i32) -> Result
     let missing = |reason: &str| RuntimeError::Corrupt { path: path.clone(), reason: reason.into() };
     let conmon = find(id, layout, cgroups)?.ok_or_else(|| missing("conmon is gone"))?;
     let first = ProcessId::of(pid)?.ok_or_else(|| missing("the first process is gone"))?;
-    Ok(Made { first, conmon })
+    Ok(Made { first, conmon: Some(conmon) })
 }
 
 /// The container's conmon, where one runs: the process its file names, if that is in conmon's cgroup.

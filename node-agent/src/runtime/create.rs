@@ -18,6 +18,7 @@ use super::{
 use hoody_protocol::id::ContainerId;
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
     time::Duration,
@@ -28,10 +29,12 @@ const STATE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the runtime says of a container (runtime-spec, "State").
 #[derive(Debug, Deserialize)]
-struct RuntimeState {
-    status: String,
+pub(super) struct RuntimeState {
+    pub(super) status: String,
     #[serde(default)]
-    pid: i32,
+    pub(super) pid: i32,
+    #[serde(default)]
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 impl OciRuntime {
@@ -39,7 +42,7 @@ impl OciRuntime {
         let id = bundle.id;
         if let View::Live { made, phase, .. } = self.look(id)?
             // Without conmon the exit code would be lost; nothing runs yet, so it is made anew.
-            && (phase != Phase::Created || made.conmon.is_alive()?)
+            && (phase != Phase::Created || made.is_monitored()?)
         {
             return Ok(made.first.pid);
         }
@@ -68,11 +71,14 @@ impl OciRuntime {
             make_folder(&folder, super::layout::FOLDER_MODE)?;
         }
         record.save(&self.layout.record(id))?;
+        hoody_fault::point!("bundle.recorded");
         etc::write(bundle, &self.layout.etc(id))?;
         let text = serde_json::to_vec(&spec)
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         record::replace(&self.layout.config(id), &text)?;
+        hoody_fault::point!("bundle.written");
         let made = conmon::launch(id, &self.config, &self.layout, &self.cgroups).await?;
+        hoody_fault::point!("conmon.reported");
         self.finish(id, &mut record, made)
     }
 
@@ -86,7 +92,14 @@ impl OciRuntime {
         Ok(made)
     }
 
-    fn plan(&self, bundle: &Bundle) -> Result<(oci_spec::runtime::Spec, Record), RuntimeError> {
+    /// What the runtime program says of the container; `None` where it does not.
+    pub(super) async fn runtime_state(&self, id: ContainerId) -> Option<RuntimeState> {
+        let args = vec!["state".into(), id.to_string().into()];
+        let text = self.call(id, "state", args, Vec::new(), STATE_LIMIT).await.ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    pub(super) fn plan(&self, bundle: &Bundle) -> Result<(oci_spec::runtime::Spec, Record), RuntimeError> {
         validate(bundle)?;
         let root = Rootfs::open(&bundle.rootfs)?;
         let first = FirstProcess::choose(bundle, &root)?;
@@ -123,15 +136,13 @@ impl OciRuntime {
             return Ok(None);
         }
         let Some(conmon) = conmon::find(id, &self.layout, &self.cgroups)? else { return Ok(None) };
-        let args = vec!["state".into(), id.to_string().into()];
         // A runtime that is still at work, or knows nothing, leaves remains to clear.
-        let Ok(text) = self.call(id, "state", args, Vec::new(), STATE_LIMIT).await else { return Ok(None) };
-        let Ok(state) = serde_json::from_slice::<RuntimeState>(&text) else { return Ok(None) };
+        let Some(state) = self.runtime_state(id).await else { return Ok(None) };
         if state.status != "created" || !self.cgroups.holds(Group::Container(id), state.pid)? {
             return Ok(None);
         }
         let Some(first) = ProcessId::of(state.pid)? else { return Ok(None) };
-        self.finish(id, &mut record, Made { first, conmon }).map(Some)
+        self.finish(id, &mut record, Made { first, conmon: Some(conmon) }).map(Some)
     }
 }
 

@@ -12,6 +12,7 @@ mod etc;
 mod exec;
 mod first_process;
 mod layout;
+mod mend;
 mod mounts;
 mod oci;
 mod pidfd;
@@ -91,6 +92,15 @@ pub enum Process {
     },
 }
 
+/// What became of the files of a running container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mended {
+    /// Files were missing and were written again.
+    pub files: bool,
+    /// Conmon runs. Without it the output is lost, and the exit code will be: nothing but a new start mends that.
+    pub monitored: bool,
+}
+
 /// Cgroup measurements. What the kernel does not offer is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CgroupStats {
@@ -114,8 +124,10 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     async fn create(&self, bundle: &Bundle) -> Result<i32, RuntimeError>;
     /// Starts the first process of a created container.
     async fn start(&self, id: ContainerId) -> Result<(), RuntimeError>;
-    /// What there is.
+    /// What there is. A running container whose record was lost is found by what the runtime program knows.
     async fn state(&self, id: ContainerId) -> Result<Process, RuntimeError>;
+    /// Writes again what is missing of a running container's files.
+    async fn mend(&self, bundle: &Bundle) -> Result<Mended, RuntimeError>;
     /// Asks the first process to end with its stop signal (`force` false), or kills every process of
     /// the container (`force` true). Thaws it first where it is paused.
     async fn signal_stop(&self, id: ContainerId, force: bool) -> Result<(), RuntimeError>;

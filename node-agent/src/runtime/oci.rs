@@ -3,7 +3,7 @@
 //! stopped. Calls for one container come one at a time, from the task that owns it; `wait` may run beside.
 
 use super::{
-    Bundle, CgroupStats, Process, Runtime, RuntimeConfig, RuntimeError,
+    Bundle, CgroupStats, Mended, Process, Runtime, RuntimeConfig, RuntimeError,
     cgroup::{Cgroups, Group},
     command::Call,
     conmon,
@@ -11,9 +11,11 @@ use super::{
     error::io,
     layout::{FOLDER_MODE, Layout},
     pidfd::ProcessId,
+    record::Record,
     spec,
     view::{self, Phase, View},
 };
+use crate::storage::IdRange;
 use async_trait::async_trait;
 use hoody_protocol::{container::Limits, id::ContainerId};
 use std::{collections::BTreeSet, ffi::OsString, path::Path, time::Duration};
@@ -101,6 +103,27 @@ impl OciRuntime {
         Ok(())
     }
 
+    /// The ids of every container that was made in this boot and not deleted.
+    pub async fn held_ids(&self) -> Result<Vec<(ContainerId, IdRange)>, RuntimeError> {
+        self.blocking(|runtime| {
+            let folder = runtime.layout.containers();
+            let mut held = Vec::new();
+            for entry in std::fs::read_dir(&folder).map_err(io("list", &folder))? {
+                let name = entry.map_err(io("list", &folder))?.file_name();
+                let Some(id) = name.to_str().and_then(parse_id) else { continue };
+                match Record::load(&runtime.layout.record(id)) {
+                    Ok(record) => held.extend(record.map(|record| (id, record.ids))),
+                    // Its processes are found by their cgroup all the same.
+                    Err(error) => {
+                        tracing::error!(container = %id, error = &error as &dyn std::error::Error, "unreadable record");
+                    }
+                }
+            }
+            Ok(held)
+        })
+        .await
+    }
+
     fn wrong_state<T>(id: ContainerId, verb: &'static str, view: &View) -> Result<T, RuntimeError> {
         Err(RuntimeError::State { id, verb, state: view.name() })
     }
@@ -132,7 +155,12 @@ impl Runtime for OciRuntime {
     }
 
     async fn state(&self, id: ContainerId) -> Result<Process, RuntimeError> {
+        self.recover(id).await?;
         self.look(id)?.process(id, &self.layout, &self.cgroups).await
+    }
+
+    async fn mend(&self, bundle: &Bundle) -> Result<Mended, RuntimeError> {
+        self.mend_files(bundle)
     }
 
     async fn signal_stop(&self, id: ContainerId, force: bool) -> Result<(), RuntimeError> {

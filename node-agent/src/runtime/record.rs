@@ -32,8 +32,15 @@ pub(super) struct Record {
 pub(super) struct Made {
     /// The first process.
     pub(super) first: ProcessId,
-    /// Its conmon.
-    pub(super) conmon: ProcessId,
+    /// Its conmon; `None` where it was gone when the record was made anew.
+    pub(super) conmon: Option<ProcessId>,
+}
+
+impl Made {
+    /// True while conmon keeps the output and waits for the exit code.
+    pub(super) fn is_monitored(&self) -> Result<bool, RuntimeError> {
+        self.conmon.map_or(Ok(false), |conmon| conmon.is_alive())
+    }
 }
 
 impl Record {
@@ -76,6 +83,9 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), RuntimeError> {
 
 /// Names this boot of the machine.
 pub(super) fn boot_id() -> Result<String, RuntimeError> {
+    if let Some(id) = hoody_fault::boot_id() {
+        return Ok(id);
+    }
     Ok(std::fs::read_to_string(BOOT_ID).map_err(io("read", BOOT_ID))?.trim().to_owned())
 }
 

@@ -18,6 +18,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Annotation with the number of the signal that asks the first process to end; the runtime keeps it.
+pub(super) const STOP_SIGNAL: &str = "hoody.stop-signal";
 /// The version of the runtime specification that is written; runc 1.1 speaks it.
 const OCI_VERSION: &str = "1.0.2";
 /// Length of a processor accounting period, microseconds: the kernel's own default.
@@ -107,6 +109,7 @@ impl Plan<'_> {
             .hostname(self.bundle.hostname.clone())
             .process(self.process()?)
             .mounts(mounts::mounts(*id, self.layout, limits, self.first.systemd, init)?)
+            .annotations(HashMap::from([(STOP_SIGNAL.to_owned(), self.first.stop_signal.to_string())]))
             .linux(linux)
             .build()
     }

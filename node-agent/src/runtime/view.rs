@@ -98,7 +98,7 @@ pub(super) async fn exit_code(id: ContainerId, layout: &Layout, made: &Made) -> 
     let started = Instant::now();
     loop {
         // Asked before the file: a conmon that has ended by now has written it by then.
-        let may_come = made.conmon.is_alive()? && started.elapsed() < EXIT_FILE_LIMIT;
+        let may_come = made.is_monitored()? && started.elapsed() < EXIT_FILE_LIMIT;
         match std::fs::read_to_string(&path) {
             // conmon renames the finished file into place.
             Ok(text) => return Ok(text.trim().parse().ok()),

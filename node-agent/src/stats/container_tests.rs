@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     firewall::{FirewallError, Policy},
     network::NetworkError,
-    runtime::{Bundle, CgroupStats, Process, RuntimeError},
+    runtime::{Bundle, CgroupStats, Mended, Process, RuntimeError},
     storage::{IdRange, StorageError, Usage},
 };
 use async_trait::async_trait;
@@ -51,6 +51,9 @@ impl Runtime for Node {
         self.answer(id, stats, |source| RuntimeError::Io { action: "read", path: "/".into(), source }).await
     }
     async fn create(&self, _: &Bundle) -> Result<i32, RuntimeError> {
+        unreachable!()
+    }
+    async fn mend(&self, _: &Bundle) -> Result<Mended, RuntimeError> {
         unreachable!()
     }
     async fn start(&self, _: ContainerId) -> Result<(), RuntimeError> {
@@ -134,7 +137,7 @@ impl Network for Node {
     async fn attach(&self, _: ContainerId, _: i32, _: Ipv4Addr) -> Result<(), NetworkError> {
         unreachable!()
     }
-    async fn is_attached(&self, _: ContainerId, _: Ipv4Addr) -> Result<bool, NetworkError> {
+    async fn is_attached(&self, _: ContainerId, _: i32, _: Ipv4Addr) -> Result<bool, NetworkError> {
         unreachable!()
     }
     async fn detach(&self, _: ContainerId) -> Result<(), NetworkError> {
@@ -152,6 +155,9 @@ impl Firewall for Node {
         Ok(vec![RuleCounter { rule: RuleId::from_bytes([0; 12]), packets: u64::MAX, bytes: u64::MAX }; self.counters])
     }
     async fn prepare(&self) -> Result<(), FirewallError> {
+        unreachable!()
+    }
+    async fn is_prepared(&self) -> Result<bool, FirewallError> {
         unreachable!()
     }
     async fn apply(&self, _: &Policy) -> Result<(), FirewallError> {

@@ -53,7 +53,7 @@ fn two_containers_have_links_of_their_own() {
         assert!(deliver(Some(&one), address(2), Some(&two), address(3), true).is_some());
         assert!(deliver(Some(&two), address(3), Some(&one), address(2), true).is_some());
         network.detach(one.id).await.unwrap();
-        assert!(network.is_attached(two.id, address(3)).await.unwrap());
+        assert!(network.is_attached(two.id, two.pid(), address(3)).await.unwrap());
         assert_reachable(&two, address(3));
     });
 }
@@ -99,7 +99,7 @@ fn a_link_of_a_container_whose_id_ends_alike_is_left_alone() {
         let refused = network.attach(other.id, other.pid(), address(3)).await;
         assert!(matches!(refused, Err(NetworkError::NameTaken { holder: id, .. }) if id == holder.id), "{refused:?}");
         network.detach(other.id).await.unwrap();
-        assert!(network.is_attached(holder.id, address(2)).await.unwrap());
+        assert!(network.is_attached(holder.id, holder.pid(), address(2)).await.unwrap());
         assert_reachable(&holder, address(2));
     });
 }

@@ -29,7 +29,8 @@ pub struct ControlPlane {
     http_port: u16,
     node_port: u16,
     node_addresses: Vec<String>,
-    more: Vec<(&'static str, String)>,
+    /// Added to the environment of what is started from now on.
+    pub environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -57,7 +58,7 @@ impl ControlPlane {
             TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?.local_addr()?.port();
         let node_port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
-        Ok(Self { folder, database_url, http_port, node_port, node_addresses, more: Vec::new(), process: None })
+        Ok(Self { folder, database_url, http_port, node_port, node_addresses, environment: Vec::new(), process: None })
     }
 
     fn command(&self) -> Command {
@@ -73,14 +74,13 @@ impl ControlPlane {
             .env("HOODY_RATE_LIMIT_AUTHENTICATED", "1000000")
             .env("HOODY_RATE_LIMIT_ANONYMOUS", "1000000")
             .env("HOODY_RATE_LIMIT_LOGIN", "1000000")
-            .env("HOODY_RATE_LIMIT_SIGNUP", "1000000")
-            .envs(self.more.iter().map(|(name, value)| (*name, value)));
+            .env("HOODY_RATE_LIMIT_SIGNUP", "1000000");
         command
     }
 
     /// Sets a variable of its environment, from the next start on.
-    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
-        self.more.push((name, value.into()));
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.push((name.to_owned(), value.into()));
     }
 
     /// Where mails are written while no mail server is set.
@@ -90,16 +90,23 @@ impl ControlPlane {
 
     /// Starts it and waits until it is ready.
     pub async fn start(&mut self) -> Result<()> {
+        self.launch()?;
         let log = self.log();
-        let mut process = Process::start("the control plane", self.command().arg("serve"), &log)?;
         let url = format!("{}/readyz", self.base_url());
         crate::wait::until("the control plane is ready", START_DEADLINE, async || {
-            process.check().with_context(|| format!("see {}", log.display()))?;
+            self.process()?.check().with_context(|| format!("see {}", log.display()))?;
             let answer = reqwest::get(&url).await;
             Ok(answer.is_ok_and(|answer| answer.status().is_success()).then_some(()))
         })
-        .await?;
-        self.process = Some(process);
+        .await
+    }
+
+    /// Starts it.
+    pub fn launch(&mut self) -> Result<()> {
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let mut command = self.command();
+        command.envs(environment).arg("serve");
+        self.process = Some(Process::start("the control plane", &mut command, &self.log())?);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The cluster and everything it makes. Dropping it removes all of it, also after a failed test.
 
 mod control_plane;
-mod pool;
+mod disk;
 mod process;
 mod server;
 mod slot;
@@ -36,6 +36,12 @@ pub struct Plan {
     pub database: Database,
     /// Images of the catalogue.
     pub images: Vec<&'static str>,
+    /// Bytes of each server's pool; its file is sparse.
+    pub pool_bytes: u64,
+    /// Bytes of a file system for each server's state folder; `None`: a folder on the machine's.
+    pub state_bytes: Option<u64>,
+    /// More lines for each agent's settings.
+    pub agent_settings: String,
     /// Where everything is kept; `None`: a temporary folder.
     pub folder: Option<PathBuf>,
     /// Where the API listens.
@@ -44,7 +50,16 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { servers: 1, database: Database::Sqlite, images: vec!["busybox"], folder: None, http_port: None }
+        Self {
+            servers: 1,
+            database: Database::Sqlite,
+            images: vec!["busybox"],
+            pool_bytes: 16 << 30,
+            state_bytes: None,
+            agent_settings: String::new(),
+            folder: None,
+            http_port: None,
+        }
     }
 }
 
@@ -88,7 +103,7 @@ impl Cluster {
             "not root: clusters need network namespaces, mounts and cgroups; run as root"
         );
         let slot = Slot::take()?;
-        let folder = match plan.folder {
+        let folder = match plan.folder.clone() {
             Some(path) => {
                 std::fs::create_dir_all(&path)?;
                 Folder::Kept(path)
@@ -98,7 +113,7 @@ impl Cluster {
         let addresses = (1..=plan.servers).map(|number| slot.uplink_host(number)).collect();
         let http_port = plan.http_port.unwrap_or(0);
         let mut control_plane =
-            ControlPlane::prepare(folder.path().join("control-plane"), plan.database, addresses, http_port)?;
+            ControlPlane::prepare(folder.path().join("control-plane"), plan.database.clone(), addresses, http_port)?;
         for name in &plan.images {
             control_plane.import_image(name, &image::archive(name)?)?;
         }
@@ -108,7 +123,7 @@ impl Cluster {
         control_plane.start().await?;
         let mut servers = Vec::new();
         for number in 1..=plan.servers {
-            let mut server = Server::make(&slot, number, folder.path())?;
+            let mut server = Server::make(&slot, number, folder.path(), &plan)?;
             let token = control_plane.join_token(&server.name, TENANT)?;
             server.join(&token)?;
             server.start()?;

@@ -3,14 +3,18 @@
 use super::{Faulted, Kernel, World};
 use crate::{
     firewall::{Firewall, FirewallError, Policy},
-    images::{ImageError, Images},
+    images::{ImageError, Images, InUse},
     network::{Network, NetworkError, host_interface},
-    runtime::{Bundle, CgroupStats, Process, Runtime, RuntimeError},
+    runtime::{Bundle, CgroupStats, Mended, Process, Runtime, RuntimeError},
     storage::{IdRange, Storage, StorageError, Usage},
 };
 use async_trait::async_trait;
 use hoody_protocol::{
-    container::Limits, firewall::RuleCounter, id::ContainerId, image::ImageSpec, stats::NetworkStats,
+    container::Limits,
+    firewall::RuleCounter,
+    id::ContainerId,
+    image::{Digest, ImageSpec},
+    stats::NetworkStats,
 };
 use std::{
     net::Ipv4Addr,
@@ -46,6 +50,14 @@ impl Images for Kernel {
     async fn ensure(&self, image: &ImageSpec) -> Result<PathBuf, ImageError> {
         let done = self.step("image", |_| PathBuf::from("/image")).await;
         done.map_err(|_| ImageError::CutOff { image: image.digest })
+    }
+
+    async fn short_of_room(&self) {
+        std::future::pending().await
+    }
+
+    async fn collect(&self, _in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError> {
+        Ok(Vec::new())
     }
 }
 
@@ -113,6 +125,7 @@ impl Runtime for Kernel {
             world.demand(!world.is_alive(bundle.id), "created while one runs");
             world.pids += 1;
             let pid = world.pids;
+            world.unmonitored.remove(&bundle.id);
             world.processes.insert(bundle.id, Process::Created { pid });
             world.bundles.insert(bundle.id, bundle.clone());
             world.limits.insert(bundle.id, bundle.limits);
@@ -137,6 +150,14 @@ impl Runtime for Kernel {
     async fn state(&self, id: ContainerId) -> Result<Process, RuntimeError> {
         let look = |world: &mut World| world.processes.get(&id).cloned().unwrap_or(Process::Absent);
         Ok(self.step("state", look).await?)
+    }
+
+    async fn mend(&self, bundle: &Bundle) -> Result<Mended, RuntimeError> {
+        let look = |world: &mut World| Mended {
+            files: world.bundles.insert(bundle.id, bundle.clone()).is_none(),
+            monitored: !world.unmonitored.contains(&bundle.id),
+        };
+        Ok(self.step("mend", look).await?)
     }
 
     async fn signal_stop(&self, id: ContainerId, force: bool) -> Result<(), RuntimeError> {
@@ -224,7 +245,11 @@ impl Network for Kernel {
         Ok(self.step("attach", effect).await?)
     }
 
-    async fn is_attached(&self, id: ContainerId, address: Ipv4Addr) -> Result<bool, NetworkError> {
+    async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {
+        if self.world().exiting {
+            self.step("attached?", |_| ()).await?;
+            return Err(NetworkError::OpenNamespace { pid, source: std::io::ErrorKind::NotFound.into() });
+        }
         Ok(self.step("attached?", |world| world.links.get(&id) == Some(&address)).await?)
     }
 
@@ -247,7 +272,11 @@ impl Network for Kernel {
 #[async_trait]
 impl Firewall for Kernel {
     async fn prepare(&self) -> Result<(), FirewallError> {
-        Ok(self.step("prepare", |_| ()).await?)
+        Ok(self.step("prepare", |world| world.prepared = true).await?)
+    }
+
+    async fn is_prepared(&self) -> Result<bool, FirewallError> {
+        Ok(self.step("prepared?", |world| world.prepared).await?)
     }
 
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError> {

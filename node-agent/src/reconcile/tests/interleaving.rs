@@ -22,7 +22,10 @@ enum Event {
     Change { pids: u32 },
     Restart,
     Fail { step: usize, times: usize },
+    Slow { step: usize, times: usize },
     SlowImage,
+    Damage(Damage),
+    Reachable(bool),
     End,
     Stubborn(bool),
     Wake,
@@ -38,7 +41,10 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (8u32..99).prop_map(|pids| Event::Change { pids }),
         3 => Just(Event::Restart),
         3 => (0..STEPS.len(), 1usize..4).prop_map(|(step, times)| Event::Fail { step, times }),
+        1 => (0..STEPS.len(), 1usize..4).prop_map(|(step, times)| Event::Slow { step, times }),
         1 => Just(Event::SlowImage),
+        3 => (0..DAMAGES.len()).prop_map(|which| Event::Damage(DAMAGES[which])),
+        1 => any::<bool>().prop_map(Event::Reachable),
         2 => Just(Event::End),
         1 => any::<bool>().prop_map(Event::Stubborn),
         1 => Just(Event::Wake),
@@ -103,6 +109,10 @@ async fn play(agent: &Agent<'_>, events: &mut std::vec::IntoIter<Event>, asked: 
                 }
             }
             Event::Fail { step, times } => kernel.fault(STEPS[step], Fault::Fail, times),
+            Event::Slow { step, times } => kernel.fault(STEPS[step], Fault::Slow, times),
+            Event::Damage(damage) => kernel.damage(ID, damage),
+            // A deletion then waits, and what is asked goes on.
+            Event::Reachable(reachable) => _ = agent.node.reachable.send_replace(reachable),
             Event::SlowImage => kernel.fault("image", Fault::Hang, 1),
             Event::End => {
                 if kernel.world().is_alive(ID) {
@@ -139,6 +149,7 @@ fn ends_as_asked(events: Vec<Event>, last: usize) {
         }
     }
     node.kernel.world().faults.clear();
+    node.reachable.send_replace(true);
     node.run(async |agent| {
         let desired = match last {
             0 => asked.start(),
@@ -166,6 +177,8 @@ fn ends_as_asked(events: Vec<Event>, last: usize) {
         match desired {
             Desired::Running { .. } => {
                 assert!(matches!(world.processes[&ID], Process::Running { .. }));
+                assert_eq!(world.rules[&ID], spec.firewall);
+                assert!(world.links.contains_key(&ID) && world.bundles.contains_key(&ID), "{world:?}");
                 assert_eq!(world.limits[&ID], spec.limits);
             }
             Desired::Paused { .. } => assert!(matches!(world.processes[&ID], Process::Paused { .. })),

@@ -3,6 +3,7 @@
 mod adoption;
 mod converge;
 mod crash;
+mod damage;
 mod delete;
 mod fencing;
 mod firewall;

@@ -77,7 +77,12 @@ impl Cgroups {
 
     /// True where the process is in the group, which nobody but root could have put it in.
     pub(super) fn holds(&self, group: Group, pid: i32) -> Result<bool, RuntimeError> {
-        tree::processes(&self.folder(self.tracking(), group)).map(|pids| pids.contains(&pid))
+        self.processes(group).map(|pids| pids.contains(&pid))
+    }
+
+    /// The processes of a group and the groups below it.
+    pub(super) fn processes(&self, group: Group) -> Result<BTreeSet<i32>, RuntimeError> {
+        tree::processes(&self.folder(self.tracking(), group))
     }
 
     /// Kills every process in the group, in every hierarchy; returns how many were there. Frozen ones

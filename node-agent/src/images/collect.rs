@@ -1,0 +1,113 @@
+//! Collection of images that no container names any more: after a while, and at once where room is short.
+//!
+//! When an image was last used is the time of the empty file `<pool>/used/<digest>`. It outlives the agent, and
+//! where it is missing the image counts as used now. A deletion is one step of the file system; nothing needs
+//! to be put right after a crash in between.
+
+use super::{ImageError, InUse, store::Store};
+use hoody_protocol::image::Digest;
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+/// Pause between two collections where room is not short.
+const INTERVAL: Duration = Duration::from_secs(600);
+
+/// Collects for as long as the agent runs.
+pub async fn run(images: Arc<dyn super::Images>, in_use: impl Fn() -> HashSet<Digest> + Send + Sync) {
+    loop {
+        match images.collect(&in_use).await {
+            Ok(deleted) => {
+                for image in deleted {
+                    tracing::info!(%image, "an image that no container names was deleted");
+                }
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "images were not collected"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = images.short_of_room() => {}
+        }
+    }
+}
+
+impl Store {
+    /// Deletes what is unused for long enough, or everything unused where an image did not fit.
+    pub(super) async fn collect(&self, in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError> {
+        let short = self.short.swap(false, Ordering::Relaxed);
+        let mut deleted = Vec::new();
+        for (image, age) in self.ages().await? {
+            // Nobody finds the image from here on who was not seen to name it: containers are written down
+            // before their image is looked for.
+            let _alone = self.finding.write().await;
+            if in_use().contains(&image) {
+                self.used(image).await?;
+            } else if short || age >= self.config.keep {
+                self.delete(self.images.join(image.hex())).await?;
+                let mark = self.marks.join(image.hex());
+                self.quick("forget use of", &mark.clone(), move || remove(&mark)).await?;
+                deleted.push(image);
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Writes down that the image is used now. Where the pool is too full for that, it counts as used at the next
+    /// collection.
+    pub(super) async fn used(&self, image: Digest) -> Result<(), ImageError> {
+        let mark = self.marks.join(image.hex());
+        let touch = {
+            let mark = mark.clone();
+            move || {
+                let file = File::options().write(true).create(true).truncate(false).open(mark)?;
+                file.set_modified(SystemTime::now())
+            }
+        };
+        match self.quick("note use of", &mark, touch).await {
+            Err(ImageError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Every complete image and the time since its last use; one without a mark gets one now.
+    async fn ages(&self) -> Result<Vec<(Digest, Duration)>, ImageError> {
+        let folder = self.images.clone();
+        let names = self.quick("list", &self.images, move || {
+            fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
+        });
+        let mut ages = Vec::new();
+        for image in names.await?.iter().filter_map(|name| format!("sha256:{}", name.to_str()?).parse().ok()) {
+            if self.find(image).await?.is_none() {
+                continue;
+            }
+            let mark = self.marks.join(image.hex());
+            let age = self.quick("read use of", &mark.clone(), move || age(&mark)).await?;
+            if age.is_none() {
+                self.used(image).await?;
+            }
+            ages.push((image, age.unwrap_or_default()));
+        }
+        Ok(ages)
+    }
+}
+
+/// Time since the mark was touched; `None` where there is none. A clock that was set back makes it young.
+fn age(mark: &Path) -> io::Result<Option<Duration>> {
+    match fs::metadata(mark) {
+        Ok(found) => Ok(Some(SystemTime::now().duration_since(found.modified()?).unwrap_or_default())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

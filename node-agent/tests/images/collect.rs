@@ -1,0 +1,86 @@
+//! Collection of images that no container names.
+
+use super::*;
+use std::collections::HashSet;
+
+/// Bytes that do not fit beside what the tests leave.
+const HUGE: u64 = 1 << 30;
+
+fn none() -> HashSet<Digest> {
+    HashSet::new()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_go_when_nobody_names_them_for_long_and_never_before() {
+    let f = Fixture::with(|config| config.keep = Duration::from_secs(3600)).await;
+    let (one, two) = (f.image([Archive::default().file("x", b"1")]), f.image([Archive::default().file("x", b"2")]));
+    f.store.ensure(&one).await.unwrap();
+    f.store.ensure(&two).await.unwrap();
+    assert_eq!(f.store.collect(&none).await.unwrap(), []);
+
+    let mark = |image: &ImageSpec| f.scratch.pool().join("used").join(image.digest.hex());
+    let grow_old = |image: &ImageSpec| run("touch", ["-d", "2 hours ago", mark(image).to_str().unwrap()]);
+    grow_old(&one);
+    grow_old(&two);
+    let named = one.digest;
+    let deleted = f.store.collect(&move || HashSet::from([named])).await.unwrap();
+    assert_eq!(deleted, [two.digest]);
+    assert_eq!(entries(&f.scratch.pool().join("images")), [one.digest.hex()]);
+    assert_eq!(entries(&f.scratch.pool().join("used")), [one.digest.hex()]);
+    // Being named was its last use.
+    assert_eq!(f.store.collect(&none).await.unwrap(), []);
+    // So is being asked for.
+    grow_old(&one);
+    f.store.ensure(&one).await.unwrap();
+    assert_eq!(f.store.collect(&none).await.unwrap(), []);
+    // The age outlives the agent; where the mark is lost it begins anew.
+    grow_old(&one);
+    let again =
+        ImageStore::open(ImageConfig { keep: Duration::from_secs(3600), ..config(&f.scratch) }, f.source.clone());
+    let again = again.await.unwrap();
+    fs::remove_file(mark(&one)).unwrap();
+    assert_eq!(again.collect(&none).await.unwrap(), []);
+    grow_old(&one);
+    assert_eq!(again.collect(&none).await.unwrap(), [one.digest]);
+    assert_eq!(again.collect(&none).await.unwrap(), []);
+    f.nothing_left();
+    again.ensure(&one).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_does_not_fit_makes_the_unused_ones_go() {
+    let f = Fixture::new().await;
+    let (kept, unused) = (f.image([Archive::default().file("x", b"1")]), f.image([Archive::default().file("x", b"2")]));
+    f.store.ensure(&kept).await.unwrap();
+    f.store.ensure(&unused).await.unwrap();
+    let huge = image(vec![Layer { digest: Digest::of(b"?"), size: HUGE, compression: Compression::None }]);
+    let refused = f.store.ensure(&huge).await.unwrap_err();
+    assert!(matches!(refused.root(), ImageError::NoSpace { .. }), "{refused:?}");
+    tokio::time::timeout(Duration::from_secs(10), f.store.short_of_room()).await.unwrap();
+    let named = kept.digest;
+    assert_eq!(f.store.collect(&move || HashSet::from([named])).await.unwrap(), [unused.digest]);
+    // Room is short until somebody says so again.
+    assert_eq!(f.store.collect(&none).await.unwrap(), []);
+}
+
+/// Somebody who comes to name an image either finds it and it stays, or has it made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_never_deleted_from_under_somebody_who_names_it() {
+    let f = Fixture::with(|config| config.keep = Duration::ZERO).await;
+    let spec = f.image([Archive::default().file("x", b"1")]);
+    let names = Arc::new(Mutex::new(HashSet::new()));
+    for _ in 0..20 {
+        names.lock().unwrap().clear();
+        let user = async {
+            names.lock().unwrap().insert(spec.digest);
+            let root = f.store.ensure(&spec).await.unwrap();
+            assert_eq!(fs::read(root.join("x")).unwrap(), b"1");
+        };
+        let known = names.clone();
+        let in_use = move || known.lock().unwrap().clone();
+        let collector = f.store.collect(&in_use);
+        let ((), collected) = tokio::join!(user, collector);
+        collected.unwrap();
+        assert_eq!(fs::read(f.scratch.pool().join("images").join(spec.digest.hex()).join("x")).unwrap(), b"1");
+    }
+}
