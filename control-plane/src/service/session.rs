@@ -59,7 +59,7 @@ impl std::fmt::Debug for Tokens {
 #[derive(Debug)]
 pub enum Login {
     /// Logged in.
-    Done(User, Tokens),
+    Done(Box<(User, Tokens)>),
     /// A code is needed besides.
     NeedsCode(two_factor::Challenge),
 }
@@ -74,7 +74,7 @@ pub async fn login(app: &App, login: &str, secret: Zeroizing<String>, origin: &O
     let tokens = start(app, &mut tx, user.id, user.token_generation).await?;
     history::record(&mut tx, user.id, Happening::Login, origin).await?;
     tx.commit().await.map_err(StoreError::from)?;
-    Ok(Login::Done(user, tokens))
+    Ok(Login::Done(Box::new((user, tokens))))
 }
 
 /// The account of a request that carries user name and password itself. Not for accounts with a second

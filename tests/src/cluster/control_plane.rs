@@ -79,8 +79,8 @@ impl ControlPlane {
     }
 
     /// Sets a variable of its environment, from the next start on.
-    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.environment.push((name.into(), value.into()));
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.push((name.to_owned(), value.into()));
     }
 
     /// Where mails are written while no mail server is set.

@@ -119,7 +119,8 @@ async fn login(
         Err(refused) => Err(refused),
     };
     let response = match outcome {
-        Ok(Login::Done(user, tokens)) => {
+        Ok(Login::Done(done)) => {
+            let (user, tokens) = *done;
             let data = LoginData::new(&app, user, tokens, origin.address).await?;
             Reply::ok(LoginOutcome::Done(Box::new(data)), "logged in").into_response()
         }
