@@ -69,6 +69,7 @@ pub(super) async fn ingest(link: &Link, batch: ReportBatch) -> Result<ReportAck,
         metrics::counter!("hoody_reports_delayed_total").increment(1);
         tokio::time::sleep(wait).await;
     }
+    hoody_fault::point!("batch.received");
     let outcome = store(link, &batch.entries).await.map_err(|error| {
         tracing::error!(server = %link.server(), error = &error as &dyn std::error::Error, "store reports");
         unavailable()
@@ -115,7 +116,9 @@ async fn store(link: &Link, entries: &[ReportEntry]) -> Result<Outcome, StoreErr
             Err(error) => return Err(error),
         }
     }
+    hoody_fault::point!("batch.stored");
     tx.commit().await?;
+    hoody_fault::point!("batch.committed");
     Ok(outcome)
 }
 

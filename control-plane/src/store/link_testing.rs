@@ -42,6 +42,7 @@ pub(super) fn hello(cores: u32, memory_bytes: u64) -> Hello {
             disk_bytes: u64::MAX,
         },
         inventory: Default::default(),
+        journal_lost: 0,
     }
 }
 

@@ -114,6 +114,7 @@ pub fn hello(inventory: Vec<InventoryEntry>) -> Hello {
             disk_bytes: 100 << 30,
         },
         inventory: inventory.try_into().unwrap(),
+        journal_lost: 0,
     }
 }
 

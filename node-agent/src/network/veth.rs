@@ -59,6 +59,16 @@ impl RoutedVeth {
         Ok(Self { config })
     }
 
+    /// The addresses that links on this node are marked with, and of whom.
+    pub async fn held_addresses(&self) -> Result<Vec<(ContainerId, Ipv4Addr)>, NetworkError> {
+        let host = Session::open("all interfaces", Instant::now() + OPERATION_DEADLINE)?;
+        let links = link::list(&host).await?.into_iter();
+        Ok(links
+            .filter(|link| link.is_veth && is_host_interface(&link.name))
+            .filter_map(|link| link.alias.as_deref().and_then(identity::parse_alias))
+            .collect())
+    }
+
     /// The pair's two ends, made where they are not as they should be; marks the host's end with its
     /// owner. Both may still be down.
     async fn ensure_pair(
@@ -174,12 +184,16 @@ impl Network for RoutedVeth {
         // IPv6 is closed before there is an interface to speak it on.
         let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, sysctl::disable_ipv6).await?;
         let pair = self.ensure_pair(&host, &inside, &namespace, owner).await?;
+        hoody_fault::point!("link.paired");
         tokio::try_join!(
             self.configure_inside(&inside, &pair.inside, owner),
             self.prepare_host(&host, &pair.host, owner)
         )?;
+        hoody_fault::point!("link.configured");
         link::up(&host, host.interface()).await?;
+        hoody_fault::point!("link.up");
         route::set_host_route(&host, pair.host.index, address).await?;
+        hoody_fault::point!("link.routed");
         link::wait_running(&inside, CONTAINER_INTERFACE).await?;
         link::wait_running(&host, host.interface()).await
     }

@@ -49,8 +49,10 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     cell.report(record, State::Creating, false, None).await;
     let image = unless_requested(cell, capabilities.images.ensure(&spec.image)).await?;
     let image = image.map_err(failed("image", "image_unavailable", "the image could not be fetched or unpacked"))?;
+    hoody_fault::point!("image.ready");
     let created = capabilities.storage.create(spec.id, &image, spec.limits.disk_bytes).await;
     created.map_err(storage_failed("create the root file system"))?;
+    hoody_fault::point!("root.created");
     cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
     Ok(())
 }
@@ -108,11 +110,15 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     cell.report(&record, State::Starting, false, None).await;
     ensure_disk_limit(cell, &record).await?;
     let pid = create(cell, &record).await?;
+    hoody_fault::point!("process.created");
     enforce_firewall(cell, &record, false).await?;
     // Always: the link of a process that has just ended can still stand for a moment.
     attach(cell, &record, pid).await?;
+    hoody_fault::point!("link.attached");
     cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));
+    hoody_fault::point!("process.starting");
     capabilities.runtime.start(id).await.map_err(runtime_failed("start the first process"))?;
+    hoody_fault::point!("process.started");
     started(cell, &record, number).await
 }
 
@@ -122,7 +128,9 @@ async fn mount(cell: &Cell, record: &Record) -> Result<PathBuf, PassError> {
 }
 
 async fn create(cell: &Cell, record: &Record) -> Result<i32, PassError> {
-    let bundle = bundle(cell, record, &mount(cell, record).await?);
+    let root = mount(cell, record).await?;
+    hoody_fault::point!("mount.mounted");
+    let bundle = bundle(cell, record, &root);
     cell.context.capabilities.runtime.create(&bundle).await.map_err(runtime_failed("create"))
 }
 
@@ -252,6 +260,7 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
     };
     match firewall.apply(&policy).await {
         Ok(()) => {
+            hoody_fault::point!("firewall.applied");
             cell.set_enforced(|enforced| {
                 enforced.firewall = Some(spec.firewall.clone());
                 enforced.firewall_error = None;

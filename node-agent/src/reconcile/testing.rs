@@ -42,6 +42,8 @@ pub(super) enum Fault {
     Hang,
     /// The work, and then some time before the call returns.
     Slow,
+    /// A panic of the caller.
+    Panic,
 }
 
 /// Where the agent dies: at this call, before or after its effect.
@@ -212,10 +214,14 @@ impl Kernel {
                 _ => None,
             };
             let slow = fault == Some(Fault::Slow);
+            if fault == Some(Fault::Panic) {
+                drop(world);
+                panic!("a fault: {name}");
+            }
             let (result, hang) = match (crash, fault) {
                 (Some(CrashAt { after_effect: false, .. }), _) | (None, Some(Fault::Hang)) => (Err(Faulted), true),
                 (Some(_), _) => (Ok(effect(&mut world)), true),
-                (None, Some(Fault::Fail)) => (Err(Faulted), false),
+                (None, Some(Fault::Fail | Fault::Panic)) => (Err(Faulted), false),
                 (None, None | Some(Fault::Slow)) => (Ok(effect(&mut world)), false),
             };
             (result, hang, slow)

@@ -99,6 +99,7 @@ async fn run(
         });
     }
     let child = command.spawn().map_err(|source| RuntimeError::Program { program: conmon.into(), source })?;
+    hoody_fault::point!("conmon.spawned");
     // Ours must go, or the end of conmon would never be seen.
     drop((writer, membership));
     let mut child = command::Group::new(child);

@@ -71,11 +71,14 @@ impl OciRuntime {
             make_folder(&folder, super::layout::FOLDER_MODE)?;
         }
         record.save(&self.layout.record(id))?;
+        hoody_fault::point!("bundle.recorded");
         etc::write(bundle, &self.layout.etc(id))?;
         let text = serde_json::to_vec(&spec)
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         record::replace(&self.layout.config(id), &text)?;
+        hoody_fault::point!("bundle.written");
         let made = conmon::launch(id, &self.config, &self.layout, &self.cgroups).await?;
+        hoody_fault::point!("conmon.reported");
         self.finish(id, &mut record, made)
     }
 

@@ -11,9 +11,11 @@ use super::{
     error::io,
     layout::{FOLDER_MODE, Layout},
     pidfd::ProcessId,
+    record::Record,
     spec,
     view::{self, Phase, View},
 };
+use crate::storage::IdRange;
 use async_trait::async_trait;
 use hoody_protocol::{container::Limits, id::ContainerId};
 use std::{collections::BTreeSet, ffi::OsString, path::Path, time::Duration};
@@ -99,6 +101,27 @@ impl OciRuntime {
             self.cgroups.freeze(id, false).await?;
         }
         Ok(())
+    }
+
+    /// The ids of every container that was made in this boot and not deleted.
+    pub async fn held_ids(&self) -> Result<Vec<(ContainerId, IdRange)>, RuntimeError> {
+        self.blocking(|runtime| {
+            let folder = runtime.layout.containers();
+            let mut held = Vec::new();
+            for entry in std::fs::read_dir(&folder).map_err(io("list", &folder))? {
+                let name = entry.map_err(io("list", &folder))?.file_name();
+                let Some(id) = name.to_str().and_then(parse_id) else { continue };
+                match Record::load(&runtime.layout.record(id)) {
+                    Ok(record) => held.extend(record.map(|record| (id, record.ids))),
+                    // Its processes are found by their cgroup all the same.
+                    Err(error) => {
+                        tracing::error!(container = %id, error = &error as &dyn std::error::Error, "unreadable record");
+                    }
+                }
+            }
+            Ok(held)
+        })
+        .await
     }
 
     fn wrong_state<T>(id: ContainerId, verb: &'static str, view: &View) -> Result<T, RuntimeError> {

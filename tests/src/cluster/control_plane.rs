@@ -29,6 +29,8 @@ pub struct ControlPlane {
     http_port: u16,
     node_port: u16,
     node_addresses: Vec<String>,
+    /// Added to the environment of what is started from now on.
+    pub environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -56,7 +58,7 @@ impl ControlPlane {
             TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?.local_addr()?.port();
         let node_port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
-        Ok(Self { folder, database_url, http_port, node_port, node_addresses, process: None })
+        Ok(Self { folder, database_url, http_port, node_port, node_addresses, environment: Vec::new(), process: None })
     }
 
     fn command(&self) -> Command {
@@ -77,16 +79,23 @@ impl ControlPlane {
 
     /// Starts it and waits until it is ready.
     pub async fn start(&mut self) -> Result<()> {
+        self.launch()?;
         let log = self.log();
-        let mut process = Process::start("the control plane", self.command().arg("serve"), &log)?;
         let url = format!("{}/readyz", self.base_url());
         crate::wait::until("the control plane is ready", START_DEADLINE, async || {
-            process.check().with_context(|| format!("see {}", log.display()))?;
+            self.process()?.check().with_context(|| format!("see {}", log.display()))?;
             let answer = reqwest::get(&url).await;
             Ok(answer.is_ok_and(|answer| answer.status().is_success()).then_some(()))
         })
-        .await?;
-        self.process = Some(process);
+        .await
+    }
+
+    /// Starts it.
+    pub fn launch(&mut self) -> Result<()> {
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let mut command = self.command();
+        command.envs(environment).arg("serve");
+        self.process = Some(Process::start("the control plane", &mut command, &self.log())?);
         Ok(())
     }
 

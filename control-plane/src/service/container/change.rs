@@ -68,7 +68,9 @@ pub async fn change<T>(
             write(&mut tx, &mut row, before.spec.version).await?;
             let events = event::container::changes(&before, &row, Actor::User(caller.user));
             store::event::insert_all(&mut tx, &events).await?;
+            hoody_fault::point!("change.writing");
             tx.commit().await.map_err(StoreError::from)?;
+            hoody_fault::point!("change.committed");
         }
     }
     match effect {

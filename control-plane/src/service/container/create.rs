@@ -137,7 +137,9 @@ async fn place(
     let metadata = json!({"server": server.name, "image": row.image_name});
     status_log::begin(&mut tx, &row, trigger, Some(metadata)).await?;
     let id = row.spec.id;
+    hoody_fault::point!("create.writing");
     tx.commit().await.map_err(StoreError::from)?;
+    hoody_fault::point!("create.committed");
     container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))
 }
 
