@@ -7,6 +7,7 @@
 //! wherever the last one ended.
 
 mod context;
+mod limits;
 mod operation;
 mod owner;
 mod pass;

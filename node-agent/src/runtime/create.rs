@@ -44,6 +44,7 @@ impl OciRuntime {
             return Ok(made.first.pid);
         }
         if let Some(made) = self.adopt(id).await? {
+            self.cgroups.weigh_io(id, &bundle.limits)?;
             return Ok(made.first.pid);
         }
         if self.has_remains(id)? {
@@ -73,6 +74,7 @@ impl OciRuntime {
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         record::replace(&self.layout.config(id), &text)?;
         let made = conmon::launch(id, &self.config, &self.layout, &self.cgroups).await?;
+        self.cgroups.weigh_io(id, &bundle.limits)?;
         self.finish(id, &mut record, made)
     }
 

@@ -2,6 +2,7 @@
 
 mod auth;
 mod container_firewall;
+mod container_limits;
 mod containers;
 mod contract;
 mod idempotency;

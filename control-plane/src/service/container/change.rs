@@ -2,7 +2,7 @@
 //! commit; then the node is woken and the request waits until it has answered, or the deadline has
 //! passed. The work goes on then.
 
-use super::authorise;
+use super::{authorise, limits};
 use crate::{
     app::App,
     caller::Caller,
@@ -55,12 +55,15 @@ pub async fn change<T>(
     let mut tx = app.store.begin().await?;
     let mut row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
     authorise(caller, &row)?;
-    let read = row.spec.version;
+    let (read, limits_before) = (row.spec.version, row.spec.limits);
     let (effect, result) = edit(&mut row)?;
     match effect {
         Effect::Nothing => tx.rollback().await.map_err(StoreError::from)?,
         Effect::Record | Effect::Desired => {
             if effect == Effect::Desired {
+                if row.spec.limits != limits_before {
+                    limits::reserve(&mut tx, &row, &limits_before).await?;
+                }
                 renew(&mut tx, &mut row).await?;
             }
             write(&mut tx, &mut row, read).await?;

@@ -7,6 +7,7 @@ mod delete;
 mod fencing;
 mod firewall;
 mod interleaving;
+mod limits;
 mod operations;
 mod retry;
 mod stop;
