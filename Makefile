@@ -11,10 +11,10 @@ export NODES
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 DEV := $(TARGET)/debug/dev
 
-.PHONY: help demo test up down bench lint fmt setup build root
+.PHONY: help demo test test-cgroup2 up down bench lint fmt setup build root
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 root:
 	@if [ "$$(id -u)" != 0 ]; then
@@ -47,6 +47,10 @@ test: build ## every test: unit, both databases, kernel, black-box
 	scripts/images.sh busybox
 	scripts/images.sh debian/12
 	cargo test --workspace
+
+test-cgroup2: root ## the runtime's tests on cgroup v2, in a virtual machine (emulated: some minutes)
+	@scripts/setup.sh cgroup2
+	@scripts/cgroup2.sh
 
 bench: setup ## create, start, stop and the like beside a bare runc run, from a release build
 	cargo build --release --workspace --bins

@@ -71,7 +71,7 @@ impl Worker {
         self.forget();
         let inventory = self.known()?;
         let mut batch = Batch::new(&self.config.table);
-        change::prepare(&mut batch, &inventory, self.config.network, self.config.connections_per_container);
+        change::prepare(&mut batch, &inventory, &self.config);
         self.connection.commit(batch)?;
         self.inventory = Some(Inventory::load(&mut self.connection, &self.config.table)?);
         self.clear_empty_owners();

@@ -18,6 +18,7 @@ mod pidfd;
 mod record;
 mod rootfs;
 mod seccomp;
+mod shared_counts;
 mod spec;
 mod user;
 mod view;
@@ -26,6 +27,7 @@ pub use config::RuntimeConfig;
 pub use error::RuntimeError;
 pub use exec::ExecRequest;
 pub use oci::OciRuntime;
+pub(crate) use shared_counts::raise as raise_shared_counts;
 
 use crate::storage::IdRange;
 use async_trait::async_trait;

@@ -1,6 +1,7 @@
 //! A server: a network namespace with an uplink, a pool, a state folder and the agent.
 
 use super::{
+    capabilities,
     pool::Pool,
     process::{Process, run},
     slot::Slot,
@@ -80,11 +81,13 @@ impl Server {
         run(self.agent_command().args(["join", token])).map(|_| ())
     }
 
-    /// Starts the agent.
+    /// Starts the agent, with the capabilities of its unit.
     pub fn start(&mut self) -> Result<()> {
         let log = self.log();
-        self.agent =
-            Some(Process::start(&format!("the agent of {}", self.name), self.agent_command().arg("run"), &log)?);
+        let mut agent = Command::new(super::control_plane::program("hoody-agent"));
+        agent.arg("--config").arg(self.folder.join("agent.toml")).arg("run");
+        let mut command = capabilities::confine(self.command("setpriv"), &agent)?;
+        self.agent = Some(Process::start(&format!("the agent of {}", self.name), &mut command, &log)?);
         Ok(())
     }
 

@@ -78,7 +78,7 @@ pub(super) fn check_shrink(before: &Limits, after: &Limits, disk_used_bytes: Opt
     }
     Err(ServiceError::Unprocessable {
         message: format!(
-            "the container uses {} MiB of disk: delete files in it first, or ask for more",
+            "the container uses {} MiB of disk, as last measured: delete files in it first, or ask for more",
             used.div_ceil(MIB)
         ),
         details: [("specs.storage_mb".to_owned(), format!("must be at least {}", used.div_ceil(MIB)))].into(),
