@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the runtime's kernel tests for cgroup v2 (node-agent/tests/runtime/unified.rs) on a machine that has it: a
 # virtual one, with Debian's cloud kernel and an initial RAM disk of busybox, runc, conmon and the test program,
-# emulated where there is no KVM. Other arguments replace the tests' names.
+# emulated: nested KVM differs too much from machine to machine. Other arguments replace the tests' names.
 set -euo pipefail
 
 fail() {
@@ -45,7 +45,8 @@ put() {
     local file=$1 library
     mkdir -p "$disk$(dirname "$file")"
     cp -L "$file" "$disk$file"
-    { ldd "$file" 2>/dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
+    # A static one has none.
+    { ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
         mkdir -p "$disk$(dirname "$library")"
         [ -e "$disk$library" ] || cp -L "$library" "$disk$library"
     done
@@ -106,10 +107,8 @@ top=/$(cut -d/ -f2 <<<"$root")
 sed -i "s#/work /opt#$top /opt#" "$disk/init"
 (cd "$disk" && find . | cpio -o -H newc --quiet) | gzip -1 >"$work/initrd"
 
-accelerator=tcg
-[ -w /dev/kvm ] && accelerator=kvm
-echo "cgroup2.sh: booting $(basename "$kernel") under $accelerator" >&2
-timeout "$limit" qemu-system-x86_64 -accel "$accelerator" -cpu max -m 2G -smp 1 -nographic -no-reboot -nic none \
+echo "cgroup2.sh: booting $(basename "$kernel")" >&2
+timeout "$limit" qemu-system-x86_64 -accel tcg -cpu max -m 2G -smp 1 -nographic -no-reboot -nic none \
     -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet" </dev/null |
     tr -d '\r' | tee "$work/log" || fail "the virtual machine did not end within $limit s"
 grep -q '^cgroup2: exit code 0$' "$work/log" || fail "the tests failed in the virtual machine"

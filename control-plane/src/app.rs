@@ -1,7 +1,12 @@
 //! What every part of the running control plane shares.
 
 use crate::{
-    config::Config, keys::Keys, nodes::Nodes, rate_limit::Limiters, service::password::Passwords, store::Store,
+    config::Config,
+    keys::Keys,
+    nodes::Nodes,
+    rate_limit::Limiters,
+    service::{auth_token::Uses, password::Passwords},
+    store::Store,
 };
 use std::sync::Arc;
 
@@ -18,6 +23,8 @@ pub struct App {
     pub nodes: Nodes,
     /// Counts requests.
     pub limiters: Arc<Limiters>,
+    /// Uses of auth tokens that are not written down yet.
+    pub token_uses: Uses,
     /// Hashes passwords.
     pub passwords: Passwords,
 }
@@ -31,6 +38,7 @@ impl App {
             store,
             keys: Arc::new(keys),
             nodes: Nodes::default(),
+            token_uses: Uses::default(),
             passwords: Passwords::default(),
         }
     }

@@ -4,12 +4,14 @@
 //! orchestrate) → [`store`] (the only place with SQL). [`nodes`] speaks with the agents, [`scheduler`]
 //! places containers, [`tasks`] run in the background.
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod caller;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod event;
 pub mod keys;
 pub mod nodes;
 pub mod page;

@@ -122,6 +122,20 @@ ids! {
     SessionId;
     /// One HTTP request.
     RequestId;
+    /// An event of the record.
+    EventId;
+    /// A row of the activity log.
+    ActivityId;
+    /// A notification.
+    NotificationId;
+    /// An auth token of a user.
+    AuthTokenId;
+    /// One user's permission in one project.
+    ProjectPermissionId;
+    /// A pool: servers that several users share. A user's default pool has the user's own id.
+    PoolId;
+    /// A membership in a pool, or an invitation to one.
+    PoolMemberId;
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ pub mod images;
 pub mod operations;
 pub mod servers;
 
-use super::caller::Caller;
+use super::caller::{Caller, Identity};
 use crate::{app::App, error::ServiceError};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -18,8 +18,10 @@ impl FromRequestParts<App> for Admin {
     type Rejection = ServiceError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ServiceError> {
+        // What an auth token needs beside it, the table of operations says.
+        let identity = Identity::from_request_parts(parts, app).await?;
         let caller = Caller::from_request_parts(parts, app).await?;
-        if !caller.is_admin {
+        if !identity.user.is_admin {
             return Err(ServiceError::Forbidden("only operators may do this: ask for the admin flag".to_owned()));
         }
         Ok(Self(caller))

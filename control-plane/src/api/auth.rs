@@ -1,7 +1,7 @@
 //! `/users/auth`: login, refresh, logout and the account itself.
 
 use super::{
-    caller::{self, Account},
+    caller::{self, Account, Identity},
     client,
     envelope::{Failure, Reply, Success},
     json::Json,
@@ -236,13 +236,13 @@ async fn logout(State(app): State<App>, account: Account) -> Result<Reply<()>, S
 /// The account of the token
 #[utoipa::path(get, path = "/api/v1/users/auth/me", operation_id = "authentication.getCurrentUser",
     tag = "authentication", responses((status = 200, body = Success<UserData>), (status = 401, body = Failure)))]
-async fn me(account: Account) -> Reply<UserData> {
-    Reply::ok(account.user.into(), "this is you")
+async fn me(identity: Identity) -> Reply<UserData> {
+    Reply::ok(identity.user.into(), "this is you")
 }
 
 /// The account of the token
 #[utoipa::path(get, path = "/api/v1/users/me", operation_id = "authentication.getCurrentUserAlias",
     tag = "authentication", responses((status = 200, body = Success<UserData>), (status = 401, body = Failure)))]
-async fn me_alias(account: Account) -> Reply<UserData> {
-    me(account).await
+async fn me_alias(identity: Identity) -> Reply<UserData> {
+    me(identity).await
 }

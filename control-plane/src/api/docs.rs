@@ -30,6 +30,11 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     document
 }
 
+/// True for the routes of the document and its page, which are open to anybody.
+pub(super) fn is_page(path: &str) -> bool {
+    path == DOCUMENT || path == PAGE || path.strip_prefix(PAGE).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// The document's and the page's routes.
 pub(super) fn router(document: &OpenApi) -> Router<App> {
     let json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());

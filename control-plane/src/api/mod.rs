@@ -38,7 +38,7 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
-use http::{StatusCode, Uri, uri::PathAndQuery};
+use http::{Method, StatusCode, Uri, uri::PathAndQuery};
 use std::collections::BTreeMap;
 use tower::Layer;
 use utoipa::openapi::OpenApi;
@@ -74,15 +74,41 @@ pub fn openapi() -> OpenApi {
     docs::complete(resources().into_openapi())
 }
 
+/// Every operation of the document: id, method, path.
+fn operations(document: &OpenApi) -> Vec<(&str, Method, &str)> {
+    let mut found = Vec::new();
+    for (path, item) in &document.paths.paths {
+        let of_item = [
+            (Method::GET, &item.get),
+            (Method::POST, &item.post),
+            (Method::PUT, &item.put),
+            (Method::PATCH, &item.patch),
+            (Method::DELETE, &item.delete),
+            (Method::HEAD, &item.head),
+            (Method::OPTIONS, &item.options),
+            (Method::TRACE, &item.trace),
+        ];
+        for (method, operation) in of_item {
+            if let Some(operation) = operation {
+                // Without an id there is no line in the table, and so nobody may.
+                found.push((operation.operation_id.as_deref().unwrap_or_default(), method, path.as_str()));
+            }
+        }
+    }
+    found
+}
+
 /// The whole public API.
 pub fn router(app: App) -> Router {
     let (routes, document) = resources().split_for_parts();
+    let mut rules = layer::access::Rules::new(operations(&document));
+    rules.add(not_built::operations());
     let routes = routes
         .merge(docs::router(&docs::complete(document)))
         .merge(not_built::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
-    let routed = layer::apply(routes, &app).with_state(app);
+    let routed = layer::apply(routes, &app, rules).with_state(app);
     // The path must be normalised before routing, hence around the router and not as a layer of it.
     let normalised = middleware::from_fn(trim_trailing_slash).layer(routed);
     Router::new().fallback_service(normalised)

@@ -6,7 +6,7 @@
 mod probe;
 mod supervisor;
 
-use crate::{api, app::App, config::Tls, nodes, tasks};
+use crate::{api, app::App, config::Tls, error::chain, nodes, tasks};
 use axum_server::{
     Handle, Server,
     accept::NoDelayAcceptor,
@@ -63,6 +63,8 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         tokio::spawn(server.serve(service))
     });
     let collecting = tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL));
+    let noting = tokio::spawn(tasks::token_uses::run(app.clone(), tasks::token_uses::INTERVAL));
+    let uses = (app.token_uses.clone(), app.store.clone());
     tracing::info!(address = %public.address, tls = public.tls.is_some(), "serving the public API");
     let handle: Handle<SocketAddr> = Handle::new();
     let mut serving = public.serve(app, handle.clone());
@@ -88,6 +90,10 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     }
     watchdog.abort();
     collecting.abort();
+    noting.abort();
+    if let Err(error) = uses.0.write(&uses.1).await {
+        tracing::warn!(error = chain(&error), "the last uses of auth tokens were not written");
+    }
     ended.map_err(io::Error::other).and_then(|served| served).map_err(failed("serve the public API"))
 }
 

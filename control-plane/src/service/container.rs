@@ -24,24 +24,35 @@ pub use update::{UpdateInput, update};
 pub(in crate::service) use fields::{MAX_ENV_VALUE_CHARS, check_env_key, check_env_size, check_env_value, env_text};
 
 use crate::{
+    access::{
+        Level,
+        object::{self, InProject},
+    },
     app::App,
     caller::Caller,
     error::ServiceError,
-    store::container::{self, ContainerRow},
+    store::{
+        Queries,
+        container::{self, ContainerRow},
+    },
 };
 use hoody_protocol::id::ContainerId;
 
-/// The container, if it is the caller's. What is not the caller's does not exist for them.
+/// The container, if the caller may see it. What they may not see does not exist for them.
 pub async fn get(app: &App, caller: &Caller, id: ContainerId) -> Result<ContainerRow, ServiceError> {
     let row = container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))?;
-    authorise(caller, &row)?;
+    authorise(app.store.reader(), caller, &row, Level::Read).await?;
     Ok(row)
 }
 
-/// 404 where the container is not the caller's: its owner's, or any for an operator; in a realm's scope
-/// only what belongs to the realm.
-fn authorise(caller: &Caller, row: &ContainerRow) -> Result<(), ServiceError> {
-    let allowed = caller.is_admin || row.spec.owner == caller.user;
-    let in_scope = caller.realm.is_none_or(|realm| row.realm_ids.contains(&realm));
-    if allowed && in_scope { Ok(()) } else { Err(ServiceError::NotFound("container")) }
+/// Ok where the caller may go as far as `needed` with the container: see [`object::in_project`].
+pub(in crate::service) async fn authorise<'e>(
+    queries: impl Queries<'e>,
+    caller: &Caller,
+    row: &ContainerRow,
+    needed: Level,
+) -> Result<(), ServiceError> {
+    let (project, owner) = (row.spec.project, row.spec.owner);
+    let object = InProject { what: "container", project, owner, realms: &row.realm_ids, for_operators: true };
+    object::in_project(queries, caller, object, needed).await
 }

@@ -1,5 +1,6 @@
 //! Authorise, validate, orchestrate.
 
+pub mod auth_token;
 pub mod container;
 pub mod enrolment;
 pub mod environment;

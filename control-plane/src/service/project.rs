@@ -1,6 +1,10 @@
 //! Projects: an owner's groups of containers.
 
 use crate::{
+    access::{
+        Level,
+        object::{self, InProject},
+    },
     app::App,
     caller::Caller,
     error::ServiceError,
@@ -9,6 +13,7 @@ use crate::{
     store::{
         StoreError,
         project::{self as store, Change, Project},
+        scope::Scope,
     },
 };
 use futures::StreamExt;
@@ -104,7 +109,7 @@ fn normal_color(text: &str) -> Option<String> {
     }
 }
 
-/// One page of the caller's projects. `realm` narrows it; the request's own realm wins.
+/// One page of the projects that the caller owns or has a permission for. `realm` narrows it.
 pub async fn list(
     app: &App,
     caller: &Caller,
@@ -112,16 +117,20 @@ pub async fn list(
     page: Page,
     order: Order,
 ) -> Result<(Vec<Project>, u64), ServiceError> {
-    Ok(store::list(&app.store, caller.user, caller.realm.or(realm), page, order).await?)
+    Ok(store::list(&app.store, caller.user, realm, &Scope::of(caller), page, order).await?)
 }
 
-/// The caller's project. In a realm, only a project of that realm.
+/// The project, if the caller may see it.
 pub async fn get(app: &App, caller: &Caller, id: ProjectId) -> Result<Project, ServiceError> {
-    let project = store::by_id(&app.store, caller.user, id).await?.ok_or(ServiceError::NotFound(PROJECT))?;
-    match caller.realm {
-        Some(realm) if !project.realms.contains(&realm) => Err(ServiceError::NotFound(PROJECT)),
-        _ => Ok(project),
-    }
+    let project = store::by_id(app.store.reader(), id).await?.ok_or(ServiceError::NotFound(PROJECT))?;
+    object::in_project(app.store.reader(), caller, object(&project), Level::Read).await?;
+    Ok(project)
+}
+
+/// The project as an object of access.
+pub(in crate::service) fn object(project: &Project) -> InProject<'_> {
+    let (id, owner) = (project.id, project.user);
+    InProject { what: PROJECT, project: id, owner, realms: &project.realms, for_operators: false }
 }
 
 /// Makes a project. In a realm, it belongs to that realm at least.
@@ -129,6 +138,7 @@ pub async fn create(app: &App, caller: &Caller, input: Input) -> Result<Project,
     let change = check(input)?;
     let alias = change.alias.ok_or_else(|| ServiceError::invalid("alias", "is required"))?;
     let mut realms = change.realms.unwrap_or_default();
+    object::check_realms(caller, &[], &realms)?;
     realms.extend(caller.realm.filter(|realm| !realms.contains(realm)));
     let now = now_ms() as i64;
     let project = Project {
@@ -156,14 +166,22 @@ pub async fn create(app: &App, caller: &Caller, input: Input) -> Result<Project,
 /// Changes what the input names.
 pub async fn update(app: &App, caller: &Caller, id: ProjectId, input: Input) -> Result<Project, ServiceError> {
     let change = check(input)?;
-    get(app, caller, id).await?;
-    store::update(&app.store, caller.user, id, &change).await?.ok_or(ServiceError::NotFound(PROJECT))
+    let mut tx = app.store.begin().await?;
+    let project = store::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound(PROJECT))?;
+    object::in_project(&mut *tx, caller, object(&project), Level::Edit).await?;
+    if let Some(realms) = &change.realms {
+        object::check_realms(caller, &project.realms, realms)?;
+    }
+    let project = store::update(&mut tx, id, &change, caller.user).await?.ok_or(ServiceError::NotFound(PROJECT))?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(project)
 }
 
 /// Deletes the project with its containers; gives the containers' ids and names. Where a server is offline
 /// or slow, its containers go when it is back, and the project stays until then.
 pub async fn delete(app: &App, caller: &Caller, id: ProjectId) -> Result<Vec<(ContainerId, String)>, ServiceError> {
-    get(app, caller, id).await?;
+    let project = get(app, caller, id).await?;
+    object::in_project(app.store.reader(), caller, object(&project), Level::Delete).await?;
     let containers = store::containers(&app.store, id).await?;
     let deleting = futures::stream::iter(containers.clone())
         .map(|(container, _)| async move { container::delete(app, caller, container).await })
@@ -177,7 +195,7 @@ pub async fn delete(app: &App, caller: &Caller, id: ProjectId) -> Result<Vec<(Co
         }
     }
     let mut tx = app.store.begin().await?;
-    match store::delete(&mut tx, caller.user, id).await {
+    match store::delete(&mut tx, id, caller.user).await {
         Ok(true) => {}
         Ok(false) => return Err(ServiceError::NotFound(PROJECT)),
         Err(StoreError::MissingReference) => {

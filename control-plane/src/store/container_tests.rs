@@ -73,7 +73,8 @@ async fn a_purge_gives_back_once_and_takes_logs_and_operations_along() {
         let mut row = container(&store).await;
         assert_eq!(used(&store, row.server).await, (1, row.spec.limits.memory_bytes as i64));
         let mut tx = store.begin().await.unwrap();
-        status_log::transition(&mut tx, &mut row, Status::Deleting, Trigger::User, None, 5000).await.unwrap();
+        let trigger = Trigger::User(row.spec.owner);
+        status_log::transition(&mut tx, &mut row, Status::Deleting, trigger, None, 5000).await.unwrap();
         let operation = new_operation(&row);
         operation::insert(&mut tx, &operation).await.unwrap();
         assert!(purge(&mut tx, row.spec.id).await.unwrap());
@@ -168,7 +169,7 @@ async fn a_tombstone_keeps_the_stored_desire() {
         assert!(update(&mut tx, &row, read).await.unwrap());
         tx.commit().await.unwrap();
         let slice = Slice { by: "name", descending: false, limit: 10, offset: 0 };
-        let mine = Filter { owner: Some(row.spec.owner), ..Filter::default() };
+        let mine = Filter { visible_to: Some(row.spec.owner), ..Filter::default() };
         assert_eq!(list(&store, &mine, slice).await.unwrap().1, 0);
         let (rows, total) = list(&store, &Filter { deleting: true, ..mine }, slice).await.unwrap();
         assert_eq!((rows[0].spec.desired, total), (Desired::Deleted, 1));

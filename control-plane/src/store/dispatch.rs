@@ -1,6 +1,6 @@
 //! What a node does not have yet: specifications it did not acknowledge, and open operations.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, operation as operations};
 use hoody_protocol::{
     container::{Cause, ContainerSpec},
     id::{ContainerId, OperationId, ServerId},
@@ -219,19 +219,23 @@ pub async fn mark_dispatched(store: &Store, operation: OperationId, now: i64) ->
 }
 
 /// Ends an operation that was never sent and whose time has passed.
-pub async fn expire(store: &Store, operation: OperationId, cause: &Cause, now: i64) -> Result<bool, StoreError> {
+pub async fn expire(store: &Store, id: OperationId, cause: &Cause, now: i64) -> Result<bool, StoreError> {
     let mut tx = store.begin().await?;
-    let done = sqlx::query(
+    operations::lock_container(&mut tx, id).await?;
+    let row = sqlx::query(
         "UPDATE operations SET state = 'expired', failure = $2, finished_at = $3 \
-         WHERE id = $1 AND state = 'pending' AND begin_before <= $3",
+         WHERE id = $1 AND state = 'pending' AND begin_before <= $3 RETURNING id, container_id, user_id, kind, state",
     )
-    .bind(operation.to_string())
+    .bind(id.to_string())
     .bind(cause_json(cause)?)
     .bind(now)
-    .execute(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
+    if let Some(row) = &row {
+        operations::record(&mut tx, row, Some(cause)).await?;
+    }
     tx.commit().await?;
-    Ok(done.rows_affected() == 1)
+    Ok(row.is_some())
 }
 
 /// Writes down how an operation ended; the first outcome counts. False where it had one, or is none of
@@ -243,9 +247,10 @@ pub async fn record_outcome(
     now: i64,
 ) -> Result<bool, StoreError> {
     let failure = outcome.failure.as_ref().map(cause_json).transpose()?;
-    let done = sqlx::query(
+    let row = sqlx::query(
         "UPDATE operations SET state = $4, failure = $5, finished_at = $6 \
-         WHERE id = $1 AND container_id = $2 AND server_id = $3 AND state IN ('pending', 'dispatched')",
+         WHERE id = $1 AND container_id = $2 AND server_id = $3 AND state IN ('pending', 'dispatched') \
+         RETURNING id, container_id, user_id, kind, state",
     )
     .bind(outcome.id.to_string())
     .bind(outcome.container.to_string())
@@ -253,9 +258,11 @@ pub async fn record_outcome(
     .bind(if outcome.failure.is_some() { "failed" } else { "succeeded" })
     .bind(failure)
     .bind(now)
-    .execute(connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    Ok(done.rows_affected() == 1)
+    let Some(row) = row else { return Ok(false) };
+    operations::record(connection, &row, outcome.failure.as_ref()).await?;
+    Ok(true)
 }
 
 /// Containers of this server.

@@ -41,6 +41,18 @@ const UNIQUE: &[(&str, &str, &str)] = &[
     ("users_username_key", "users.username", "this username"),
     ("users_email_key", "users.email", "this e-mail address"),
     ("projects_user_alias_key", "projects.user_id, projects.alias", "this project alias"),
+    ("auth_tokens_public_key_key", "auth_tokens.public_key", "this public key"),
+    (
+        "project_permissions_project_user_key",
+        "project_permissions.project_id, project_permissions.user_id",
+        "a permission of this user in this project",
+    ),
+    ("pools_owner_name_key", "pools.owner_id, pools.name", "this pool name"),
+    (
+        "pool_members_pool_user_key",
+        "pool_members.pool_id, pool_members.user_id",
+        "a membership of this user in this pool",
+    ),
     ("servers_name_key", "servers.name", "this server name"),
     ("servers_public_key_key", "servers.public_key", "this public key"),
     ("images_name_key", "images.name", "this image name"),

@@ -1,7 +1,8 @@
 //! Join tokens: single use, hashed. A token binds to the first key that enrols with it; that key may ask
 //! again until its first hello, which spends the token.
 
-use super::{Store, StoreError, node::ServerStatus};
+use super::{Store, StoreError, node::ServerStatus, server::record};
+use crate::event::{Actor, EventKind};
 use hoody_protocol::{
     id::{JoinTokenId, ServerId},
     transport::PublicKey,
@@ -92,18 +93,25 @@ async fn pin(
     now: i64,
 ) -> Result<Result<(), Rejected>, StoreError> {
     let pinned = sqlx::query(
-        "UPDATE servers SET public_key = $2, status = $3, updated_at = $4 WHERE id = $1 AND status IN ('created', 'enrolled')",
+        "UPDATE servers SET public_key = $2, status = $3, updated_at = $4 \
+         WHERE id = $1 AND status IN ('created', 'enrolled') RETURNING name, owner_id",
     )
     .bind(server.to_owned())
     .bind(key.to_owned())
     .bind(ServerStatus::Enrolled.as_str())
     .bind(now)
-    .execute(connection)
+    .fetch_optional(&mut *connection)
     .await
     .map_err(StoreError::from);
     match pinned {
-        Ok(pinned) if pinned.rows_affected() == 1 => Ok(Ok(())),
-        Ok(_) => Ok(Err(Rejected::ShutOut)),
+        Ok(Some(row)) => {
+            let id =
+                server.parse().map_err(|error| StoreError::Corrupt { what: "servers.id", source: Box::new(error) })?;
+            let details = [("enrolled", true.into())];
+            record(connection, id, EventKind::ServerUpdated, &row, Actor::Node, &details).await?;
+            Ok(Ok(()))
+        }
+        Ok(None) => Ok(Err(Rejected::ShutOut)),
         Err(StoreError::Duplicate { .. }) => Ok(Err(Rejected::WrongKey)),
         Err(error) => Err(error),
     }

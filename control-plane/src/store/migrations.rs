@@ -4,7 +4,11 @@ use super::{Store, StoreError};
 use hoody_protocol::time::now_ms;
 
 /// Every migration ever, in order. Never edit one that was released.
-const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../migrations/0001_foundation.sql"))];
+const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("../../migrations/0001_foundation.sql")),
+    (7, include_str!("../../migrations/0007_permissions.sql")),
+    (8, include_str!("../../migrations/0008_record.sql")),
+];
 
 /// Key of PostgreSQL's advisory lock, any number that nothing else uses: "hoodymig" in ASCII. A lock on a
 /// table would need the table, which two replicas cannot make at the same time.

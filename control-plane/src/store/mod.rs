@@ -2,9 +2,11 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod auth_token;
 pub mod container;
 pub mod dispatch;
 mod error;
+pub mod event;
 pub mod firewall_texts;
 pub mod hello;
 pub mod idempotency;
@@ -17,21 +19,27 @@ pub mod migrations;
 pub mod node;
 pub mod operation;
 pub mod operation_list;
+pub mod pool;
 pub mod project;
+pub mod project_permission;
 pub mod report;
 pub mod reservation;
+pub mod scope;
 pub mod server;
 pub mod session;
 pub mod settings;
 pub mod status_log;
 #[cfg(test)]
 pub mod testing;
+mod transaction;
 pub mod user;
 
 pub use error::StoreError;
+pub use transaction::Transaction;
 
-use sqlx::{Any, AnyConnection, AnyPool, Transaction, any::AnyPoolOptions};
-use std::time::Duration;
+use sqlx::{AnyConnection, AnyPool, any::AnyPoolOptions};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
 
 /// Which database is behind the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +56,8 @@ pub struct Store {
     backend: Backend,
     read: AnyPool,
     write: AnyPool,
+    /// Told after every commit of this process.
+    committed: Arc<Notify>,
 }
 
 /// Readers of an SQLite database, and connections to PostgreSQL.
@@ -63,11 +73,11 @@ impl Store {
             // One writer: SQLite allows no second, and queueing here is fair where its busy handler is not.
             let write = sqlite_pool(url, 1, "rwc").await?;
             let read = sqlite_pool(url, CONNECTIONS, "rw").await?;
-            Self { backend: Backend::Sqlite, read, write }
+            Self { backend: Backend::Sqlite, read, write, committed: Arc::default() }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
             let pool = options.connect(url).await?;
-            Self { backend: Backend::Postgres, read: pool.clone(), write: pool }
+            Self { backend: Backend::Postgres, read: pool.clone(), write: pool, committed: Arc::default() }
         } else {
             return Err(StoreError::UnknownUrl);
         };
@@ -102,11 +112,18 @@ impl Store {
 
     /// Begins a transaction that writes. On SQLite it takes the write lock at once, so that it cannot
     /// fail half-way for want of it.
-    pub async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        Ok(match self.backend {
+    pub async fn begin(&self) -> Result<Transaction, StoreError> {
+        let inner = match self.backend {
             Backend::Sqlite => self.write.begin_with("BEGIN IMMEDIATE").await?,
             Backend::Postgres => self.write.begin().await?,
-        })
+        };
+        Ok(Transaction::new(inner, self.committed.clone()))
+    }
+
+    /// Waits for the next commit of this process; one that was made since the last wait counts. For one
+    /// waiter.
+    pub async fn committed(&self) {
+        self.committed.notified().await;
     }
 
     /// Closes every connection.
@@ -115,6 +132,11 @@ impl Store {
         self.write.close().await;
     }
 }
+
+/// Where a query runs: the [`Store::reader`], or a transaction's connection.
+pub trait Queries<'e>: sqlx::Executor<'e, Database = sqlx::Any> {}
+
+impl<'e, T: sqlx::Executor<'e, Database = sqlx::Any>> Queries<'e> for T {}
 
 /// Appended to a `SELECT` whose rows of table (alias) `table` nobody else may change before the transaction
 /// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.

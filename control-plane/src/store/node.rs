@@ -1,6 +1,7 @@
 //! Server rows as the links see them: identity, what the last hello said, online or not.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, server::record};
+use crate::event::{Actor, EventKind};
 use hoody_protocol::{
     id::ServerId,
     link::{Hello, NodeFacts},
@@ -99,13 +100,16 @@ pub async fn revoke(connection: &mut AnyConnection, server: ServerId, now: i64) 
         .bind(server.to_string())
         .execute(&mut *connection)
         .await?;
-    let done = sqlx::query("UPDATE servers SET status = $2, updated_at = $3 WHERE id = $1")
+    let row = sqlx::query("UPDATE servers SET status = $2, updated_at = $3 WHERE id = $1 RETURNING name, owner_id")
         .bind(server.to_string())
         .bind(ServerStatus::Revoked.as_str())
         .bind(now)
-        .execute(connection)
+        .fetch_optional(&mut *connection)
         .await?;
-    Ok(done.rows_affected() == 1)
+    let Some(row) = row else { return Ok(false) };
+    let details = [("revoked", true.into())];
+    record(connection, server, EventKind::ServerDisabled, &row, Actor::Operator, &details).await?;
+    Ok(true)
 }
 
 /// Servers whose agents are not let in.
@@ -127,7 +131,7 @@ pub async fn record_hello(
     now: i64,
 ) -> Result<(), StoreError> {
     let sql = format!(
-        "SELECT facts, cpu_millis, memory_bytes, disk_bytes FROM servers WHERE id = $1{}",
+        "SELECT name, owner_id, online, facts, cpu_millis, memory_bytes, disk_bytes FROM servers WHERE id = $1{}",
         super::row_lock(connection, "servers")
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(server.to_string()).fetch_one(&mut *connection).await?;
@@ -158,8 +162,11 @@ pub async fn record_hello(
     .bind(wanted[1])
     .bind(wanted[2])
     .bind(now)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    if row.try_get::<i64, _>("online")? == 0 {
+        record_health(connection, server, &row, true).await?;
+    }
     Ok(())
 }
 
@@ -180,11 +187,16 @@ pub async fn set_online(store: &Store, server: ServerId, now: i64) -> Result<(),
         return Ok(());
     }
     let mut tx = store.begin().await?;
-    sqlx::query("UPDATE servers SET online = 1, online_changed_at = $2 WHERE id = $1 AND online = 0")
-        .bind(server.to_string())
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
+    let row = sqlx::query(
+        "UPDATE servers SET online = 1, online_changed_at = $2 WHERE id = $1 AND online = 0 RETURNING name, owner_id",
+    )
+    .bind(server.to_string())
+    .bind(now)
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some(row) = row {
+        record_health(&mut tx, server, &row, true).await?;
+    }
     tx.commit().await?;
     Ok(())
 }
@@ -192,11 +204,16 @@ pub async fn set_online(store: &Store, server: ServerId, now: i64) -> Result<(),
 /// The server's link is gone.
 pub async fn set_offline(store: &Store, server: ServerId, now: i64) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
-    sqlx::query("UPDATE servers SET online = 0, online_changed_at = $2 WHERE id = $1 AND online = 1")
-        .bind(server.to_string())
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
+    let row = sqlx::query(
+        "UPDATE servers SET online = 0, online_changed_at = $2 WHERE id = $1 AND online = 1 RETURNING name, owner_id",
+    )
+    .bind(server.to_string())
+    .bind(now)
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some(row) = row {
+        record_health(&mut tx, server, &row, false).await?;
+    }
     tx.commit().await?;
     Ok(())
 }
@@ -204,12 +221,28 @@ pub async fn set_offline(store: &Store, server: ServerId, now: i64) -> Result<()
 /// At the start of the only replica: nobody is linked.
 pub async fn set_all_offline(store: &Store, now: i64) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
-    sqlx::query("UPDATE servers SET online = 0, online_changed_at = $1 WHERE online = 1")
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
+    let rows = sqlx::query(
+        "UPDATE servers SET online = 0, online_changed_at = $1 WHERE online = 1 RETURNING id, name, owner_id",
+    )
+    .bind(now)
+    .fetch_all(&mut *tx)
+    .await?;
+    for row in &rows {
+        record_health(&mut tx, id(row, "id")?, row, false).await?;
+    }
     tx.commit().await?;
     Ok(())
+}
+
+/// The event of a link that came or went.
+async fn record_health(
+    connection: &mut AnyConnection,
+    server: ServerId,
+    row: &AnyRow,
+    online: bool,
+) -> Result<(), StoreError> {
+    let details = [("online", online.into())];
+    record(connection, server, EventKind::ServerHealthChanged, row, Actor::Node, &details).await
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 //! or `pending → expired`; each step is one conditional update, so that dispatch and expiry cannot both
 //! win. Dispatch and outcomes are in [`super::dispatch`].
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, container, event};
+use crate::event::{Actor, EventKind, container::Identity};
 use hoody_protocol::{
     container::Cause,
     id::{ContainerId, OperationId, ServerId, UserId},
     operation::OperationKind,
 };
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 /// Where an operation is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,15 +105,60 @@ pub async fn expire(
     cause: &Cause,
     now: i64,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE operations SET state = 'expired', failure = $2, finished_at = $3 WHERE id = $1 AND state = 'pending'",
+    lock_container(connection, id).await?;
+    let row = sqlx::query(
+        "UPDATE operations SET state = 'expired', failure = $2, finished_at = $3 WHERE id = $1 AND state = 'pending' \
+         RETURNING id, container_id, user_id, kind, state",
     )
     .bind(id.to_string())
     .bind(text(cause)?)
     .bind(now)
-    .execute(connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    Ok(done.rows_affected() == 1)
+    let Some(row) = row else { return Ok(false) };
+    record(connection, &row, Some(cause)).await?;
+    Ok(true)
+}
+
+/// Locks the operation's container, whose event its end will be.
+pub(super) async fn lock_container(connection: &mut AnyConnection, id: OperationId) -> Result<(), StoreError> {
+    let found: Option<String> = sqlx::query_scalar("SELECT container_id FROM operations WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(found) = found {
+        container::lock(connection, found.parse().map_err(corrupt("operations.container_id"))?).await?;
+    }
+    Ok(())
+}
+
+/// Writes the event of an operation that ended; `row` has its `id`, `container_id`, `user_id`, `kind` and
+/// `state`. The contract has no kinds for operations: they are updates of their container.
+pub(super) async fn record(
+    connection: &mut AnyConnection,
+    row: &AnyRow,
+    failure: Option<&Cause>,
+) -> Result<(), StoreError> {
+    let column = |name: &str| row.try_get::<String, _>(name);
+    let container: ContainerId = column("container_id")?.parse().map_err(corrupt("operations.container_id"))?;
+    // The caller has locked it already: containers before operations, everywhere.
+    let Some(owned) = container::lock(connection, container).await? else { return Ok(()) };
+    let actor = column("user_id")?.parse().map_or(Actor::System, Actor::User);
+    let kind: serde_json::Value = serde_json::from_str(&column("kind")?).map_err(corrupt("operations.kind"))?;
+    let mut told = Identity::of(&owned)
+        .event(EventKind::ContainerResourceUpdated, actor)
+        .with("operation_id", column("id")?)
+        .with("operation", kind)
+        .with("operation_state", column("state")?);
+    if let Some(cause) = failure {
+        told = told.with("cause", serde_json::to_value(cause).map_err(corrupt("events.payload"))?);
+    }
+    event::insert(connection, &told).await?;
+    Ok(())
+}
+
+fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> StoreError {
+    move |error| StoreError::Corrupt { what, source: Box::new(error) }
 }
 
 /// Ends every operation of a container that was not sent.

@@ -1,7 +1,14 @@
 //! Projects.
 
-use super::{Store, StoreError};
-use crate::page::{Order, Page};
+use super::{
+    Queries, Store, StoreError, event,
+    scope::{self, Scope},
+    user,
+};
+use crate::{
+    event::{Actor, EventKind, NewEvent},
+    page::{Order, Page},
+};
 use hoody_protocol::{
     id::{ContainerId, ProjectId, RealmId, UserId},
     time::now_ms,
@@ -60,43 +67,46 @@ fn realms_json(realms: &[RealmId]) -> String {
     format!("[{}]", quoted.join(","))
 }
 
-/// One page of a user's projects, and how many there are in all.
+/// One page of the projects that the user owns or has a permission for, and how many there are in all.
 pub async fn list(
     store: &Store,
     user: UserId,
     realm: Option<RealmId>,
+    scope: &Scope,
     page: Page,
     order: Order,
 ) -> Result<(Vec<Project>, u64), StoreError> {
-    // Realms are stored as a JSON list of ids of one form, so a quoted id is in the text or it is not.
-    let pattern = realm.map_or_else(|| "%".to_owned(), |realm| format!("%\"{realm}\"%"));
-    let total: i64 =
-        sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM projects WHERE user_id = $1 AND realm_ids LIKE $2")
-            .bind(user.to_string())
-            .bind(&pattern)
-            .fetch_one(store.reader())
-            .await?;
+    let mut values = vec![user.to_string(), realm.map_or_else(|| "%".to_owned(), scope::pattern)];
+    let in_scope = scope.condition("realm_ids", &mut values);
+    let visible = format!(
+        "(user_id = $1 OR id IN (SELECT project_id FROM project_permissions WHERE user_id = $1)) \
+         AND realm_ids LIKE $2 AND {in_scope}"
+    );
+    let count = format!("SELECT CAST(COUNT(*) AS BIGINT) FROM projects WHERE {visible}");
+    let mut counting = sqlx::query_scalar(AssertSqlSafe(count));
+    for value in &values {
+        counting = counting.bind(value.clone());
+    }
+    let total: i64 = counting.fetch_one(store.reader()).await?;
+    let (limit, offset) = (page.limit, page.offset());
     let sql = format!(
-        "SELECT {COLUMNS} FROM projects WHERE user_id = $1 AND realm_ids LIKE $2 ORDER BY {} {}, id LIMIT $3 OFFSET $4",
+        "SELECT {COLUMNS} FROM projects WHERE {visible} ORDER BY {} {}, id LIMIT {limit} OFFSET {offset}",
         order.by,
         order.direction()
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(user.to_string())
-        .bind(&pattern)
-        .bind(page.limit as i64)
-        .bind(page.offset() as i64)
-        .fetch_all(store.reader())
-        .await?;
+    let mut listing = sqlx::query(AssertSqlSafe(sql));
+    for value in values {
+        listing = listing.bind(value);
+    }
+    let rows = listing.fetch_all(store.reader()).await?;
     Ok((rows.iter().map(from_row).collect::<Result<_, _>>()?, total as u64))
 }
 
-/// The project, if it is the user's.
-pub async fn by_id(store: &Store, user: UserId, id: ProjectId) -> Result<Option<Project>, StoreError> {
-    sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM projects WHERE id = $1 AND user_id = $2")))
+/// The project with this id.
+pub async fn by_id<'e>(queries: impl Queries<'e>, id: ProjectId) -> Result<Option<Project>, StoreError> {
+    sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM projects WHERE id = $1")))
         .bind(id.to_string())
-        .bind(user.to_string())
-        .fetch_optional(store.reader())
+        .fetch_optional(queries)
         .await?
         .map(|row| from_row(&row))
         .transpose()
@@ -105,11 +115,8 @@ pub async fn by_id(store: &Store, user: UserId, id: ProjectId) -> Result<Option<
 /// Inserts the project, unless its owner has `max` already: false then, and nothing is inserted. Must run
 /// in a transaction; others of the same owner wait for it.
 pub async fn insert(connection: &mut AnyConnection, project: &Project, max: u32) -> Result<bool, StoreError> {
-    // Locks the owner's row, so that two creations cannot both see the last free place.
-    sqlx::query("UPDATE users SET updated_at = updated_at WHERE id = $1")
-        .bind(project.user.to_string())
-        .execute(&mut *connection)
-        .await?;
+    // Two creations cannot both see the last free place.
+    user::lock(connection, project.user).await?;
     let count: i64 = sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM projects WHERE user_id = $1")
         .bind(project.user.to_string())
         .fetch_one(&mut *connection)
@@ -130,8 +137,9 @@ pub async fn insert(connection: &mut AnyConnection, project: &Project, max: u32)
     .bind(i64::from(project.is_default))
     .bind(project.created_at)
     .bind(project.updated_at)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    event::insert(connection, &told(EventKind::ProjectCreated, project, project.user)).await?;
     Ok(true)
 }
 
@@ -148,32 +156,39 @@ pub struct Change {
     pub realms: Option<Vec<RealmId>>,
 }
 
+/// The project with this id, which nobody else changes before the transaction ends.
+pub async fn lock(connection: &mut AnyConnection, id: ProjectId) -> Result<Option<Project>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM projects p WHERE id = $1{}", super::row_lock(connection, "p"));
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(connection).await?;
+    row.map(|row| from_row(&row)).transpose()
+}
+
 /// Applies a change; gives the project as it is then.
 pub async fn update(
-    store: &Store,
-    user: UserId,
+    connection: &mut AnyConnection,
     id: ProjectId,
     change: &Change,
+    actor: UserId,
 ) -> Result<Option<Project>, StoreError> {
-    let mut tx = store.begin().await?;
     let row = sqlx::query(AssertSqlSafe(format!(
-        "UPDATE projects SET alias = COALESCE($3, alias), color = COALESCE($4, color), \
-         max_containers = CASE WHEN $5 = 1 THEN $6 ELSE max_containers END, \
-         realm_ids = COALESCE($7, realm_ids), updated_at = $8 \
-         WHERE id = $1 AND user_id = $2 RETURNING {COLUMNS}"
+        "UPDATE projects SET alias = COALESCE($2, alias), color = COALESCE($3, color), \
+         max_containers = CASE WHEN $4 = 1 THEN $5 ELSE max_containers END, \
+         realm_ids = COALESCE($6, realm_ids), updated_at = $7 \
+         WHERE id = $1 RETURNING {COLUMNS}"
     )))
     .bind(id.to_string())
-    .bind(user.to_string())
     .bind(change.alias.as_deref())
     .bind(change.color.as_deref())
     .bind(i64::from(change.max_containers.is_some()))
     .bind(change.max_containers.flatten())
     .bind(change.realms.as_deref().map(realms_json))
     .bind(now_ms() as i64)
-    .fetch_optional(&mut *tx)
+    .fetch_optional(&mut *connection)
     .await?;
     let project = row.map(|row| from_row(&row)).transpose()?;
-    tx.commit().await?;
+    if let Some(project) = &project {
+        event::insert(connection, &told(EventKind::ProjectUpdated, project, actor)).await?;
+    }
     Ok(project)
 }
 
@@ -190,14 +205,19 @@ pub async fn containers(store: &Store, id: ProjectId) -> Result<Vec<(ContainerId
 }
 
 /// Deletes the project; [`StoreError::MissingReference`] where it still has containers.
-pub async fn delete(connection: &mut AnyConnection, user: UserId, id: ProjectId) -> Result<bool, StoreError> {
-    let deleted = sqlx::query("DELETE FROM projects WHERE id = $1 AND user_id = $2")
-        .bind(id.to_string())
-        .bind(user.to_string())
-        .execute(connection)
-        .await?
-        .rows_affected();
-    Ok(deleted == 1)
+pub async fn delete(connection: &mut AnyConnection, id: ProjectId, actor: UserId) -> Result<bool, StoreError> {
+    let sql = format!("DELETE FROM projects WHERE id = $1 RETURNING {COLUMNS}");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&mut *connection).await?;
+    let Some(row) = row else { return Ok(false) };
+    event::insert(connection, &told(EventKind::ProjectDeleted, &from_row(&row)?, actor)).await?;
+    Ok(true)
+}
+
+fn told(kind: EventKind, project: &Project, actor: UserId) -> NewEvent {
+    NewEvent::new(kind, project.id, Some(project.user), Actor::User(actor))
+        .in_project(project.id)
+        .in_realms(&project.realms)
+        .with("alias", project.alias.as_str())
 }
 
 #[cfg(test)]

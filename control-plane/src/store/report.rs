@@ -1,14 +1,15 @@
 //! What nodes report, written down: the last report of a container, its status word, and the status log.
 
-use super::{Store, StoreError, status_log};
+use super::{Store, StoreError, container::Status, event, status_log};
+use crate::event::{Actor, container::Identity};
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State, StatusReport},
-    id::{ContainerId, ServerId},
+    id::{ContainerId, RealmId, ServerId},
     image::Digest,
     version::SpecVersion,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 /// A report as it is stored: readable as a [`StatusReport`], with its place in the node's journal.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,18 +40,18 @@ pub enum Applied {
 }
 
 /// The contract's status word for a state; `None`: the word that stands remains.
-fn word(state: State) -> Option<&'static str> {
+fn word(state: State) -> Option<Status> {
     match state {
-        State::Creating => Some("creating"),
-        State::Stopped => Some("stopped"),
-        State::Running => Some("running"),
-        State::Paused => Some("paused"),
-        State::Failed => Some("failed"),
-        State::Deleting => Some("deleting"),
+        State::Creating => Some(Status::Creating),
+        State::Stopped => Some(Status::Stopped),
+        State::Running => Some(Status::Running),
+        State::Paused => Some(Status::Paused),
+        State::Failed => Some(Status::Failed),
+        State::Deleting => Some(Status::Deleting),
         // On the way: the contract has no words for it.
         State::Starting | State::Stopping => None,
         // With a tombstone the row goes; without one the container is not what it should be.
-        State::Deleted => Some("failed"),
+        State::Deleted => Some(Status::Failed),
     }
 }
 
@@ -63,7 +64,8 @@ pub async fn apply(
     now: i64,
 ) -> Result<Applied, StoreError> {
     let sql = format!(
-        "SELECT epoch, generation, status, status_changed_at, report, deleted_at FROM containers \
+        "SELECT epoch, generation, status, status_changed_at, report, deleted_at, owner_id, project_id, name, realm_ids \
+         FROM containers \
          WHERE id = $1 AND server_id = $2{}",
         super::row_lock(connection, "containers")
     );
@@ -105,10 +107,10 @@ pub async fn apply(
     if report.version == current {
         let from: String = row.try_get("status")?;
         let since: i64 = row.try_get("status_changed_at")?;
-        if let Some(to) = word(report.state).filter(|to| *to != from) {
+        if let Some(to) = word(report.state).filter(|to| to.as_str() != from) {
             // What occurred while the link was down keeps its time; clocks that disagree change no order.
             let at = i64::try_from(report.at).unwrap_or(i64::MAX).clamp(since.min(now), now);
-            change_word(connection, report, &from, to, since, at).await?;
+            change_word(connection, &row, report, to, since, at).await?;
         }
     }
     if let Some(killed) = newly_killed(before.as_ref(), report) {
@@ -171,15 +173,15 @@ struct Metadata<'a> {
 
 async fn change_word(
     connection: &mut AnyConnection,
+    row: &AnyRow,
     report: &StatusReport,
-    from: &str,
-    to: &str,
+    to: Status,
     since: i64,
     at: i64,
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE containers SET status = $2, status_changed_at = $3, updated_at = $3 WHERE id = $1")
         .bind(report.container.to_string())
-        .bind(to.to_owned())
+        .bind(to.as_str())
         .bind(at)
         .execute(&mut *connection)
         .await?;
@@ -187,16 +189,51 @@ async fn change_word(
         Metadata { cause: report.cause.as_ref(), exit_code: report.exit_code, version: report.version.to_string() };
     let metadata = serde_json::to_string(&metadata)
         .map_err(|error| StoreError::Corrupt { what: "status_logs.metadata", source: Box::new(error) })?;
+    let from: String = row.try_get("status")?;
+    record(connection, row, report, &from, to, at).await?;
     let entry = status_log::Entry {
         container: report.container,
-        from: Some(from),
-        to,
+        from: Some(&from),
+        to: to.as_str(),
         trigger: status_log::Trigger::Node,
         metadata: Some(metadata),
         duration_ms: Some((at - since).max(0)),
         at,
     };
     status_log::add(connection, entry).await
+}
+
+/// Writes the event of a new status word.
+async fn record(
+    connection: &mut AnyConnection,
+    row: &AnyRow,
+    report: &StatusReport,
+    from: &str,
+    to: Status,
+    at: i64,
+) -> Result<(), StoreError> {
+    fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> StoreError {
+        move |error| StoreError::Corrupt { what, source: Box::new(error) }
+    }
+    let name: String = row.try_get("name")?;
+    let realms: Vec<RealmId> =
+        serde_json::from_str(&row.try_get::<String, _>("realm_ids")?).map_err(corrupt("containers.realm_ids"))?;
+    let identity = Identity {
+        id: report.container,
+        owner: row.try_get::<String, _>("owner_id")?.parse().map_err(corrupt("containers.owner_id"))?,
+        project: row.try_get::<String, _>("project_id")?.parse().map_err(corrupt("containers.project_id"))?,
+        name: &name,
+        realms: &realms,
+    };
+    let mut event = identity.status(Some(from), to, Actor::Node).with("occurred_at", at);
+    if let Some(cause) = &report.cause {
+        event = event.with("cause", serde_json::to_value(cause).map_err(corrupt("events.payload"))?);
+    }
+    if let Some(code) = report.exit_code {
+        event = event.with("exit_code", code);
+    }
+    event::insert(connection, &event).await?;
+    Ok(())
 }
 
 /// The node did not accept a specification: stored as if it had reported the failure.

@@ -1,8 +1,11 @@
 //! Server rows as tenants and operators see them. Identity and liveness are in [`super::node`], capacity
 //! that containers have reserved in the containers' reservations.
 
-use super::{Store, StoreError};
-use crate::page::Page;
+use super::{Store, StoreError, event};
+use crate::{
+    event::{Actor, EventKind, NewEvent},
+    page::Page,
+};
 use hoody_protocol::{
     id::{ServerId, UserId},
     link::NodeFacts,
@@ -200,8 +203,10 @@ pub async fn insert(connection: &mut AnyConnection, id: ServerId, name: &str) ->
         .bind(id.to_string())
         .bind(name)
         .bind(now_ms() as i64)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    let created = NewEvent::of_server(EventKind::ServerCreated, id, None, name, Actor::Operator);
+    event::insert(connection, &created).await?;
     Ok(())
 }
 
@@ -223,7 +228,7 @@ pub async fn update(
          disk_bytes = COALESCE($15, disk_bytes), max_containers = COALESCE($16, max_containers), updated_at = $17 \
          WHERE id = $1 RETURNING {COLUMNS}"
     );
-    sqlx::query(AssertSqlSafe(sql))
+    let row = sqlx::query(AssertSqlSafe(sql))
         .bind(id.to_string())
         .bind(change.name.as_deref())
         .bind(i64::from(owner.is_some()))
@@ -241,10 +246,13 @@ pub async fn update(
         .bind(change.disk_bytes)
         .bind(change.max_containers)
         .bind(now_ms() as i64)
-        .fetch_optional(connection)
-        .await?
-        .map(|row| from_row(&row))
-        .transpose()
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let server = from_row(&row)?;
+    let updated = NewEvent::of_server(EventKind::ServerUpdated, id, server.owner, &server.name, Actor::Operator);
+    event::insert(connection, &updated).await?;
+    Ok(Some(server))
 }
 
 /// Keeps the server's agent out, for now; false where it is not one that could be let in.
@@ -252,8 +260,9 @@ pub async fn disable(connection: &mut AnyConnection, id: ServerId) -> Result<boo
     step(
         connection,
         id,
+        EventKind::ServerDisabled,
         "UPDATE servers SET status = 'disabled', updated_at = $2 \
-        WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled')",
+        WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled') RETURNING name, owner_id",
     )
     .await
 }
@@ -263,21 +272,55 @@ pub async fn enable(connection: &mut AnyConnection, id: ServerId) -> Result<bool
     step(
         connection,
         id,
+        EventKind::ServerEnabled,
         "UPDATE servers SET status = CASE WHEN public_key IS NULL THEN 'created' ELSE 'enrolled' END, \
-        updated_at = $2 WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled')",
+        updated_at = $2 WHERE id = $1 AND status IN ('created', 'enrolled', 'disabled') RETURNING name, owner_id",
     )
     .await
 }
 
-async fn step(connection: &mut AnyConnection, id: ServerId, sql: &'static str) -> Result<bool, StoreError> {
-    let done = sqlx::query(sql).bind(id.to_string()).bind(now_ms() as i64).execute(connection).await?;
-    Ok(done.rows_affected() == 1)
+async fn step(
+    connection: &mut AnyConnection,
+    id: ServerId,
+    kind: EventKind,
+    sql: &'static str,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query(sql).bind(id.to_string()).bind(now_ms() as i64).fetch_optional(&mut *connection).await?;
+    let Some(row) = row else { return Ok(false) };
+    record(connection, id, kind, &row, Actor::Operator, &[]).await?;
+    Ok(true)
+}
+
+/// Writes the event of a change that answered `row`, with the server's `name` and `owner_id`.
+pub(super) async fn record(
+    connection: &mut AnyConnection,
+    id: ServerId,
+    kind: EventKind,
+    row: &AnyRow,
+    actor: Actor,
+    details: &[(&str, serde_json::Value)],
+) -> Result<(), StoreError> {
+    let owner: Option<String> = row.try_get("owner_id")?;
+    let owner = owner.map(|text| text.parse()).transpose().map_err(corrupt("servers.owner_id"))?;
+    let name: String = row.try_get("name")?;
+    let mut told = NewEvent::of_server(kind, id, owner, &name, actor);
+    for (field, value) in details {
+        told = told.with(field, value.clone());
+    }
+    event::insert(connection, &told).await?;
+    Ok(())
 }
 
 /// Deletes the server; [`StoreError::MissingReference`] where it still has containers.
 pub async fn delete(connection: &mut AnyConnection, id: ServerId) -> Result<bool, StoreError> {
     // The database would delete them too, but after it has locked the server.
     sqlx::query("DELETE FROM join_tokens WHERE server_id = $1").bind(id.to_string()).execute(&mut *connection).await?;
-    let done = sqlx::query("DELETE FROM servers WHERE id = $1").bind(id.to_string()).execute(connection).await?;
-    Ok(done.rows_affected() == 1)
+    let row = sqlx::query("DELETE FROM servers WHERE id = $1 RETURNING name, owner_id")
+        .bind(id.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    // The contract has no kind for it; to whom it matters, the server is gone for good.
+    record(connection, id, EventKind::ServerDisabled, &row, Actor::Operator, &[("deleted", true.into())]).await?;
+    Ok(true)
 }

@@ -1,6 +1,7 @@
 //! Login sessions: one row per login, holding the hash of its newest refresh token.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, event};
+use crate::event::{Actor, EventKind, NewEvent};
 use hoody_protocol::{
     id::{SessionId, UserId},
     time::now_ms,
@@ -27,8 +28,15 @@ pub async fn insert(
         .bind(refresh_hash)
         .bind(now)
         .bind(expires_at)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    record(connection, id, user, "login").await
+}
+
+/// The contract has no kinds for sessions: they are activity of the user.
+async fn record(connection: &mut AnyConnection, id: SessionId, user: UserId, action: &str) -> Result<(), StoreError> {
+    let told = NewEvent::new(EventKind::ActivityLogged, id, Some(user), Actor::User(user)).with("action", action);
+    event::insert(connection, &told).await?;
     Ok(())
 }
 
@@ -57,14 +65,30 @@ pub async fn rotate(
 /// Ends a session; true where it was still there.
 pub async fn delete(store: &Store, id: SessionId) -> Result<bool, StoreError> {
     let mut tx = store.begin().await?;
-    let deleted =
-        sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id.to_string()).execute(&mut *tx).await?.rows_affected();
+    let user: Option<String> = sqlx::query_scalar("DELETE FROM sessions WHERE id = $1 RETURNING user_id")
+        .bind(id.to_string())
+        .fetch_optional(&mut *tx)
+        .await?;
+    if let Some(user) = &user {
+        let user = user.parse().map_err(|error| corrupt("sessions.user_id", error))?;
+        record(&mut tx, id, user, "session_ended").await?;
+    }
     tx.commit().await?;
-    Ok(deleted == 1)
+    Ok(user.is_some())
 }
 
 /// Ends every session of the user.
 pub async fn delete_all(connection: &mut AnyConnection, user: UserId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(user.to_string()).execute(connection).await?;
+    let ended: Vec<String> = sqlx::query_scalar("DELETE FROM sessions WHERE user_id = $1 RETURNING id")
+        .bind(user.to_string())
+        .fetch_all(&mut *connection)
+        .await?;
+    for id in ended {
+        record(connection, id.parse().map_err(|error| corrupt("sessions.id", error))?, user, "logout").await?;
+    }
     Ok(())
+}
+
+fn corrupt(what: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Corrupt { what, source: Box::new(source) }
 }

@@ -1,18 +1,21 @@
-//! Every change of a container's status, with who brought it about and how long the status before lasted.
+//! Every change of a container's status, with who brought it about and how long the status before lasted;
+//! each is an event of the record as well.
 
 use super::{
     Store, StoreError,
     container::{ContainerRow, Slice, Status},
+    event,
 };
-use hoody_protocol::id::{ContainerId, StatusLogId};
+use crate::event::{Actor, container::Identity};
+use hoody_protocol::id::{ContainerId, StatusLogId, UserId};
 use serde_json::Value;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 /// Who brought a change about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// A request.
-    User,
+    /// A request of this user.
+    User(UserId),
     /// The choice of a server.
     Scheduler,
     /// Housekeeping.
@@ -25,10 +28,19 @@ impl Trigger {
     /// The word in the log.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::User => "user",
+            Self::User(_) => "user",
             Self::Node => "node",
             Self::Scheduler => "scheduler",
             Self::System => "system",
+        }
+    }
+
+    fn actor(self) -> Actor {
+        match self {
+            Self::User(user) => Actor::User(user),
+            Self::Node => Actor::Node,
+            Self::Scheduler => Actor::Scheduler,
+            Self::System => Actor::System,
         }
     }
 }
@@ -67,6 +79,8 @@ pub async fn transition(
         return Ok(());
     }
     let duration = Some((now - row.status_changed_at).max(0));
+    let event = Identity::of(row).status(Some(row.status.as_str()), to, trigger.actor());
+    event::insert(connection, &event).await?;
     let entry = Entry {
         container: row.spec.id,
         from: Some(row.status.as_str()),
@@ -89,6 +103,7 @@ pub async fn begin(
     trigger: Trigger,
     metadata: Option<Value>,
 ) -> Result<(), StoreError> {
+    event::insert(connection, &Identity::of(row).status(None, row.status, trigger.actor())).await?;
     let entry = Entry {
         container: row.spec.id,
         from: None,

@@ -1,6 +1,7 @@
 //! Accounts.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, event, pool};
+use crate::event::{Actor, EventKind, NewEvent};
 use hoody_protocol::{
     id::{SessionId, UserId},
     time::now_ms,
@@ -45,7 +46,21 @@ pub struct NewUser<'a> {
 
 const COLUMNS: &str = "id, username, email, alias, is_admin, is_banned, token_generation, created_at, updated_at";
 
-fn from_row(row: &AnyRow) -> Result<User, StoreError> {
+/// The columns of an account in a query that calls the table `table`.
+pub(super) fn columns_of(table: &str) -> String {
+    COLUMNS.split(", ").map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Locks the account's row, so that of two transactions that count what the account has, the second waits.
+pub(super) async fn lock(connection: &mut AnyConnection, id: UserId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE users SET updated_at = updated_at WHERE id = $1")
+        .bind(id.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) fn from_row(row: &AnyRow) -> Result<User, StoreError> {
     let id: String = row.try_get("id")?;
     Ok(User {
         id: id.parse().map_err(|error| StoreError::Corrupt { what: "users.id", source: Box::new(error) })?,
@@ -95,7 +110,7 @@ pub async fn by_login(store: &Store, login: &str) -> Result<Option<(User, String
         .transpose()
 }
 
-/// Makes an account.
+/// Makes an account with its default pool.
 pub async fn insert(connection: &mut AnyConnection, user: &NewUser<'_>) -> Result<UserId, StoreError> {
     let id = UserId::generate();
     sqlx::query(
@@ -108,8 +123,11 @@ pub async fn insert(connection: &mut AnyConnection, user: &NewUser<'_>) -> Resul
     .bind(user.password_hash)
     .bind(i64::from(user.is_admin))
     .bind(now_ms() as i64)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    let created = NewEvent::new(EventKind::UserCreated, id, Some(id), Actor::System).with("username", user.username);
+    event::insert(connection, &created).await?;
+    pool::insert_default(connection, id).await?;
     Ok(id)
 }
 

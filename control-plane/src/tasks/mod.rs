@@ -1,3 +1,4 @@
 //! Background work.
 
 pub mod blobs;
+pub mod token_uses;

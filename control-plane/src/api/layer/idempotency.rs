@@ -6,7 +6,7 @@
 //! hangs up, so that a key's answer is always known in the end.
 
 use crate::{
-    api::{caller::Account, envelope},
+    api::{caller::Caller, envelope},
     app::App,
     error::ServiceError,
     store::idempotency::{self as store, Begun},
@@ -40,22 +40,23 @@ pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) 
     }
     let (mut parts, body) = request.into_parts();
     // Without a caller the handler refuses, or needs none; there is nobody whose key this could be.
-    let Ok(account) = Account::from_request_parts(&mut parts, &app).await else {
+    let Ok(caller) = Caller::from_request_parts(&mut parts, &app).await else {
         return next.run(Request::from_parts(parts, body)).await;
     };
-    match keyed(app, account.user.id, Request::from_parts(parts, body), next).await {
+    match keyed(app, &caller, Request::from_parts(parts, body), next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn keyed(app: App, user: UserId, request: Request, next: Next) -> Result<Response, ServiceError> {
+async fn keyed(app: App, caller: &Caller, request: Request, next: Next) -> Result<Response, ServiceError> {
+    let user = caller.user;
     let key = valid_key(&request)?;
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, super::MAX_BODY_BYTES)
         .await
         .map_err(|_| ServiceError::invalid("body", "is larger than this call accepts"))?;
-    let hash = request_hash(&parts.method, &parts.uri.to_string(), &body);
+    let hash = request_hash(caller, &parts.method, &parts.uri.to_string(), &body);
     let abandoned = app.config.request_deadline * ABANDONED_AFTER_DEADLINES;
     match store::begin(&app.store, user, &key, &hash, abandoned).await? {
         Begun::First => {
@@ -133,8 +134,16 @@ fn valid_key(request: &Request) -> Result<String, ServiceError> {
     Err(ServiceError::invalid(HEADER, format!("must be 1 to {MAX_KEY_CHARS} printable ASCII characters")))
 }
 
-fn request_hash(method: &Method, uri: &str, body: &Bytes) -> String {
+/// The same request: by the same credential, in the same realm, with the same content. An answer that one
+/// credential got is not for another that may see less.
+fn request_hash(caller: &Caller, method: &Method, uri: &str, body: &Bytes) -> String {
     let mut hash = Sha256::new();
+    if let Some(token) = &caller.token {
+        hash.update(format!("token {}\n", token.id));
+    }
+    if let Some(realm) = caller.realm {
+        hash.update(format!("realm {realm}\n"));
+    }
     hash.update(format!("{method}\n{uri}\n"));
     hash.update(body);
     hex::encode(hash.finalize())

@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue};
 pub(super) async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let allowance = match request.extensions().get::<Credential>() {
         // The signature was checked, so this is whom it names, even if the token was ended since.
-        Some(Credential(Ok(claims))) => app.limiters.authenticated.count(Client::User(claims.sub)),
+        Some(Credential(Ok(presented))) => app.limiters.authenticated.count(Client::User(presented.user())),
         _ => {
             let address = client::address(request.headers(), request.extensions(), &app.config);
             app.limiters.anonymous.count(Client::address(address))

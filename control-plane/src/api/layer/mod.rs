@@ -1,6 +1,7 @@
 //! What every request passes on its way to a handler, from the outside in: request id, signature,
-//! metrics, CORS, panics, deadline, authentication, rate limit, idempotency.
+//! metrics, CORS, panics, deadline, authentication, rate limit, the table of operations, idempotency.
 
+pub(super) mod access;
 mod guard;
 pub mod idempotency;
 mod limit;
@@ -13,7 +14,7 @@ use super::{caller, request_id};
 use crate::app::App;
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 use http::{HeaderName, HeaderValue, Method, header};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
@@ -25,10 +26,11 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// Puts the layers around routed requests.
-pub(super) fn apply(routes: Router<App>, app: &App) -> Router<App> {
+pub(super) fn apply(routes: Router<App>, app: &App, rules: access::Rules) -> Router<App> {
     let with_app = || app.clone();
     routes
         .layer(middleware::from_fn_with_state(with_app(), idempotency::layer))
+        .layer(middleware::from_fn_with_state((with_app(), Arc::new(rules)), access::layer))
         .layer(middleware::from_fn_with_state(with_app(), limit::layer))
         .layer(middleware::from_fn_with_state(with_app(), caller::layer))
         .layer(middleware::from_fn_with_state(with_app(), guard::deadline))

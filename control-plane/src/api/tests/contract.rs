@@ -2,6 +2,7 @@
 //! (`HOODY_CONTRACT`, or `shared/contract/openapi.json` beside the workspace).
 
 use crate::{
+    access::table::TABLE,
     api::{not_built, testing::Client},
     app::testing::app,
     store::testing::sqlite,
@@ -108,6 +109,20 @@ fn no_route_escapes_the_document() {
             }
         }
     }
+}
+
+/// Whoever adds a route also says who may use it.
+#[test]
+fn every_operation_has_a_line_in_the_table_and_every_line_an_operation() {
+    let ours = ours();
+    let documented = operations(&ours);
+    let mut ids: BTreeSet<String> = documented.into_values().flat_map(BTreeMap::into_values).collect();
+    ids.extend(not_built::operations().map(|(id, _, _)| id.to_owned()));
+    let table: BTreeSet<String> = TABLE.iter().map(|(id, _)| (*id).to_owned()).collect();
+    let missing: Vec<_> = ids.difference(&table).collect();
+    let stale: Vec<_> = table.difference(&ids).collect();
+    assert!(missing.is_empty(), "operations without a line in access/table.rs: {missing:?}");
+    assert!(stale.is_empty(), "lines of access/table.rs without an operation: {stale:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The API as its clients see it.
 
+mod access;
 mod auth;
 mod container_firewall;
 mod container_limits;

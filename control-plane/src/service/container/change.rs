@@ -4,11 +4,13 @@
 
 use super::{authorise, limits};
 use crate::{
+    access::Level,
     app::App,
     caller::Caller,
     error::ServiceError,
+    event::{self, Actor},
     store::{
-        StoreError,
+        self, StoreError,
         container::{self, ContainerRow},
         settings,
     },
@@ -54,19 +56,21 @@ pub async fn change<T>(
 ) -> Result<(ContainerRow, Progress, T), ServiceError> {
     let mut tx = app.store.begin().await?;
     let mut row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
-    authorise(caller, &row)?;
-    let (read, limits_before) = (row.spec.version, row.spec.limits);
+    authorise(&mut *tx, caller, &row, Level::Edit).await?;
+    let before = row.clone();
     let (effect, result) = edit(&mut row)?;
     match effect {
         Effect::Nothing => tx.rollback().await.map_err(StoreError::from)?,
         Effect::Record | Effect::Desired => {
             if effect == Effect::Desired {
-                if row.spec.limits != limits_before {
-                    limits::reserve(&mut tx, &row, &limits_before).await?;
+                if row.spec.limits != before.spec.limits {
+                    limits::reserve(&mut tx, &row, &before.spec.limits).await?;
                 }
                 renew(&mut tx, &mut row).await?;
             }
-            write(&mut tx, &mut row, read).await?;
+            write(&mut tx, &mut row, before.spec.version).await?;
+            let events = event::container::changes(&before, &row, Actor::User(caller.user));
+            store::event::insert_all(&mut tx, &events).await?;
             tx.commit().await.map_err(StoreError::from)?;
         }
     }

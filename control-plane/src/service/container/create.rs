@@ -7,12 +7,16 @@ use super::{
     fields, image,
 };
 use crate::{
+    access::{
+        Level,
+        object::{self, InProject},
+    },
     app::App,
     caller::Caller,
     error::ServiceError,
     scheduler::{self, Demand},
     store::{
-        StoreError,
+        Queries, StoreError,
         container::{self, Attributes, ContainerRow, ServerInfo, Status},
         image::ImageRow,
         reservation::{self, ProjectRow, ServerRow},
@@ -42,8 +46,11 @@ pub async fn create(
     input: CreateInput,
 ) -> Result<(ContainerRow, Progress), ServiceError> {
     let wanted = creation::validate(app.config.default_limits, input)?;
-    let project = reservation::project(&app.store, project_id).await?.filter(|project| may_use(caller, project));
-    let project = project.ok_or(ServiceError::NotFound("project"))?;
+    let project = reservation::project(&app.store, project_id).await?.ok_or(ServiceError::NotFound("project"))?;
+    may_use(app.store.reader(), caller, project_id, &project).await?;
+    if let Some(realms) = &wanted.realms {
+        object::check_realms(caller, &project.realm_ids, realms)?;
+    }
     let image = image::resolve(app, wanted.image.as_deref()).await?;
     let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
     let ranked = choose(&servers, &wanted, &image)?;
@@ -52,9 +59,15 @@ pub async fn create(
     settle(app, row).await
 }
 
-fn may_use(caller: &Caller, project: &ProjectRow) -> bool {
-    (caller.is_admin || project.owner == caller.user)
-        && caller.realm.is_none_or(|realm| project.realm_ids.contains(&realm))
+async fn may_use<'e>(
+    queries: impl Queries<'e>,
+    caller: &Caller,
+    id: ProjectId,
+    project: &ProjectRow,
+) -> Result<(), ServiceError> {
+    let (owner, realms) = (project.owner, &project.realm_ids[..]);
+    let object = InProject { what: "project", project: id, owner, realms, for_operators: false };
+    object::in_project(queries, caller, object, Level::Edit).await
 }
 
 /// The servers to try, best first.
@@ -92,8 +105,8 @@ async fn place(
 ) -> Result<ContainerRow, ServiceError> {
     let mut tx = app.store.begin().await?;
     let locked = reservation::lock_project(&mut tx, project_id).await?;
-    let (project, containers) =
-        locked.filter(|(project, _)| may_use(caller, project)).ok_or(ServiceError::NotFound("project"))?;
+    let (project, containers) = locked.ok_or(ServiceError::NotFound("project"))?;
+    may_use(&mut *tx, caller, project_id, &project).await?;
     let max = project.max_containers.unwrap_or(i64::from(app.config.container_max_per_project));
     if containers >= max {
         return Err(ServiceError::Conflict(format!(
@@ -120,7 +133,7 @@ async fn place(
     let by_scheduler = wanted.server.is_none();
     let row = new_row(caller, project_id, &project, wanted, image, server, epoch)?;
     container::insert(&mut tx, &row).await?;
-    let trigger = if by_scheduler { Trigger::Scheduler } else { Trigger::User };
+    let trigger = if by_scheduler { Trigger::Scheduler } else { Trigger::User(caller.user) };
     let metadata = json!({"server": server.name, "image": row.image_name});
     status_log::begin(&mut tx, &row, trigger, Some(metadata)).await?;
     let id = row.spec.id;

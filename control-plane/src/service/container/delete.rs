@@ -5,6 +5,7 @@ use super::{
     change::{Progress, renew, settle, write},
 };
 use crate::{
+    access::Level,
     app::App,
     caller::Caller,
     error::ServiceError,
@@ -34,7 +35,7 @@ pub enum Deletion {
 pub async fn delete(app: &App, caller: &Caller, id: ContainerId) -> Result<Deletion, ServiceError> {
     let mut tx = app.store.begin().await?;
     let mut row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
-    authorise(caller, &row)?;
+    authorise(&mut *tx, caller, &row, Level::Delete).await?;
     if row.server_info.status == "revoked" {
         // Its node is never let in again, so nobody could confirm.
         container::purge(&mut tx, id).await?;
@@ -48,7 +49,7 @@ pub async fn delete(app: &App, caller: &Caller, id: ContainerId) -> Result<Delet
         let read = row.spec.version;
         row.spec.desired = Desired::Deleted;
         row.deleted_at = Some(now);
-        status_log::transition(&mut tx, &mut row, Status::Deleting, Trigger::User, None, now).await?;
+        status_log::transition(&mut tx, &mut row, Status::Deleting, Trigger::User(caller.user), None, now).await?;
         let cause = Cause::new("deleted", "the container was deleted");
         operation::expire_all(&mut tx, id, &cause, now).await?;
         renew(&mut tx, &mut row).await?;

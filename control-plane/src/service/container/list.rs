@@ -1,13 +1,13 @@
 //! Lists: of containers, and of a container's status changes.
 
-use super::authorise;
 use crate::{
     app::App,
     caller::Caller,
     error::ServiceError,
+    service::project,
     store::{
         container::{self, ContainerRow, Filter, Slice},
-        reservation,
+        scope::Scope,
         status_log::{self, StatusLogRow},
     },
 };
@@ -32,7 +32,8 @@ pub struct ListInput {
 impl ListInput {
     fn filter(self, caller: &Caller) -> Filter {
         Filter {
-            realms: self.realm.into_iter().chain(caller.realm).collect(),
+            realm: self.realm,
+            scope: Scope::of(caller),
             runtime: self.runtime,
             deleting: self.deleting,
             not_expired_at: (!self.expired).then(|| now_ms() as i64),
@@ -41,14 +42,14 @@ impl ListInput {
     }
 }
 
-/// A page of the caller's containers, and how many there are.
+/// A page of the containers that the caller owns or has a permission for, and how many there are.
 pub async fn list(
     app: &App,
     caller: &Caller,
     input: ListInput,
     slice: Slice,
 ) -> Result<(Vec<ContainerRow>, u64), ServiceError> {
-    let filter = Filter { owner: Some(caller.user), ..input.filter(caller) };
+    let filter = Filter { visible_to: Some(caller.user), ..input.filter(caller) };
     Ok(container::list(&app.store, &filter, slice).await?)
 }
 
@@ -60,14 +61,7 @@ pub async fn list_by_project(
     input: ListInput,
     slice: Slice,
 ) -> Result<(Vec<ContainerRow>, u64), ServiceError> {
-    let found = reservation::project(&app.store, project).await?;
-    let mine = found.is_some_and(|found| {
-        (caller.is_admin || found.owner == caller.user)
-            && caller.realm.is_none_or(|realm| found.realm_ids.contains(&realm))
-    });
-    if !mine {
-        return Err(ServiceError::NotFound("project"));
-    }
+    project::get(app, caller, project).await?;
     let filter = Filter { project: Some(project), ..input.filter(caller) };
     Ok(container::list(&app.store, &filter, slice).await?)
 }
@@ -79,7 +73,6 @@ pub async fn status_logs(
     id: ContainerId,
     slice: Slice,
 ) -> Result<(Vec<StatusLogRow>, u64), ServiceError> {
-    let row = container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))?;
-    authorise(caller, &row)?;
+    super::get(app, caller, id).await?;
     Ok(status_log::list(&app.store, id, slice).await?)
 }

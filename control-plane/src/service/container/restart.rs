@@ -5,6 +5,7 @@
 
 use super::{authorise, change::write, operate::check_restart};
 use crate::{
+    access::Level,
     app::App,
     caller::Caller,
     error::ServiceError,
@@ -32,7 +33,7 @@ pub(super) async fn restart(app: &App, caller: &Caller, id: ContainerId) -> Resu
     let deadline = Instant::now() + app.config.operation_deadline;
     let mut tx = app.store.begin().await?;
     let mut row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
-    authorise(caller, &row)?;
+    authorise(&mut *tx, caller, &row, Level::Edit).await?;
     check_restart(&row)?;
     let read = row.spec.version;
     let now = now_ms() as i64;

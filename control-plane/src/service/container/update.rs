@@ -5,7 +5,9 @@ use super::{
     fields,
     limits::{self, SpecsInput},
 };
-use crate::{app::App, caller::Caller, error::ServiceError, service::environment, store::container::ContainerRow};
+use crate::{
+    access::object, app::App, caller::Caller, error::ServiceError, service::environment, store::container::ContainerRow,
+};
 use hoody_protocol::{
     bounded::Text,
     container::{Desired, Limits},
@@ -92,7 +94,10 @@ pub async fn update(
         attributes.color = input.color.unwrap_or_else(|| attributes.color.clone());
         attributes.comment = input.comment.unwrap_or_else(|| attributes.comment.clone());
         attributes.ramdisk_scope = input.ramdisk_scope.unwrap_or_else(|| attributes.ramdisk_scope.clone());
-        row.realm_ids = realms.unwrap_or_else(|| row.realm_ids.clone());
+        if let Some(realms) = realms {
+            object::check_realms(caller, &row.realm_ids, &realms)?;
+            row.realm_ids = realms;
+        }
         environment::merge(&mut row.spec, env, "environment_vars")?;
         Ok((if row.spec == before { Effect::Record } else { Effect::Desired }, ()))
     })

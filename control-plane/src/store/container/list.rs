@@ -1,18 +1,23 @@
 //! Pages of containers.
 
 use super::{ContainerRow, SELECT, read};
-use crate::store::{Store, StoreError};
+use crate::store::{
+    Store, StoreError,
+    scope::{self, Scope},
+};
 use hoody_protocol::id::{ProjectId, RealmId, UserId};
 
 /// Which containers a list shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// Of this owner.
-    pub owner: Option<UserId>,
+    /// Of this owner, or in a project for which they have a permission.
+    pub visible_to: Option<UserId>,
     /// In this project.
     pub project: Option<ProjectId>,
-    /// In each of these realms.
-    pub realms: Vec<RealmId>,
+    /// In this realm.
+    pub realm: Option<RealmId>,
+    /// What the request may see.
+    pub scope: Scope,
     /// Of this runtime.
     pub runtime: Option<String>,
     /// Also those that are being deleted.
@@ -62,22 +67,27 @@ pub async fn list(store: &Store, filter: &Filter, slice: Slice) -> Result<(Vec<C
 fn conditions(filter: &Filter) -> (String, Vec<String>) {
     let mut conditions = vec!["1 = 1".to_owned()];
     let mut values = Vec::new();
+    if let Some(user) = filter.visible_to {
+        conditions.push(
+            "(c.owner_id = $1 OR c.project_id IN (SELECT project_id FROM project_permissions WHERE user_id = $1))"
+                .to_owned(),
+        );
+        values.push(user.to_string());
+    }
     let mut add = |condition: &str, value: String| {
         values.push(value);
         conditions.push(format!("{condition} ${}", values.len()));
     };
-    if let Some(owner) = filter.owner {
-        add("c.owner_id =", owner.to_string());
-    }
     if let Some(project) = filter.project {
         add("c.project_id =", project.to_string());
     }
     if let Some(runtime) = &filter.runtime {
         add("c.runtime =", runtime.clone());
     }
-    for realm in &filter.realms {
-        add("c.realm_ids LIKE", format!("%\"{realm}\"%"));
+    if let Some(realm) = &filter.realm {
+        add("c.realm_ids LIKE", scope::pattern(*realm));
     }
+    conditions.push(filter.scope.condition("c.realm_ids", &mut values));
     if !filter.deleting {
         conditions.push("c.deleted_at IS NULL".to_owned());
     }

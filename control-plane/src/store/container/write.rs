@@ -1,9 +1,16 @@
 //! Writing containers. Capacity on the server is reserved before [`insert`] and given back by [`purge`],
 //! each in the same transaction.
 
-use super::{ContainerRow, corrupt, json};
-use crate::store::{StoreError, reservation};
-use hoody_protocol::{container::ContainerSpec, id::ContainerId, version::SpecVersion};
+use super::{ContainerRow, Status, corrupt, json};
+use crate::{
+    event::{Actor, container::Identity},
+    store::{StoreError, event, reservation},
+};
+use hoody_protocol::{
+    container::ContainerSpec,
+    id::{ContainerId, RealmId},
+    version::SpecVersion,
+};
 use serde::Serialize;
 use sqlx::{AnyConnection, Row};
 
@@ -69,7 +76,7 @@ pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: Sp
 /// gives back what it had reserved there. Where it is gone already, nothing is given back again; true
 /// where there was one.
 pub async fn purge(connection: &mut AnyConnection, container: ContainerId) -> Result<bool, StoreError> {
-    let row = sqlx::query("DELETE FROM containers WHERE id = $1 RETURNING server_id, spec")
+    let row = sqlx::query("DELETE FROM containers WHERE id = $1 RETURNING server_id, spec, name, realm_ids, status")
         .bind(container.to_string())
         .fetch_optional(&mut *connection)
         .await?;
@@ -77,6 +84,11 @@ pub async fn purge(connection: &mut AnyConnection, container: ContainerId) -> Re
     let server: String = row.try_get("server_id")?;
     let server = server.parse().map_err(|error| corrupt("containers.server_id", error))?;
     let spec: ContainerSpec = json(&row.try_get::<String, _>("spec")?, "containers.spec")?;
+    let name: String = row.try_get("name")?;
+    let realms: Vec<RealmId> = json(&row.try_get::<String, _>("realm_ids")?, "containers.realm_ids")?;
+    let from: String = row.try_get("status")?;
+    let identity = Identity { id: container, owner: spec.owner, project: spec.project, name: &name, realms: &realms };
+    event::insert(connection, &identity.status(Some(&from), Status::Deleted, Actor::System)).await?;
     reservation::release(connection, server, &spec.limits).await?;
     Ok(true)
 }
