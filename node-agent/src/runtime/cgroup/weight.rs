@@ -7,6 +7,7 @@ use super::{
     Cgroups, Group,
 };
 use hoody_protocol::{container::Limits, id::ContainerId};
+use std::{fs::File, io::Write};
 
 /// Weight of a container with one core, the kernel's default.
 const WEIGHT_PER_CORE: u64 = 100;
@@ -24,11 +25,13 @@ impl Cgroups {
         let files = if hierarchy.unified { &V2_FILES[..] } else { &V1_FILES[..] };
         for name in files {
             let path = folder.join(name);
-            match std::fs::write(&path, weight(limits.cpu_millis).to_string()) {
-                Ok(()) => {}
-                Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(io("write", path)(source)),
-            }
+            // Opened as it is: v2 answers the making of a file with EACCES, not with ENOENT.
+            let mut file = match File::options().write(true).open(&path) {
+                Ok(file) => file,
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(io("open", path)(source)),
+            };
+            file.write_all(weight(limits.cpu_millis).to_string().as_bytes()).map_err(io("write", path))?;
         }
         Ok(())
     }
