@@ -23,7 +23,8 @@ const MIB: u64 = KIB << 10;
 const GIB: u64 = MIB << 10;
 
 /// Limits of a container whose creation names none.
-const DEFAULT_LIMITS: Limits = Limits { cpu_millis: 1_000, memory_bytes: 512 * MIB, disk_bytes: 4 * GIB, pids: 512 };
+const DEFAULT_LIMITS: Limits =
+    Limits { cpu_millis: 1_000, memory_bytes: 512 * MIB, disk_bytes: 4 * GIB, pids: 512, network_mbit: Some(1_000) };
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
@@ -125,7 +126,8 @@ pub struct Config {
     pub request_deadline: Duration,
     /// How long requests in progress may go on after a request to stop.
     pub shutdown_deadline: Duration,
-    /// Limits of a container whose creation names none.
+    /// Limits of a container whose creation names none. Of the network rate it is also the most that
+    /// can be asked for.
     pub default_limits: Limits,
     /// Containers of one project, where the project says nothing else.
     pub container_max_per_project: u32,

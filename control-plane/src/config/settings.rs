@@ -131,6 +131,9 @@ settings! {
     /// Processes that a container may have
     #[arg(long, env = "HOODY_DEFAULT_PIDS")]
     default_pids: u32;
+    /// Network rate of a container in Mbit/s, each direction; also the most that one can ask for. 0: no limit
+    #[arg(long, env = "HOODY_CONTAINER_NETWORK_MBIT")]
+    container_network_mbit: u32;
     /// Containers of one project
     #[arg(long, env = "HOODY_CONTAINER_MAX_PER_PROJECT")]
     container_max_per_project: u32;
@@ -251,6 +254,7 @@ impl Settings {
             default_limits.memory_bytes = bytes(self.default_memory_mib);
             default_limits.disk_bytes = bytes(self.default_disk_mib);
             default_limits.pids = self.default_pids;
+            default_limits.network_mbit = self.container_network_mbit.map(|rate| (rate > 0).then_some(rate));
             container_max_per_project = self.container_max_per_project;
             project_max_per_user = self.project_max_per_user;
             rate_limits.authenticated = self.rate_limit_authenticated;
@@ -274,7 +278,10 @@ impl Settings {
             config.node_public_addresses = vec![config.node_address.to_string()];
         }
         if !config.default_limits.is_valid() {
-            return Err(invalid("default_…", "a default limit is below the least a container can have"));
+            return Err(invalid(
+                "default_…",
+                "a default limit is below the least, or above the most, a container can have",
+            ));
         }
         let RateLimits { authenticated, anonymous, login, signup } = config.rate_limits;
         if [authenticated, anonymous, login, signup].contains(&0) {

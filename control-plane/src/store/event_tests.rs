@@ -60,6 +60,8 @@ async fn neither_change_nor_event_is_there_without_the_other() {
             address: None,
             started_at: None,
             firewall_error: None,
+            limits_error: None,
+            oom_kills: 0,
             at: 2_000,
         };
         let mut tx = store.begin().await.unwrap();

@@ -61,7 +61,7 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         hostname: Text::truncated("test"),
         image: ImageSpec::new(layers.try_into().unwrap(), ImageConfig::default()),
         env: Default::default(),
-        limits: Limits { cpu_millis: 10, memory_bytes: 20, disk_bytes: 30, pids: 64 },
+        limits: Limits { cpu_millis: 10, memory_bytes: 20, disk_bytes: 30, pids: 64, network_mbit: None },
         dns: Default::default(),
         firewall: Default::default(),
     };

@@ -4,6 +4,7 @@ mod access;
 mod auth;
 mod auth_tokens;
 mod container_firewall;
+mod container_limits;
 mod containers;
 mod contract;
 mod free_tier;
