@@ -152,7 +152,7 @@ impl<'e, T: sqlx::Executor<'e, Database = sqlx::Any>> Queries<'e> for T {}
 /// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.
 ///
 /// Two transactions that lock the same rows in different orders can wait for each other. The order is:
-/// projects, images, containers by id, join tokens, servers; operations come after their container.
+/// accounts, projects, pools, images, containers by id, join tokens, servers; operations come after their container.
 fn row_lock(connection: &AnyConnection, table: &str) -> String {
     match connection.backend_name() {
         "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),
