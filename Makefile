@@ -11,10 +11,10 @@ export NODES
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 DEV := $(TARGET)/debug/dev
 
-.PHONY: help demo test up down bench lint fmt setup build root
+.PHONY: help demo test up down bench bench-events lint fmt setup build root
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 root:
 	@if [ "$$(id -u)" != 0 ]; then
@@ -51,6 +51,11 @@ test: build ## every test: unit, both databases, kernel, black-box
 bench: setup ## create, start, stop and the like beside a bare runc run, from a release build
 	cargo build --release --workspace --bins
 	@$(TARGET)/release/dev bench
+
+bench-events: setup ## memory of 5,000 idle event listeners, time from event to delivery, from a release build
+	cargo build --release -p hoody-control-plane --bins --example events_bench
+	ulimit -n 20000
+	@$(TARGET)/release/examples/events_bench
 
 lint: root ## format, clippy, licences and sources of dependencies, shell scripts
 	@scripts/setup.sh lint

@@ -3,9 +3,10 @@
 use crate::{
     config::Config,
     keys::Keys,
+    live::Live,
     nodes::Nodes,
     rate_limit::Limiters,
-    service::{auth_token::Uses, password::Passwords},
+    service::{activity::Recorder, auth_token::Uses, password::Passwords},
     store::Store,
 };
 use std::sync::Arc;
@@ -21,8 +22,12 @@ pub struct App {
     pub keys: Arc<Keys>,
     /// The links to the nodes.
     pub nodes: Nodes,
+    /// Those who listen to events.
+    pub live: Live,
     /// Counts requests.
     pub limiters: Arc<Limiters>,
+    /// Takes lines of the activity log.
+    pub activity: Recorder,
     /// Uses of auth tokens that are not written down yet.
     pub token_uses: Uses,
     /// Hashes passwords.
@@ -38,6 +43,8 @@ impl App {
             store,
             keys: Arc::new(keys),
             nodes: Nodes::default(),
+            live: Live::default(),
+            activity: Recorder::default(),
             token_uses: Uses::default(),
             passwords: Passwords::default(),
         }

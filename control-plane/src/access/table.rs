@@ -66,7 +66,8 @@ pub fn rule(operation: &str) -> Option<Rule> {
     TABLE.iter().find(|(id, _)| *id == operation).map(|(_, rule)| *rule)
 }
 
-const ANYONE: Rule = Rule::new(Who::Anyone, &[]);
+/// For everybody.
+pub const ANYONE: Rule = Rule::new(Who::Anyone, &[]);
 const SESSION: Rule = Rule::new(Who::Session, &[]);
 const KNOWN: Rule = Rule::new(Who::Known, &[]);
 const VERB: Rule = Rule { by_verb: true, ..KNOWN };
@@ -94,6 +95,9 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("activity.list", needs(ReadAccount)),
     ("admin.images.delete", operator(AdminSystem)),
     ("admin.images.list", operator(AdminSystem)),
+    ("admin.notifications.create", operator(AdminSystem)),
+    ("admin.notifications.delete", operator(AdminSystem)),
+    ("admin.notifications.list", operator(AdminSystem)),
     ("admin.operations.get", operator(AdminMonitoring)),
     ("admin.operations.list", operator(AdminMonitoring)),
     ("admin.servers.create", operator(AdminServers)),
@@ -181,6 +185,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("events.get", needs(Events)),
     ("events.getStats", needs(Events)),
     ("events.list", needs(Events)),
+    ("events.socket", needs(Events)),
+    ("events.stream", needs(Events)),
     ("firewall.addEgressRule", needs(Firewalls)),
     ("firewall.addIngressRule", needs(Firewalls)),
     ("firewall.list", needs(ContainersRead)),
@@ -204,6 +210,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("notifications.listPublic", ANYONE),
     ("notifications.markAllRead", needs(ReadAccount)),
     ("notifications.markRead", needs(ReadAccount)),
+    ("notifications.patchAllRead", needs(ReadAccount)),
+    ("notifications.patchRead", needs(ReadAccount)),
     ("poolInvitations.accept", needs(ProjectsUpdate)),
     ("poolInvitations.list", needs(ProjectsRead)),
     ("poolInvitations.reject", needs(ProjectsUpdate)),
@@ -319,6 +327,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("vault.get", needs(Vault)),
     ("vault.getStats", needs(Vault)),
     ("vault.list", needs(Vault)),
+    ("vault.patch", needs(Vault)),
     ("vault.set", needs(Vault)),
     ("waitlist.waitlistEnrich", ANYONE),
     ("waitlist.waitlistJoin", ANYONE),

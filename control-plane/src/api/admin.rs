@@ -2,6 +2,7 @@
 //! submodules.
 
 pub mod images;
+pub mod notifications;
 pub mod operations;
 pub mod servers;
 

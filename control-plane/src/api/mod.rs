@@ -3,6 +3,7 @@
 //! Each resource has a module with `router()`; [`resources`] lists them. [`router`] puts the layers that
 //! every request passes around them.
 
+pub mod activity;
 pub mod admin;
 pub mod auth;
 pub mod caller;
@@ -11,6 +12,7 @@ pub mod containers;
 mod docs;
 pub mod envelope;
 pub mod environment;
+pub mod events;
 pub mod firewall;
 pub mod health;
 pub mod images;
@@ -18,6 +20,7 @@ pub mod json;
 pub mod layer;
 pub mod meta;
 mod not_built;
+pub mod notifications;
 pub mod pagination;
 pub mod path;
 pub mod projects;
@@ -30,6 +33,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod vault;
 
 use crate::app::App;
 use axum::{
@@ -47,18 +51,23 @@ use utoipa_axum::router::OpenApiRouter;
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
     [
+        activity::router(),
         admin::images::router(),
+        admin::notifications::router(),
         admin::operations::router(),
         admin::servers::router(),
         auth::router(),
         containers::router(),
         environment::router(),
+        events::router(),
         firewall::router(),
         health::router(),
         images::router(),
         meta::router(),
+        notifications::router(),
         projects::router(),
         servers::router(),
+        vault::router(),
     ]
     .into_iter()
     .fold(OpenApiRouter::new(), OpenApiRouter::merge)
@@ -103,8 +112,10 @@ pub fn router(app: App) -> Router {
     let (routes, document) = resources().split_for_parts();
     let mut rules = layer::access::Rules::new(operations(&document));
     rules.add(not_built::operations());
+    rules.open(events::socket_io::PATH, [Method::GET, Method::POST]);
     let routes = routes
         .merge(docs::router(&docs::complete(document)))
+        .merge(events::socket_io::router(&app))
         .merge(not_built::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);

@@ -6,7 +6,7 @@
 mod probe;
 mod supervisor;
 
-use crate::{api, app::App, config::Tls, error::chain, nodes, tasks};
+use crate::{api, app::App, config::Tls, error::chain, live, nodes, tasks};
 use axum_server::{
     Handle, Server,
     accept::NoDelayAcceptor,
@@ -27,6 +27,9 @@ use tokio::{
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 /// Pause between the pings that find out whether an HTTP/2 client is still there.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The time for writing what waits in memory, at the end.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why the process could not run on.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,11 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         let service = probe::router(app.clone(), recorder).into_make_service();
         tokio::spawn(server.serve(service))
     });
+    let feeding = tokio::spawn(live::feed::run(app.store.clone(), app.live.clone()));
+    let activity = app.activity.clone();
+    let recording = tokio::spawn(app.activity.clone().run(app.store.clone()));
+    let cleaning = tokio::spawn(tasks::retention::run(app.clone(), tasks::retention::INTERVAL));
+    let listeners = app.live.clone();
     let collecting = tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL));
     let noting = tokio::spawn(tasks::token_uses::run(app.clone(), tasks::token_uses::INTERVAL));
     let uses = (app.token_uses.clone(), app.store.clone());
@@ -80,6 +88,8 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         Some(ended) => ended,
         None => {
             tracing::info!(deadline_s = deadline.as_secs(), "stopping: waiting for requests in progress");
+            // Streams would go on for ever.
+            listeners.close();
             handle.graceful_shutdown(Some(deadline));
             serving.await
         }
@@ -89,6 +99,13 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         probing.abort();
     }
     watchdog.abort();
+    feeding.abort();
+    activity.stop();
+    // What waits is one batch or a few; a database that does not answer must not keep the process.
+    if tokio::time::timeout(FLUSH_DEADLINE, recording).await.is_err() {
+        tracing::warn!("the last lines of the activity log were not written");
+    }
+    cleaning.abort();
     collecting.abort();
     noting.abort();
     if let Err(error) = uses.0.write(&uses.1).await {

@@ -1,4 +1,5 @@
 //! Background work.
 
 pub mod blobs;
+pub mod retention;
 pub mod token_uses;
