@@ -133,6 +133,10 @@ pub struct Config {
     pub container_max_per_project: u32,
     /// Projects of one user.
     pub project_max_per_user: u32,
+    /// Days that events are kept.
+    pub event_retention_days: u32,
+    /// Days that the activity log is kept.
+    pub activity_retention_days: u32,
     /// Rate limits.
     pub rate_limits: RateLimits,
     /// What hashing a password costs.
@@ -207,6 +211,8 @@ impl Config {
             default_limits: DEFAULT_LIMITS,
             container_max_per_project: 100,
             project_max_per_user: 50,
+            event_retention_days: 90,
+            activity_retention_days: 90,
             rate_limits: RateLimits { authenticated: 1_000, anonymous: 100, login: 10, signup: 5 },
             password_cost: PasswordCost::default(),
             mail: Mail::default(),

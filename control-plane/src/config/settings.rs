@@ -140,6 +140,12 @@ settings! {
     /// Projects of one user
     #[arg(long, env = "HOODY_PROJECT_MAX_PER_USER")]
     project_max_per_user: u32;
+    /// Days that events are kept
+    #[arg(long, env = "HOODY_EVENT_RETENTION_DAYS")]
+    event_retention_days: u32;
+    /// Days that the log of API requests is kept
+    #[arg(long, env = "HOODY_ACTIVITY_RETENTION_DAYS")]
+    activity_retention_days: u32;
     /// Requests a minute per user
     #[arg(long, env = "HOODY_RATE_LIMIT_AUTHENTICATED")]
     rate_limit_authenticated: u32;
@@ -257,6 +263,8 @@ impl Settings {
             default_limits.network_mbit = self.container_network_mbit.map(|rate| (rate > 0).then_some(rate));
             container_max_per_project = self.container_max_per_project;
             project_max_per_user = self.project_max_per_user;
+            event_retention_days = self.event_retention_days;
+            activity_retention_days = self.activity_retention_days;
             rate_limits.authenticated = self.rate_limit_authenticated;
             rate_limits.anonymous = self.rate_limit_anonymous;
             rate_limits.login = self.rate_limit_login;

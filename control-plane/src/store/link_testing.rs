@@ -17,6 +17,17 @@ pub(super) async fn execute(store: &Store, sql: String) {
     tx.commit().await.unwrap();
 }
 
+/// The id of a new account.
+pub(crate) async fn user(store: &Store) -> String {
+    let id = UserId::generate().to_string();
+    let sql = format!(
+        "INSERT INTO users (id, username, alias, password_hash, created_at, updated_at) \
+         VALUES ('{id}', '{id}', 'a', 'x', 1, 1)"
+    );
+    execute(store, sql).await;
+    id
+}
+
 pub(super) async fn server(store: &Store, name: &str) -> ServerId {
     let mut tx = store.begin().await.unwrap();
     let server = ServerId::generate();

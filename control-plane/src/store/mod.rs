@@ -2,6 +2,7 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod activity;
 pub mod attempts;
 pub mod auth_token;
 pub mod container;
@@ -17,10 +18,11 @@ pub mod invite_code;
 pub mod join_token;
 pub mod key;
 #[cfg(test)]
-mod link_testing;
+pub(crate) mod link_testing;
 pub mod mail;
 pub mod migrations;
 pub mod node;
+pub mod notification;
 pub mod operation;
 pub mod operation_list;
 pub mod pool;
@@ -31,6 +33,7 @@ pub mod realm;
 pub mod report;
 pub mod reservation;
 pub mod scope;
+pub mod sealed;
 pub mod security_event;
 pub mod server;
 pub mod session;
@@ -42,11 +45,13 @@ pub mod testing;
 mod transaction;
 pub mod two_factor;
 pub mod user;
+pub mod vault;
 pub mod waitlist;
 
 pub use error::StoreError;
 pub use transaction::Transaction;
 
+use crate::config::Secret;
 use sqlx::{AnyConnection, AnyPool, any::AnyPoolOptions};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
@@ -68,6 +73,7 @@ pub struct Store {
     write: AnyPool,
     /// Told after every commit of this process.
     committed: Arc<Notify>,
+    url: Secret,
 }
 
 /// Readers of an SQLite database, and connections to PostgreSQL.
@@ -83,11 +89,17 @@ impl Store {
             // One writer: SQLite allows no second, and queueing here is fair where its busy handler is not.
             let write = sqlite_pool(url, 1, "rwc").await?;
             let read = sqlite_pool(url, CONNECTIONS, "rw").await?;
-            Self { backend: Backend::Sqlite, read, write, committed: Arc::default() }
+            Self { backend: Backend::Sqlite, read, write, committed: Arc::default(), url: Secret::new(url.to_owned()) }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
             let pool = options.connect(url).await?;
-            Self { backend: Backend::Postgres, read: pool.clone(), write: pool, committed: Arc::default() }
+            Self {
+                backend: Backend::Postgres,
+                read: pool.clone(),
+                write: pool,
+                committed: Arc::default(),
+                url: Secret::new(url.to_owned()),
+            }
         } else {
             return Err(StoreError::UnknownUrl);
         };
@@ -134,6 +146,16 @@ impl Store {
     /// waiter.
     pub async fn committed(&self) {
         self.committed.notified().await;
+    }
+
+    /// On PostgreSQL: calls `notified` for every notification on the channel, until the connection fails.
+    pub async fn listen(&self, channel: &str, notified: impl Fn()) -> Result<(), StoreError> {
+        let mut listener = sqlx::postgres::PgListener::connect(self.url.reveal()).await?;
+        listener.listen(channel).await?;
+        loop {
+            listener.recv().await?;
+            notified();
+        }
     }
 
     /// Closes every connection.
