@@ -5,6 +5,7 @@
 #   setup.sh          what `make demo`, `make up` and `make test` need
 #   setup.sh bench    also the peers of `make bench`: iperf3, podman
 #   setup.sh lint     also what `make lint` needs (builds cargo-deny, which takes some minutes once)
+#   setup.sh cgroup2  also what `make test-cgroup2` needs
 set -euo pipefail
 
 fail() {
@@ -33,6 +34,7 @@ packages=(
     zstd:zstd
     busybox-static:/usr/share/doc/busybox-static
     postgresql:/usr/share/doc/postgresql
+    python3-aiosmtpd:/usr/lib/python3/dist-packages/aiosmtpd
     systemd:systemd-analyze
     util-linux:unshare
     procps:ps
@@ -40,6 +42,7 @@ packages=(
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
 [ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman)
+[ "${1:-}" != cgroup2 ] || packages+=(qemu-system-x86:qemu-system-x86_64 cpio:cpio)
 
 is_there() {
     case $1 in

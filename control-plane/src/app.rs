@@ -3,9 +3,11 @@
 use crate::{
     config::Config,
     keys::Keys,
+    live::Live,
+    mail::Mailer,
     nodes::Nodes,
     rate_limit::Limiters,
-    service::{auth_token::Uses, password::Passwords},
+    service::{activity::Recorder, auth_token::Uses, password::Passwords},
     store::Store,
 };
 use std::sync::Arc;
@@ -21,12 +23,18 @@ pub struct App {
     pub keys: Arc<Keys>,
     /// The links to the nodes.
     pub nodes: Nodes,
+    /// Those who listen to events.
+    pub live: Live,
     /// Counts requests.
     pub limiters: Arc<Limiters>,
+    /// Takes lines of the activity log.
+    pub activity: Recorder,
     /// Uses of auth tokens that are not written down yet.
     pub token_uses: Uses,
     /// Hashes passwords.
     pub passwords: Passwords,
+    /// Sends mail.
+    pub mailer: Mailer,
 }
 
 impl App {
@@ -34,12 +42,15 @@ impl App {
     pub fn new(config: Config, store: Store, keys: Keys) -> Self {
         Self {
             limiters: Arc::new(Limiters::new(config.rate_limits)),
-            config: Arc::new(config),
             store,
             keys: Arc::new(keys),
             nodes: Nodes::default(),
+            live: Live::default(),
+            activity: Recorder::default(),
             token_uses: Uses::default(),
-            passwords: Passwords::default(),
+            passwords: Passwords::new(config.password_cost),
+            mailer: Mailer::new(&config),
+            config: Arc::new(config),
         }
     }
 }
@@ -50,7 +61,7 @@ pub mod testing {
 
     use super::App;
     use crate::{
-        config::{Config, RateLimits},
+        config::{Config, PasswordCost, RateLimits},
         keys::{Keys, MasterKey},
         store::Store,
     };
@@ -59,7 +70,9 @@ pub mod testing {
     pub fn config() -> Config {
         let mut config = Config::in_dir("/nonexistent".into());
         let many = 1_000_000;
-        config.rate_limits = RateLimits { authenticated: many, anonymous: many, login: many };
+        config.rate_limits = RateLimits { authenticated: many, anonymous: many, login: many, signup: many };
+        // Hashing is not what most tests are about.
+        config.password_cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
         config
     }
 

@@ -2,10 +2,10 @@
 
 use crate::{
     access::{Permission, Permissions},
-    store::auth_token::AuthToken,
+    store::{auth_token::AuthToken, user::User},
 };
 use hoody_protocol::id::{RealmId, UserId};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 /// An authenticated user, and what the credential of this request lets them do.
 #[derive(Debug, Clone)]
@@ -54,5 +54,28 @@ impl Caller {
         scope.is_empty()
             || realms.iter().any(|realm| scope.contains(realm))
             || (self.realm.is_none() && realms.is_empty())
+    }
+}
+
+impl Caller {
+    /// The account itself, in no realm.
+    pub fn of(user: &User) -> Self {
+        Self { user: user.id, is_admin: user.is_admin, username: user.username.clone(), realm: None, token: None }
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The client's address.
+    pub address: IpAddr,
+    /// What the client calls itself.
+    pub client: Option<String>,
+}
+
+impl Origin {
+    /// The same, with the name that the client gives itself in the request.
+    pub fn named(self, client: Option<String>) -> Self {
+        Self { client: client.or(self.client), ..self }
     }
 }

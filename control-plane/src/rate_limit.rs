@@ -1,6 +1,7 @@
 //! Rate limits: requests per client and minute, counted in memory. Minutes are fixed windows, so that
 //! counting is one map that is emptied when the next minute begins; its size is bounded by that and by
-//! [`MAX_CLIENTS`]. Each replica counts for itself.
+//! [`MAX_CLIENTS`]. Each replica counts for itself: that is cheap, and exact enough for what only protects the
+//! process. What protects accounts is counted in the database ([`crate::service::account::attempts`]).
 
 use crate::config::RateLimits;
 use hoody_protocol::{id::UserId, time::now_ms};
@@ -23,8 +24,6 @@ pub enum Client {
     User(UserId),
     /// An address.
     Address(IpAddr),
-    /// Logins to one account from one address.
-    Login(IpAddr, String),
     /// Everybody for whom there was no room.
     Crowd,
 }
@@ -34,14 +33,10 @@ impl Client {
     pub fn address(address: IpAddr) -> Self {
         Self::Address(network(address))
     }
-
-    /// Logins to an account from an address.
-    pub fn login(address: IpAddr, account: &str) -> Self {
-        Self::Login(network(address), account.to_lowercase())
-    }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// The address, or of IPv6 the /64, which is what one customer usually has.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,
@@ -112,19 +107,13 @@ pub struct Limiters {
     pub authenticated: Limiter,
     /// Requests without.
     pub anonymous: Limiter,
-    /// Logins.
-    pub login: Limiter,
 }
 
 impl Limiters {
     /// Limiters with these limits.
     pub fn new(limits: RateLimits) -> Self {
-        let RateLimits { authenticated, anonymous, login } = limits;
-        Self {
-            authenticated: Limiter::new(authenticated),
-            anonymous: Limiter::new(anonymous),
-            login: Limiter::new(login),
-        }
+        let RateLimits { authenticated, anonymous, .. } = limits;
+        Self { authenticated: Limiter::new(authenticated), anonymous: Limiter::new(anonymous) }
     }
 }
 
@@ -149,10 +138,6 @@ mod tests {
         assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:1"));
         assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
         assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
-        assert_eq!(
-            Client::login("192.0.2.1".parse().unwrap(), "Ann"),
-            Client::login("192.0.2.1".parse().unwrap(), "ann")
-        );
     }
 
     #[test]

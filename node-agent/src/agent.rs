@@ -15,6 +15,7 @@ use crate::{
     storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
 };
 use hoody_protocol::id::ContainerId;
+use ipnet::Ipv4Net;
 use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
@@ -126,12 +127,18 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, AgentError> {
         make_folders(&config)?;
         let only_one = lock(&config.state_dir)?;
+        crate::runtime::raise_shared_counts();
         let identity = IdentityStore::new(config.identity_dir());
 
         let network = RoutedVeth::new(RoutedVethConfig { gateway: config.gateway, mtu: config.mtu })
             .map_err(capability("the network settings cannot be used"))?;
         network.prepare().await.map_err(capability("the network cannot be prepared"))?;
-        let firewall = NftConfig { table: config.nft_table.clone(), ..NftConfig::new(config.node_cidr) };
+        let firewall = NftConfig {
+            table: config.nft_table.clone(),
+            closed_networks: config.closed_networks.iter().map(Ipv4Net::trunc).collect(),
+            closed_endpoints: identity.control_planes().await,
+            ..NftConfig::new(config.node_cidr)
+        };
         let firewall = NftFirewall::open(firewall).map_err(capability("the firewall cannot be used"))?;
         firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
         let storage =
@@ -145,16 +152,25 @@ impl Agent {
             ..ImageConfig::new(config.pool.clone(), config.blobs_dir(), OWN_PROGRAM.into())
         };
         let images = ImageStore::open(images, blobs).await.map_err(capability("the image store cannot be used"))?;
+        let runtime = runtime(&config)?;
+        let pool = AddressPool::new(config.node_cidr).map_err(capability("node_cidr cannot be used"))?;
+        let allocation = Allocation::new(pool, config.first_id);
+        // What processes and links hold is not given to others, whether their record can be read or not.
+        for (id, ids) in runtime.held_ids().await.map_err(capability("containers' processes cannot be listed"))? {
+            allocation.reserve(id, None, Some(ids));
+        }
+        for (id, address) in network.held_addresses().await.map_err(capability("the links cannot be listed"))? {
+            allocation.reserve(id, Some(address), None);
+        }
         let capabilities = Capabilities {
             images: Arc::new(images),
             storage: Arc::new(storage),
-            runtime: Arc::new(runtime(&config)?),
+            runtime: Arc::new(runtime),
             network: Arc::new(network),
             firewall: Arc::new(firewall),
         };
 
         let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();
-        let pool = AddressPool::new(config.node_cidr).map_err(capability("node_cidr cannot be used"))?;
         let settings = Settings {
             boot_id: boot_id.clone(),
             dns: config.dns.clone(),
@@ -164,9 +180,10 @@ impl Agent {
             retry_longest: RETRY.1,
         };
         let journal = Journal::open(&config.journal_path())?;
+        hoody_fault::point!("journal.opened");
         let records = Records::new(config.containers_dir());
-        let allocation = Allocation::new(pool, config.first_id);
         let reconciler = Reconciler::start(settings, capabilities.clone(), records, allocation, journal.clone())?;
+        hoody_fault::point!("agent.adopted");
         report_unknown(&capabilities, &reconciler).await;
         let named = reconciler.clone();
         tokio::spawn(collect::run(capabilities.images.clone(), move || named.images()));

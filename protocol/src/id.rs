@@ -122,12 +122,6 @@ ids! {
     SessionId;
     /// One HTTP request.
     RequestId;
-    /// An event of the record.
-    EventId;
-    /// A row of the activity log.
-    ActivityId;
-    /// A notification.
-    NotificationId;
     /// An auth token of a user.
     AuthTokenId;
     /// One user's permission in one project.
@@ -136,6 +130,12 @@ ids! {
     PoolId;
     /// A membership in a pool, or an invitation to one.
     PoolMemberId;
+    /// An event of the record.
+    EventId;
+    /// A row of the activity log.
+    ActivityId;
+    /// A notification.
+    NotificationId;
 }
 
 #[cfg(test)]

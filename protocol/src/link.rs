@@ -28,6 +28,13 @@ pub struct Hello {
     pub facts: NodeFacts,
     /// What the agent holds.
     pub inventory: List<InventoryEntry, MAX_INVENTORY>,
+    /// Lines of the agent's journal that were damaged and are lost; 0, and absent, where there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub journal_lost: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a server is and has.

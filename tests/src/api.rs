@@ -1,6 +1,6 @@
 //! A client of the public API. Every response is checked against the wire contract.
 
-use crate::contract;
+use crate::{contract, secrets};
 use anyhow::{Context, Result, bail};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -111,6 +111,7 @@ impl Api {
 
     /// Sends a request; transport faults are errors, refusals are answers.
     pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Answer> {
+        body.iter().for_each(secrets::note_all);
         let body = body.map(|body| serde_json::to_vec(&body)).transpose()?;
         self.send_bytes(method, path, &[("content-type", "application/json")], body.unwrap_or_default()).await
     }
@@ -139,6 +140,7 @@ impl Api {
         let headers = response.headers().clone();
         let bytes = response.bytes().await?.to_vec();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        secrets::note_all(&body);
         if self.checked {
             contract::check(method.as_str(), path, status, &body).with_context(|| asked.clone())?;
         }

@@ -26,6 +26,11 @@ impl Web {
     pub fn at(address: SocketAddr, page: &str) -> Self {
         Self { address, page: page.to_owned() }
     }
+
+    /// What its page says.
+    pub fn page(&self) -> &str {
+        &self.page
+    }
 }
 
 /// The container's address, as its server knows it.

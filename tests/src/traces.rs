@@ -57,19 +57,24 @@ pub fn snapshot(server: &Server) -> Result<Vec<(String, Vec<String>)>> {
         lines
     };
     let inside = format!("/{}/", server.name);
-    let processes = processes_in(&inside)?.into_iter().map(command_line).collect();
+    let processes = processes_in(&inside)?.into_iter().map(|pid| command_line(pid) + "\n").collect();
     let mounts = mounts(&server.run_dir().display().to_string())?;
-    let containers = fs::read_dir(server.pool().join("containers")).map(|entries| entries.count()).unwrap_or(0);
-    let records = fs::read_dir(server.folder.join("state/containers"))?.count();
+    let mut files = find(&server.run_dir(), "", Path::new(""));
+    let state = server.folder.join("state");
+    for folder in [state.join("containers"), state.join("blobs"), state.join("logs"), server.pool().join("staging")] {
+        files.extend(find(&folder, "", Path::new("")));
+    }
+    files.extend(fs::read_dir(server.pool().join("containers"))?.flatten().map(|entry| entry.path()));
     let rules = output(server, "nft", &["--stateless", "list", "ruleset"])?;
     Ok(vec![
-        ("processes".into(), processes),
-        ("mounts".into(), mounts.iter().map(|path| path.display().to_string()).collect()),
+        ("processes".into(), sorted(processes)),
+        ("mounts".into(), sorted(mounts.iter().map(|path| format!("{}\n", path.display())).collect())),
         ("links".into(), sorted(output(server, "ip", &["-br", "link"])?)),
         ("routes".into(), sorted(output(server, "ip", &["route"])?)),
         ("neighbours".into(), sorted(output(server, "ip", &["neigh", "show", "nud", "permanent"])?)),
         ("rules".into(), sorted(rules)),
-        ("files".into(), vec![format!("{containers} root file systems, {records} records")]),
+        ("cgroups".into(), sorted(cgroups(&server.name).iter().map(|path| format!("{}\n", path.display())).collect())),
+        ("files".into(), sorted(files.iter().map(|path| format!("{}\n", path.display())).collect())),
     ])
 }
 

@@ -138,6 +138,7 @@ fn hello() -> Hello {
             disk_bytes: 1 << 30,
         },
         inventory: Default::default(),
+        journal_lost: 0,
     }
 }
 

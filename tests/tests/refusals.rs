@@ -120,6 +120,7 @@ async fn bad_input_is_refused_and_changes_nothing() -> Result<()> {
     problems.note("forms", forms::are_accepted(&world).await);
     problems.note("idempotency", forms::a_key_makes_one_container(&world).await);
     problems.note("signatures", forms::responses_are_signed(&world).await);
+    problems.note("auth tokens", tokens::of_the_api_are_bound(&world).await);
     problems.note("logout", tokens::end_at_logout(&world).await);
     problems.none().with_context(|| world.cluster.log_tails())
 }

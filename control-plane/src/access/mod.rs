@@ -8,8 +8,10 @@
 
 pub mod object;
 mod permission;
+mod role;
 pub mod table;
 pub mod template;
 
 pub use object::Level;
 pub use permission::{NotATree, Permission, Permissions};
+pub use role::{Role, UnknownRole};

@@ -3,10 +3,15 @@
 //!
 //! To whom an object is not even visible, it does not exist: 404. Who sees it but may not go as far gets 403.
 
+use super::Role;
 use crate::{
     caller::Caller,
     error::ServiceError,
-    store::{Queries, StoreError, project_permission},
+    store::{
+        Queries, StoreError,
+        pool::{self, Pool},
+        project_permission,
+    },
 };
 use hoody_protocol::id::{ProjectId, RealmId, UserId};
 use std::str::FromStr;
@@ -105,6 +110,25 @@ pub async fn own_project<'e>(
         return Ok(());
     }
     Err(ServiceError::Forbidden("only the owner of the project may do this: ask them".to_owned()))
+}
+
+/// Ok, and the caller's role, where it is at least `needed` in the pool: 404 for who has none, 403 for who has
+/// too little. Pools belong to no realm.
+pub async fn in_pool<'e>(
+    queries: impl Queries<'e>,
+    caller: &Caller,
+    pool: &Pool,
+    needed: Role,
+) -> Result<Role, ServiceError> {
+    match pool::role(queries, pool, caller.user).await? {
+        None => Err(ServiceError::NotFound("pool")),
+        Some(role) if role >= needed => Ok(role),
+        Some(role) => Err(ServiceError::Forbidden(format!(
+            "you are {} of this pool, this needs {}: ask its owner",
+            role.as_str(),
+            needed.as_str()
+        ))),
+    }
 }
 
 /// Ok where the caller may change what something belongs to from the realms `old` to `new`: a request that is

@@ -33,13 +33,20 @@ pub struct Rule {
     pub needs: Permissions,
     /// The path's `{operation}` decides too: see [`Rule::permissions`].
     pub by_verb: bool,
+    /// It takes user name and password in the request itself as well.
+    pub takes_basic: bool,
     /// It hands out a credential: not for tokens that deny reauthorization.
     pub hands_out_credential: bool,
 }
 
 impl Rule {
     const fn new(who: Who, needs: &[Permission]) -> Self {
-        Self { who, needs: Permissions::of(needs), by_verb: false, hands_out_credential: false }
+        Self { who, needs: Permissions::of(needs), by_verb: false, takes_basic: false, hands_out_credential: false }
+    }
+
+    const fn taking_basic(mut self) -> Self {
+        self.takes_basic = true;
+        self
     }
 
     const fn handing_out_credential(mut self) -> Self {
@@ -66,7 +73,8 @@ pub fn rule(operation: &str) -> Option<Rule> {
     TABLE.iter().find(|(id, _)| *id == operation).map(|(_, rule)| *rule)
 }
 
-const ANYONE: Rule = Rule::new(Who::Anyone, &[]);
+/// For everybody.
+pub const ANYONE: Rule = Rule::new(Who::Anyone, &[]);
 const SESSION: Rule = Rule::new(Who::Session, &[]);
 const KNOWN: Rule = Rule::new(Who::Known, &[]);
 const VERB: Rule = Rule { by_verb: true, ..KNOWN };
@@ -94,6 +102,12 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("activity.list", needs(ReadAccount)),
     ("admin.images.delete", operator(AdminSystem)),
     ("admin.images.list", operator(AdminSystem)),
+    ("admin.inviteCodes.create", operator(AdminUsers)),
+    ("admin.inviteCodes.delete", operator(AdminUsers)),
+    ("admin.inviteCodes.list", operator(AdminUsers)),
+    ("admin.notifications.create", operator(AdminSystem)),
+    ("admin.notifications.delete", operator(AdminSystem)),
+    ("admin.notifications.list", operator(AdminSystem)),
     ("admin.operations.get", operator(AdminMonitoring)),
     ("admin.operations.list", operator(AdminMonitoring)),
     ("admin.servers.create", operator(AdminServers)),
@@ -106,6 +120,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("admin.servers.patch", operator(AdminServers)),
     ("admin.servers.revoke", operator(AdminServers)),
     ("admin.servers.update", operator(AdminServers)),
+    ("admin.users.list", operator(AdminUsers)),
+    ("admin.users.remove", operator(AdminUsers)),
     ("ai.listModels", KNOWN),
     ("authTokens.addRealm", needs(CreateTokens)),
     ("authTokens.copy", needs(CreateTokens).handing_out_credential()),
@@ -116,14 +132,16 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("authTokens.getPublicProfile", KNOWN),
     ("authTokens.list", needs(CreateTokens)),
     ("authTokens.listAuthTokenPermissionTemplates", KNOWN),
+    ("authTokens.patch", needs(CreateTokens)),
+    ("authTokens.patchPublicProfile", token(&[PublicProfile])),
     ("authTokens.removeRealm", needs(CreateTokens)),
     ("authTokens.update", needs(CreateTokens)),
     ("authTokens.updatePublicProfile", token(&[PublicProfile])),
     ("authentication.api_issueIdentityClaim", SESSION),
     ("authentication.forgotPassword", ANYONE),
     ("authentication.getAvailableRegions", ANYONE),
-    ("authentication.getCurrentUser", needs(ReadAccount)),
-    ("authentication.getCurrentUserAlias", needs(ReadAccount)),
+    ("authentication.getCurrentUser", needs(ReadAccount).taking_basic()),
+    ("authentication.getCurrentUserAlias", needs(ReadAccount).taking_basic()),
     ("authentication.getOAuthConfig", ANYONE),
     ("authentication.githubOAuthCallback", ANYONE),
     ("authentication.githubOAuthRedirect", ANYONE),
@@ -181,6 +199,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("events.get", needs(Events)),
     ("events.getStats", needs(Events)),
     ("events.list", needs(Events)),
+    ("events.socket", needs(Events)),
+    ("events.stream", needs(Events)),
     ("firewall.addEgressRule", needs(Firewalls)),
     ("firewall.addIngressRule", needs(Firewalls)),
     ("firewall.list", needs(ContainersRead)),
@@ -204,16 +224,20 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("notifications.listPublic", ANYONE),
     ("notifications.markAllRead", needs(ReadAccount)),
     ("notifications.markRead", needs(ReadAccount)),
+    ("notifications.patchAllRead", needs(ReadAccount)),
+    ("notifications.patchRead", needs(ReadAccount)),
     ("poolInvitations.accept", needs(ProjectsUpdate)),
     ("poolInvitations.list", needs(ProjectsRead)),
     ("poolInvitations.reject", needs(ProjectsUpdate)),
     ("poolMembers.invite", needs(MembersInvite)),
+    ("poolMembers.patchRole", needs(MembersChangeRoles)),
     ("poolMembers.remove", needs(MembersRemove)),
     ("poolMembers.updateRole", needs(MembersChangeRoles)),
     ("pools.create", needs(ProjectsCreate)),
     ("pools.delete", needs(ProjectsDelete)),
     ("pools.get", needs(ProjectsRead)),
     ("pools.list", needs(ProjectsRead)),
+    ("pools.patch", needs(ProjectsUpdate)),
     ("pools.update", needs(ProjectsUpdate)),
     ("projects.addPermission", needs(MembersInvite)),
     ("projects.create", needs(ProjectsCreate)),
@@ -223,6 +247,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("projects.list", needs(ProjectsRead)),
     ("projects.listPermissions", needs(ProjectsRead)),
     ("projects.patch", needs(ProjectsUpdate)),
+    ("projects.patchPermission", needs(MembersChangeRoles)),
     ("projects.removePermission", needs(MembersRemove)),
     ("projects.update", needs(ProjectsUpdate)),
     ("projects.updatePermission", needs(MembersChangeRoles)),
@@ -301,6 +326,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("storageShares.update", needs(StorageShares)),
     ("tfa.disable", SESSION),
     ("tfa.getStatus", needs(ReadAccount)),
+    ("tfa.patchTokenGate", SESSION),
     ("tfa.regenerateBackupCodes", SESSION),
     ("tfa.setTokenGate", SESSION),
     ("tfa.setup", SESSION),
@@ -310,6 +336,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("users.getFreeTierStatus", needs(ReadAccount)),
     ("users.getSecurityHistory", needs(ReadAccount)),
     ("users.markOnboardingMilestone", SESSION),
+    ("users.patch", SESSION),
     ("users.redeemInviteCode", SESSION),
     ("users.retrySetup", SESSION),
     ("users.update", SESSION),
@@ -319,6 +346,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("vault.get", needs(Vault)),
     ("vault.getStats", needs(Vault)),
     ("vault.list", needs(Vault)),
+    ("vault.patch", needs(Vault)),
     ("vault.set", needs(Vault)),
     ("waitlist.waitlistEnrich", ANYONE),
     ("waitlist.waitlistJoin", ANYONE),

@@ -2,8 +2,11 @@
 //! submodules.
 
 pub mod images;
+pub mod invite_codes;
+pub mod notifications;
 pub mod operations;
 pub mod servers;
+pub mod users;
 
 use super::caller::{Caller, Identity};
 use crate::{app::App, error::ServiceError};

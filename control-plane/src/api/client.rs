@@ -1,9 +1,12 @@
 //! Where a request comes from.
 
-use crate::config::Config;
-use axum::extract::ConnectInfo;
-use http::{Extensions, HeaderMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use crate::{app::App, caller::Origin, config::Config};
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::{Extensions, HeaderMap, header, request::Parts};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 /// The client's address: the connection's, or, where that is a trusted proxy's, the last address in
 /// `X-Forwarded-For` that is not one. Requests without a connection (in-process) count as unspecified.
@@ -27,6 +30,15 @@ pub fn address(headers: &HeaderMap, extensions: &Extensions, config: &Config) ->
         }
     }
     last
+}
+
+impl FromRequestParts<App> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        let client = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        Ok(Self { address: address(&parts.headers, &parts.extensions, &app.config), client: client.map(str::to_owned) })
+    }
 }
 
 #[cfg(test)]

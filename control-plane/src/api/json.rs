@@ -5,7 +5,7 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, Request, rejection::BytesRejection},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 /// The body as a `T`. Unknown fields are ignored; an empty body reads as `{}`, so that calls whose
 /// fields are all optional need none. The media type is not asked for: there is only one.
@@ -24,6 +24,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         })?;
         from_slice(&bytes).map(Self)
     }
+}
+
+/// For fields that can be null (`serde(default, deserialize_with = "crate::api::json::present")`): tells null
+/// (`Some(None)`) from absent (`None`).
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// Parses a body.
@@ -63,7 +69,6 @@ fn missing_field(path: &str, message: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
     #[expect(dead_code, reason = "only read into")]

@@ -1,9 +1,11 @@
 //! Settings: flags, then environment (`HOODY_…`), then a TOML file, then defaults; the first that says
 //! something wins. [`Settings`] is what a person writes, [`Config`] what the process works with.
 
+mod mail;
 mod settings;
 mod span;
 
+pub use mail::{Mail, Smtp, SmtpTls};
 pub use settings::{ConfigError, Settings};
 pub use span::Span;
 
@@ -21,7 +23,8 @@ const MIB: u64 = KIB << 10;
 const GIB: u64 = MIB << 10;
 
 /// Limits of a container whose creation names none.
-const DEFAULT_LIMITS: Limits = Limits { cpu_millis: 1_000, memory_bytes: 512 * MIB, disk_bytes: 4 * GIB, pids: 512 };
+const DEFAULT_LIMITS: Limits =
+    Limits { cpu_millis: 1_000, memory_bytes: 512 * MIB, disk_bytes: 4 * GIB, pids: 512, network_mbit: Some(1_000) };
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
@@ -50,8 +53,38 @@ pub struct RateLimits {
     pub authenticated: u32,
     /// Per address, without a valid token.
     pub anonymous: u32,
-    /// Logins per address and account.
+    /// Logins per address and account; of an account from everywhere, and of an address to everything, ten
+    /// times as many.
     pub login: u32,
+    /// Sign-ups and mails asked for, per address.
+    pub signup: u32,
+}
+
+/// What hashing a password costs (argon2id).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordCost {
+    /// Memory, KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl Default for PasswordCost {
+    /// What OWASP's password storage cheat sheet asks for at least.
+    fn default() -> Self {
+        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1 }
+    }
+}
+
+/// The free tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeTier {
+    /// Only who has an invite code gets a free server.
+    pub needs_invite: bool,
+    /// Image of the default container.
+    pub image: String,
 }
 
 /// The settings of a running control plane.
@@ -93,14 +126,27 @@ pub struct Config {
     pub request_deadline: Duration,
     /// How long requests in progress may go on after a request to stop.
     pub shutdown_deadline: Duration,
-    /// Limits of a container whose creation names none.
+    /// Limits of a container whose creation names none. Of the network rate it is also the most that
+    /// can be asked for.
     pub default_limits: Limits,
     /// Containers of one project, where the project says nothing else.
     pub container_max_per_project: u32,
     /// Projects of one user.
     pub project_max_per_user: u32,
+    /// Days that events are kept.
+    pub event_retention_days: u32,
+    /// Days that the activity log is kept.
+    pub activity_retention_days: u32,
     /// Rate limits.
     pub rate_limits: RateLimits,
+    /// What hashing a password costs.
+    pub password_cost: PasswordCost,
+    /// Mail.
+    pub mail: Mail,
+    /// The free tier.
+    pub free_tier: FreeTier,
+    /// A JSON file with numbers of followers, kept by somebody else.
+    pub social_stats_file: Option<PathBuf>,
 }
 
 /// A text that `Debug` does not show.
@@ -165,7 +211,13 @@ impl Config {
             default_limits: DEFAULT_LIMITS,
             container_max_per_project: 100,
             project_max_per_user: 50,
-            rate_limits: RateLimits { authenticated: 1_000, anonymous: 100, login: 10 },
+            event_retention_days: 90,
+            activity_retention_days: 90,
+            rate_limits: RateLimits { authenticated: 1_000, anonymous: 100, login: 10, signup: 5 },
+            password_cost: PasswordCost::default(),
+            mail: Mail::default(),
+            free_tier: FreeTier { needs_invite: false, image: "debian/12".to_owned() },
+            social_stats_file: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a person writes: one list of settings for flags, environment and the TOML file (where the names
 //! have underscores instead of hyphens).
 
-use super::{Config, LogFormat, RateLimits, Secret, Span, Tls};
+use super::{Config, LogFormat, Mail, RateLimits, Secret, Smtp, SmtpTls, Span, Tls};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::{fs, io, net::SocketAddr, path::PathBuf};
@@ -131,12 +131,21 @@ settings! {
     /// Processes that a container may have
     #[arg(long, env = "HOODY_DEFAULT_PIDS")]
     default_pids: u32;
+    /// Network rate of a container in Mbit/s, each direction; also the most that one can ask for. 0: no limit
+    #[arg(long, env = "HOODY_CONTAINER_NETWORK_MBIT")]
+    container_network_mbit: u32;
     /// Containers of one project
     #[arg(long, env = "HOODY_CONTAINER_MAX_PER_PROJECT")]
     container_max_per_project: u32;
     /// Projects of one user
     #[arg(long, env = "HOODY_PROJECT_MAX_PER_USER")]
     project_max_per_user: u32;
+    /// Days that events are kept
+    #[arg(long, env = "HOODY_EVENT_RETENTION_DAYS")]
+    event_retention_days: u32;
+    /// Days that the log of API requests is kept
+    #[arg(long, env = "HOODY_ACTIVITY_RETENTION_DAYS")]
+    activity_retention_days: u32;
     /// Requests a minute per user
     #[arg(long, env = "HOODY_RATE_LIMIT_AUTHENTICATED")]
     rate_limit_authenticated: u32;
@@ -146,6 +155,51 @@ settings! {
     /// Logins a minute per address and account
     #[arg(long, env = "HOODY_RATE_LIMIT_LOGIN")]
     rate_limit_login: u32;
+    /// Sign-ups and mails asked for a minute per address
+    #[arg(long, env = "HOODY_RATE_LIMIT_SIGNUP")]
+    rate_limit_signup: u32;
+    /// Memory in KiB that hashing a password takes (argon2id)
+    #[arg(long, env = "HOODY_PASSWORD_MEMORY_KIB")]
+    password_memory_kib: u32;
+    /// Passes over that memory
+    #[arg(long, env = "HOODY_PASSWORD_PASSES")]
+    password_passes: u32;
+    /// Lanes of it
+    #[arg(long, env = "HOODY_PASSWORD_LANES")]
+    password_lanes: u32;
+    /// The mail server's host; without one mails are written to files in the data folder
+    #[arg(long, env = "HOODY_SMTP_HOST")]
+    smtp_host: String;
+    /// The mail server's port; default: 587, with implicit TLS 465
+    #[arg(long, env = "HOODY_SMTP_PORT")]
+    smtp_port: u16;
+    /// Encryption of the connection to it; none only to this machine
+    #[arg(long, env = "HOODY_SMTP_TLS")]
+    smtp_tls: SmtpTls;
+    /// User at the mail server
+    #[arg(long, env = "HOODY_SMTP_USERNAME")]
+    smtp_username: String;
+    /// The user's password; only as the environment variable or in the file
+    #[arg(long, env = "HOODY_SMTP_PASSWORD", hide = true, hide_env_values = true)]
+    smtp_password: Secret;
+    /// A certificate of the mail server to trust beside the system's, PEM
+    #[arg(long, env = "HOODY_SMTP_CERTIFICATE")]
+    smtp_certificate: PathBuf;
+    /// Sender of mails: Name <address>
+    #[arg(long, env = "HOODY_MAIL_FROM")]
+    mail_from: String;
+    /// Where pages take the tokens of mails: <web_url>/verify-email?token=…
+    #[arg(long, env = "HOODY_WEB_URL")]
+    web_url: String;
+    /// Whether a free server needs an invite code
+    #[arg(long, env = "HOODY_FREE_TIER_NEEDS_INVITE")]
+    free_tier_needs_invite: bool;
+    /// Image of the default container of the free tier
+    #[arg(long, env = "HOODY_FREE_TIER_IMAGE")]
+    free_tier_image: String;
+    /// JSON file with the numbers that /meta/social-stats answers
+    #[arg(long, env = "HOODY_SOCIAL_STATS_FILE")]
+    social_stats_file: PathBuf;
 }
 
 impl Settings {
@@ -178,6 +232,13 @@ impl Settings {
             (Some(_), None) => return Err(invalid("tls_key", "is needed beside tls_certificate")),
             (None, Some(_)) => return Err(invalid("tls_certificate", "is needed beside tls_key")),
         };
+        let smtp = smtp(
+            self.smtp_host,
+            self.smtp_port,
+            self.smtp_tls.unwrap_or_default(),
+            (self.smtp_username, self.smtp_password),
+            self.smtp_certificate,
+        )?;
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let span = |span: Option<Span>| span.map(|Span(duration)| duration);
         let bytes = |mib: Option<u32>| mib.map(|mib| u64::from(mib) << 20);
@@ -199,30 +260,77 @@ impl Settings {
             default_limits.memory_bytes = bytes(self.default_memory_mib);
             default_limits.disk_bytes = bytes(self.default_disk_mib);
             default_limits.pids = self.default_pids;
+            default_limits.network_mbit = self.container_network_mbit.map(|rate| (rate > 0).then_some(rate));
             container_max_per_project = self.container_max_per_project;
             project_max_per_user = self.project_max_per_user;
+            event_retention_days = self.event_retention_days;
+            activity_retention_days = self.activity_retention_days;
             rate_limits.authenticated = self.rate_limit_authenticated;
             rate_limits.anonymous = self.rate_limit_anonymous;
             rate_limits.login = self.rate_limit_login;
+            rate_limits.signup = self.rate_limit_signup;
+            password_cost.memory_kib = self.password_memory_kib;
+            password_cost.passes = self.password_passes;
+            password_cost.lanes = self.password_lanes;
+            mail.from = self.mail_from;
+            free_tier.needs_invite = self.free_tier_needs_invite;
+            free_tier.image = self.free_tier_image;
         }
         config.public_url = self.public_url.unwrap_or_else(|| format!("{scheme}://{}", config.http_address));
+        config.mail =
+            Mail { smtp, web_url: self.web_url.map(|url| url.trim_end_matches('/').to_owned()), ..config.mail };
+        config.social_stats_file = self.social_stats_file;
         config.metrics_address = self.metrics_address;
         config.master_key = self.master_key;
         if config.node_public_addresses.is_empty() && !config.node_address.ip().is_unspecified() {
             config.node_public_addresses = vec![config.node_address.to_string()];
         }
         if !config.default_limits.is_valid() {
-            return Err(invalid("default_…", "a default limit is below the least a container can have"));
+            return Err(invalid(
+                "default_…",
+                "a default limit is below the least, or above the most, a container can have",
+            ));
         }
-        let RateLimits { authenticated, anonymous, login } = config.rate_limits;
-        if [authenticated, anonymous, login].contains(&0) {
+        let RateLimits { authenticated, anonymous, login, signup } = config.rate_limits;
+        if [authenticated, anonymous, login, signup].contains(&0) {
             return Err(invalid("rate_limit_…", "a rate limit of 0 would refuse everything"));
+        }
+        if let Err(error) = crate::service::password::parameters(config.password_cost) {
+            return Err(invalid("password_…", &error.to_string()));
+        }
+        if let Err(error) = crate::mail::sender(&config.mail.from) {
+            return Err(invalid("mail_from", &error.to_string()));
         }
         if config.cors_origins.len() > 1 && config.cors_origins.iter().any(|origin| origin == "*") {
             return Err(invalid("cors_origins", "* stands alone or not at all"));
         }
         Ok(config)
     }
+}
+
+/// The mail server, if there is one.
+fn smtp(
+    host: Option<String>,
+    port: Option<u16>,
+    tls: SmtpTls,
+    (username, password): (Option<String>, Option<Secret>),
+    certificate: Option<PathBuf>,
+) -> Result<Option<Smtp>, ConfigError> {
+    let invalid = |name, problem: &str| ConfigError::Value { name, problem: problem.to_owned() };
+    let Some(host) = host else { return Ok(None) };
+    let is_here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    if tls == SmtpTls::None && !is_here {
+        return Err(invalid(
+            "smtp_tls",
+            "none would send tokens over the network in the clear: use starttls or implicit",
+        ));
+    }
+    let credentials = match (username, password) {
+        (Some(username), Some(password)) => Some((username, password)),
+        (None, None) => None,
+        _ => return Err(invalid("smtp_username", "and smtp_password are both needed, or neither")),
+    };
+    Ok(Some(Smtp { host, port: port.unwrap_or(tls.default_port()), tls, credentials, certificate }))
 }
 
 #[cfg(test)]
@@ -263,6 +371,10 @@ mod tests {
             (vec!["--tls-key", "k"], "tls_certificate"),
             (vec!["--rate-limit-login", "0"], "rate_limit_…"),
             (vec!["--default-memory-mib", "1"], "default_…"),
+            (vec!["--smtp-host", "mail.example.org", "--smtp-tls", "none"], "smtp_tls"),
+            (vec!["--smtp-host", "mail.example.org", "--smtp-username", "u"], "smtp_username"),
+            (vec!["--mail-from", "nobody"], "mail_from"),
+            (vec!["--password-memory-kib", "1"], "password_…"),
             (vec!["--cors-origins", "*,https://a"], "cors_origins"),
         ] {
             match from_flags(&flags).resolve() {

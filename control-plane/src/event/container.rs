@@ -48,6 +48,8 @@ impl<'a> Identity<'a> {
     /// An event about a new status; the contract has kinds of their own for the most important ones.
     pub fn status(self, from: Option<&str>, to: Status, actor: Actor) -> NewEvent {
         let kind = match to {
+            // A repair, for example: the cause says what occurred.
+            Status::Running if from == Some(to.as_str()) => EventKind::ContainerResourceUpdated,
             Status::Creating | Status::Copying => EventKind::ContainerCreating,
             Status::Running => EventKind::ContainerRunning,
             Status::Stopped => EventKind::ContainerStopped,

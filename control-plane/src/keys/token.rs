@@ -2,7 +2,11 @@
 //! for an access token. Verifying needs no database; whether the user has logged out since is for the
 //! caller to check ([`Claims::generation`]).
 
-use super::{KeyError, KeyPair, signing_key};
+use super::{
+    KeyError, KeyPair,
+    ring::{Dated, Ring},
+    signing_key,
+};
 use hoody_protocol::{
     id::{RequestId, SessionId, UserId},
     time::now_ms,
@@ -96,8 +100,8 @@ pub enum TokenError {
     Invalid,
 }
 
-/// Signs and verifies tokens.
-pub struct TokenKey {
+/// One key.
+pub(super) struct TokenKey {
     header: Header,
     encoding: EncodingKey,
     decoding: DecodingKey,
@@ -131,9 +135,27 @@ impl TokenKey {
         })
     }
 
+    fn kid(&self) -> Option<&str> {
+        self.header.kid.as_deref()
+    }
+}
+
+/// Signs tokens with the newest key, and verifies each with the key that its `kid` names.
+#[derive(Debug)]
+pub struct TokenKeys(Ring<TokenKey>);
+
+impl TokenKeys {
+    pub(super) fn new(keys: Vec<Dated<TokenKey>>) -> Result<Self, KeyError> {
+        Ring::new(keys).map(Self).ok_or_else(|| KeyError::Malformed { purpose: super::TOKEN_SIGNING.to_owned() })
+    }
+
+    pub(super) fn replace(&self, keys: Vec<Dated<TokenKey>>) {
+        self.0.replace(keys);
+    }
+
     /// The token's text.
     pub fn sign(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
-        jsonwebtoken::encode(&self.header, claims, &self.encoding)
+        self.0.with_signing(now_ms() as i64, |key| jsonwebtoken::encode(&key.header, claims, &key.encoding))
     }
 
     /// The claims of a token of this kind.
@@ -144,7 +166,11 @@ impl TokenKey {
 
     /// The claims of a token of any kind.
     pub fn verify_any(&self, token: &str) -> Result<Claims, TokenError> {
-        match jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation) {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let keys = self.0.all();
+        let named = keys.iter().find(|dated| header.kid.is_some() && dated.key.kid() == header.kid.as_deref());
+        let key = &named.ok_or(TokenError::Invalid)?.key;
+        match jsonwebtoken::decode::<Claims>(token, &key.decoding, &key.validation) {
             Ok(data) => Ok(data.claims),
             Err(error) => Err(match error.kind() {
                 ErrorKind::ExpiredSignature => TokenError::Expired,
@@ -159,9 +185,10 @@ mod tests {
     use super::*;
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-    fn key() -> TokenKey {
+    fn key() -> TokenKeys {
         let made = super::super::ed25519().unwrap();
-        TokenKey::from_pair(&KeyPair { id: "k1".to_owned(), public: made.public, secret: made.secret }).unwrap()
+        let pair = KeyPair { id: "k1".to_owned(), public: made.public, secret: made.secret };
+        TokenKeys::new(vec![Dated { key: TokenKey::from_pair(&pair).unwrap(), created_at: 0 }]).unwrap()
     }
 
     fn claims(kind: TokenKind) -> Claims {

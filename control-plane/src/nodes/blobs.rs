@@ -30,8 +30,6 @@ use tokio::{
 const PIECE_BYTES: usize = 256 << 10;
 /// Time in which a node must take one piece.
 const STALL_DEADLINE: Duration = Duration::from_secs(30);
-/// Bulk connections of one server at once: the one in use, and one that is just ending.
-const MAX_PER_SERVER: usize = 2;
 /// Requests that are not understood before the connection ends.
 const MAX_MISUNDERSTOOD: u32 = 16;
 /// Stream error code: reading failed here, ask again.
@@ -54,9 +52,6 @@ enum BlobError {
 pub(super) async fn serve(context: Context, connection: Connection, peer: PeerIdentity) {
     let server = peer.server;
     let registry = &context.app.nodes.registry;
-    if registry.bulk_count(server) >= MAX_PER_SERVER {
-        return Close::Overloaded.close(&connection);
-    }
     // Registered first: a revocation from now on finds the connection, one before stands in the row.
     registry.add_bulk(server, &connection);
     match node::by_id(&context.app.store, server).await {

@@ -154,7 +154,9 @@ async fn serve(link: &Link, settled: &Mutex<Settled>, container: ContainerId) ->
 async fn send_spec(link: &Link, settled: &Mutex<Settled>, spec: &ContainerSpec) -> Result<(), Retry> {
     let server = link.server();
     let store = &link.context.app.store;
+    hoody_fault::point!("spec.sending");
     let reply: CommandReply = stream::ask(&link.connection, spec, COMMAND_DEADLINE).await?;
+    hoody_fault::point!("spec.answered");
     let held = match reply {
         // Outcomes are of operations; a specification that is done was accepted.
         CommandReply::Accepted | CommandReply::Done(_) => spec.version,
@@ -185,6 +187,7 @@ async fn send_spec(link: &Link, settled: &Mutex<Settled>, spec: &ContainerSpec) 
     };
     let container = spec.id;
     store.write(move |connection| Box::pin(work::acknowledge(connection, server, container, held))).await?;
+    hoody_fault::point!("spec.acknowledged");
     link.context.app.nodes.changes.announce(spec.id);
     Ok(())
 }
@@ -193,6 +196,7 @@ async fn send_operation(link: &Link, settled: &Mutex<Settled>, operation: OpenOp
     let OpenOperation { mut request, begin_before, dispatched } = operation;
     let store = &link.context.app.store;
     let now = now_ms() as i64;
+    hoody_fault::point!("operation.marking");
     if !dispatched && !work::mark_dispatched(store, request.id, now).await? {
         let late = Cause::new("operation_expired", "the server could not begin it in time; it will not run");
         if work::expire(store, request.id, &late, now).await? {
@@ -201,11 +205,13 @@ async fn send_operation(link: &Link, settled: &Mutex<Settled>, operation: OpenOp
         // Ended in another way meanwhile: the next read does not give it any more.
         return Ok(());
     }
+    hoody_fault::point!("operation.marked");
     // One that was sent before may have got through: then the node knows it and says what became of it.
     // Otherwise it learns here that its time is over.
     request.begin_within_ms = u64::try_from(begin_before - now).unwrap_or(0);
     let failure = match stream::ask(&link.connection, &request, COMMAND_DEADLINE).await? {
         CommandReply::Accepted => {
+            hoody_fault::point!("operation.accepted");
             with(settled, |settled| settled.operations.insert(request.id));
             return Ok(());
         }

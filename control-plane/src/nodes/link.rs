@@ -182,6 +182,7 @@ async fn begin(
     let wake = Arc::new(Notify::new());
     let number = nodes.registry.add(server, connection, wake.clone());
     // Registered first: a revocation from now on finds the link, one before stands in the row.
+    hoody_fault::point!("hello.received");
     let begun = async {
         let node = node::by_id(&context.app.store, server).await?;
         admission(node.as_ref(), peer).map_err(|(cause, retry)| Refused { cause, retry })?;
@@ -194,6 +195,7 @@ async fn begin(
             return Err(refused);
         }
     };
+    hoody_fault::point!("hello.recorded");
     drop(turnstile);
     for (container, held) in &recorded.ahead {
         tracing::error!(%server, %container, %held,
@@ -207,6 +209,11 @@ async fn begin(
     }
     if recorded.lost > 0 {
         tracing::warn!(%server, count = recorded.lost, "the node lost specifications it had acknowledged");
+    }
+    if hello.journal_lost > 0 {
+        metrics::counter!("hoody_journal_lines_lost_total").increment(u64::from(hello.journal_lost));
+        tracing::error!(%server, lines = hello.journal_lost,
+            "the node's journal was damaged: changes of state on the way are lost, the states of now come again");
     }
     nodes.registry.set_unknown(server, number, recorded.unknown);
     let containers = work::containers_of(&context.app.store, server).await?.into_iter().collect();
@@ -233,6 +240,7 @@ async fn run(link: &Link, mut send: SendStream, recv: RecvStream, protocol: u16)
     if stream::write(&mut send, &accepted).await.is_err() {
         return;
     }
+    hoody_fault::point!("hello.answered");
     tokio::select! {
         reason = link.connection.closed() => {
             tracing::info!(server = %link.server(), %reason, "link down");

@@ -13,6 +13,9 @@ use tokio::sync::Notify;
 /// Locks that keep coming and going of one server's links apart; servers share them by hash.
 const TURNSTILES: usize = 64;
 
+/// Bulk connections of one server at once: the one in use, and one that is just ending.
+const MAX_BULK_PER_SERVER: usize = 2;
+
 /// What is known of a link while it is up.
 #[derive(Debug)]
 struct Link {
@@ -99,9 +102,16 @@ impl Registry {
         }
     }
 
-    /// Registers a connection for bulk transfer.
+    /// Registers a connection for bulk transfer. Where the server has too many, the oldest is closed: it is that of
+    /// an agent which was killed, and would stand until the idle timeout, while the new one is needed now.
     pub(super) fn add_bulk(&self, server: ServerId, connection: &Connection) {
-        self.lock().bulk.entry(server).or_default().push(connection.clone());
+        let mut inner = self.lock();
+        let connections = inner.bulk.entry(server).or_default();
+        connections.push(connection.clone());
+        if connections.len() > MAX_BULK_PER_SERVER {
+            let oldest = connections.remove(0);
+            Close::Replaced.close(&oldest);
+        }
     }
 
     /// Removes a connection for bulk transfer.
@@ -113,11 +123,6 @@ impl Registry {
                 inner.bulk.remove(&server);
             }
         }
-    }
-
-    /// Bulk connections of the server.
-    pub(super) fn bulk_count(&self, server: ServerId) -> usize {
-        self.lock().bulk.get(&server).map_or(0, Vec::len)
     }
 
     /// Closes every connection of the server.

@@ -69,6 +69,7 @@ pub(super) async fn ingest(link: &Link, batch: ReportBatch) -> Result<ReportAck,
         metrics::counter!("hoody_reports_delayed_total").increment(1);
         tokio::time::sleep(wait).await;
     }
+    hoody_fault::point!("batch.received");
     let reports = batch.entries.len() as u64;
     let (store, server) = (&link.context.app.store, link.server());
     let write = store.write(move |connection| Box::pin(record(connection, server, batch)));
@@ -76,6 +77,7 @@ pub(super) async fn ingest(link: &Link, batch: ReportBatch) -> Result<ReportAck,
         tracing::error!(server = %link.server(), error = &error as &dyn std::error::Error, "store reports");
         unavailable()
     })?;
+    hoody_fault::point!("batch.committed");
     drop(quota);
     metrics::counter!("hoody_reports_total").increment(reports);
     announce(link, &outcome);
@@ -117,6 +119,7 @@ async fn record(connection: &mut AnyConnection, server: ServerId, batch: ReportB
             Err(error) => return Err(error),
         }
     }
+    hoody_fault::point!("batch.stored");
     Ok(outcome)
 }
 

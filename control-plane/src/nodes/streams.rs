@@ -62,7 +62,11 @@ async fn answer(link: &Link, mut send: SendStream, mut recv: RecvStream) {
 async fn reply(link: &Link, send: &mut SendStream, frame: &Frame) -> Result<(), StreamError> {
     match frame.tag {
         ReportBatch::TAG => match reports::ingest(link, frame.decode()?).await {
-            Ok(ack) => stream::write(send, &ack).await,
+            Ok(ack) => {
+                stream::write(send, &ack).await?;
+                hoody_fault::point!("batch.acknowledged");
+                Ok(())
+            }
             Err(cause) => stream::write(send, &Refusal { cause }).await,
         },
         RenewRequest::TAG => {

@@ -2,7 +2,7 @@
 
 use crate::{
     access::{
-        Level,
+        Level, Permission,
         object::{self, InProject},
     },
     app::App,
@@ -13,6 +13,7 @@ use crate::{
     store::{
         StoreError,
         project::{self as store, Change, Project},
+        project_permission,
         scope::Scope,
     },
 };
@@ -177,12 +178,21 @@ pub async fn update(app: &App, caller: &Caller, id: ProjectId, input: Input) -> 
     Ok(project)
 }
 
-/// Deletes the project with its containers; gives the containers' ids and names. Where a server is offline
+/// Deletes the project with its containers and permissions; gives the containers' ids and names, and the number of
+/// permissions. Where a server is offline
 /// or slow, its containers go when it is back, and the project stays until then.
-pub async fn delete(app: &App, caller: &Caller, id: ProjectId) -> Result<Vec<(ContainerId, String)>, ServiceError> {
+pub async fn delete(
+    app: &App,
+    caller: &Caller,
+    id: ProjectId,
+) -> Result<(Vec<(ContainerId, String)>, u64), ServiceError> {
     let project = get(app, caller, id).await?;
     object::in_project(app.store.reader(), caller, object(&project), Level::Delete).await?;
     let containers = store::containers(&app.store, id).await?;
+    if !containers.is_empty() && !caller.may(Permission::ContainersDelete) {
+        let message = "the project has containers, and this auth token lacks the permission containers.delete";
+        return Err(ServiceError::Forbidden(message.to_owned()));
+    }
     let deleting = futures::stream::iter(containers.clone())
         .map(|(container, _)| async move { container::delete(app, caller, container).await })
         .buffer_unordered(CONCURRENT_DELETIONS);
@@ -195,6 +205,8 @@ pub async fn delete(app: &App, caller: &Caller, id: ProjectId) -> Result<Vec<(Co
         }
     }
     let mut tx = app.store.begin().await?;
+    store::lock(&mut tx, id).await?;
+    let permissions = project_permission::delete_all(&mut tx, id).await?;
     match store::delete(&mut tx, id, caller.user).await {
         Ok(true) => {}
         Ok(false) => return Err(ServiceError::NotFound(PROJECT)),
@@ -209,7 +221,7 @@ pub async fn delete(app: &App, caller: &Caller, id: ProjectId) -> Result<Vec<(Co
         Err(error) => return Err(error.into()),
     }
     tx.commit().await.map_err(StoreError::from)?;
-    Ok(containers)
+    Ok((containers, permissions))
 }
 
 #[cfg(test)]

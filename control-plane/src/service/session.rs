@@ -1,24 +1,38 @@
 //! Login, refresh and logout.
 //!
-//! A login starts a session. Each refresh replaces the session's refresh token; when one comes a second
+//! A login starts a session, after its second factor where the account has one ([`super::two_factor::login`]). Each refresh replaces the session's refresh token; when one comes a second
 //! time, somebody else has a copy, so the session ends with all its tokens. Logout ends every session
 //! and, by the token generation, every token of the user.
 
 use crate::{
     app::App,
+    caller::Origin,
     error::ServiceError,
     keys::{Claims, TokenError, TokenKind},
-    service::password,
+    service::{
+        account::{
+            attempts,
+            history::{self, Happening},
+            policy::{self, Problems},
+        },
+        one_time,
+        password::Verified,
+        two_factor,
+    },
     store::{
-        session,
+        StoreError, profile, session,
         user::{self, User},
     },
 };
 use hoody_protocol::id::{SessionId, UserId};
-use sha2::{Digest, Sha256};
+use sqlx::AnyConnection;
 use zeroize::Zeroizing;
 
-const WRONG: &str = "wrong user name, e-mail address or password";
+const WRONG: &str =
+    "wrong user name, e-mail address or password; a new account must first be verified with the token of its mail";
+const WRONG_PASSWORD: &str = "the password is wrong";
+const BANNED: &str = "this account is banned";
+const NEEDS_CODE: &str = "this account has two-factor authentication: log in with a code and use the token";
 const REFRESH_EXPIRED: &str = "the refresh token has expired: log in again";
 const REFRESH_INVALID: &str = "the refresh token is not valid: log in again";
 const REFRESH_REUSED: &str = "the refresh token was used before, so its session was ended: log in again";
@@ -41,25 +55,103 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
+/// How a login ended that had the right password.
+#[derive(Debug)]
+pub enum Login {
+    /// Logged in.
+    Done(Box<(User, Tokens)>),
+    /// A code is needed besides.
+    NeedsCode(two_factor::Challenge),
+}
+
 /// Logs in with a user name or e-mail address.
-pub async fn login(app: &App, login: &str, secret: Zeroizing<String>) -> Result<(User, Tokens), ServiceError> {
+pub async fn login(app: &App, login: &str, secret: Zeroizing<String>, origin: &Origin) -> Result<Login, ServiceError> {
+    let user = authenticate(app, login, secret, Happening::Login, origin).await?;
+    if two_factor::is_enabled(app, user.id).await? {
+        return Ok(Login::NeedsCode(two_factor::challenge(app, user.id).await?));
+    }
+    let mut tx = app.store.begin().await?;
+    let tokens = start(app, &mut tx, user.id, user.token_generation).await?;
+    history::record(&mut tx, user.id, Happening::Login, origin).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(Login::Done(Box::new((user, tokens))))
+}
+
+/// The account of a request that carries user name and password itself. Not for accounts with a second
+/// factor, whose point this would miss.
+pub async fn basic(app: &App, login: &str, secret: Zeroizing<String>, origin: &Origin) -> Result<User, ServiceError> {
+    let user = authenticate(app, login, secret, Happening::Basic, origin).await?;
+    if two_factor::is_enabled(app, user.id).await? {
+        return Err(ServiceError::Unauthenticated(NEEDS_CODE));
+    }
+    let mut tx = app.store.begin().await?;
+    history::record(&mut tx, user.id, Happening::Basic, origin).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(user)
+}
+
+/// The account with this name or address and this password. Who gets the password wrong learns nothing, and
+/// nothing by the time it takes.
+async fn authenticate(
+    app: &App,
+    login: &str,
+    secret: Zeroizing<String>,
+    happening: Happening,
+    origin: &Origin,
+) -> Result<User, ServiceError> {
     let found = user::by_login(&app.store, &login.trim().to_lowercase()).await?;
     let (user, hash) = found.unzip();
-    let verified = app.passwords.verify(secret, hash).await?;
-    let user = user.filter(|_| verified).ok_or(ServiceError::Unauthenticated(WRONG))?;
-    if user.is_banned {
-        return Err(ServiceError::Forbidden("this account is banned".to_owned()));
+    let verified = app.passwords.verify(secret, hash.clone()).await?;
+    let user = user.ok_or(ServiceError::Unauthenticated(WRONG))?;
+    match verified {
+        Verified::Yes => {}
+        Verified::No => {
+            history::record_failure(app, user.id, happening, origin);
+            return Err(ServiceError::Unauthenticated(WRONG));
+        }
+        Verified::Rehashed(new) => profile::rehash(&app.store, user.id, &hash.unwrap_or_default(), &new).await?,
     }
+    if user.is_banned {
+        history::record_failure(app, user.id, happening, origin);
+        return Err(ServiceError::Forbidden(BANNED.to_owned()));
+    }
+    Ok(user)
+}
+
+/// The password that a logged-in user gives once more to confirm a change.
+pub async fn confirm_password(app: &App, user: UserId, secret: Zeroizing<String>) -> Result<(), ServiceError> {
+    attempts::password(app, user).await?;
+    let hash = profile::password_hash(&app.store, user).await?;
+    match app.passwords.verify(secret, hash).await? {
+        Verified::No => Err(ServiceError::Unauthenticated(WRONG_PASSWORD)),
+        Verified::Yes | Verified::Rehashed(_) => Ok(()),
+    }
+}
+
+/// Starts a session of the account, with the transaction that lets it in.
+pub async fn start(
+    app: &App,
+    connection: &mut AnyConnection,
+    user: UserId,
+    generation: i64,
+) -> Result<Tokens, ServiceError> {
     let session = SessionId::generate();
-    let tokens = issue(app, user.id, session, user.token_generation)?;
-    let mut tx = app.store.begin().await?;
-    session::insert(&mut tx, session, user.id, &hash_of(&tokens.refresh), expiry_ms(&tokens.refresh_claims)).await?;
-    tx.commit().await.map_err(crate::store::StoreError::from)?;
-    Ok((user, tokens))
+    let tokens = issue(app, user, session, generation)?;
+    let hash = one_time::hash(&tokens.refresh);
+    session::insert(connection, session, user, &hash, expiry_ms(&tokens.refresh_claims)).await?;
+    Ok(tokens)
+}
+
+/// Ends every session of the account and starts a new one, with the transaction that changes what protects
+/// it: whoever else is in is out.
+pub async fn restart(app: &App, connection: &mut AnyConnection, user: &User) -> Result<Tokens, ServiceError> {
+    session::delete_all(connection, user.id).await?;
+    user::raise_token_generation(connection, user.id).await?;
+    start(app, connection, user.id, user.token_generation + 1).await
 }
 
 /// Replaces a refresh token by a new pair.
-pub async fn refresh(app: &App, token: &str) -> Result<Tokens, ServiceError> {
+pub async fn refresh(app: &App, token: &str, origin: &Origin) -> Result<Tokens, ServiceError> {
     let claims = app.keys.tokens.verify(token, TokenKind::Refresh).map_err(|error| {
         ServiceError::Unauthenticated(match error {
             TokenError::Expired => REFRESH_EXPIRED,
@@ -71,51 +163,31 @@ pub async fn refresh(app: &App, token: &str) -> Result<Tokens, ServiceError> {
         return Err(ServiceError::Unauthenticated(REFRESH_INVALID));
     }
     if user.is_banned {
-        return Err(ServiceError::Forbidden("this account is banned".to_owned()));
+        return Err(ServiceError::Forbidden(BANNED.to_owned()));
     }
     let tokens = issue(app, user.id, claims.sid, user.token_generation)?;
-    let (old, new) = (hash_of(token), hash_of(&tokens.refresh));
+    let (old, new) = (one_time::hash(token), one_time::hash(&tokens.refresh));
     if session::rotate(&app.store, claims.sid, &old, &new, expiry_ms(&tokens.refresh_claims)).await? {
         return Ok(tokens);
     }
     if session::delete(&app.store, claims.sid).await? {
         tracing::warn!(user = %user.id, session = %claims.sid, "a refresh token was used twice; its session was ended");
+        history::record_failure(app, user.id, Happening::RefreshReused, origin);
     }
     Err(ServiceError::Unauthenticated(REFRESH_REUSED))
 }
 
 /// Ends every token of the user.
-pub async fn logout(app: &App, user: UserId) -> Result<(), ServiceError> {
+pub async fn logout(app: &App, user: UserId, origin: &Origin) -> Result<(), ServiceError> {
     let mut tx = app.store.begin().await?;
     user::raise_token_generation(&mut tx, user).await?;
     session::delete_all(&mut tx, user).await?;
-    tx.commit().await.map_err(crate::store::StoreError::from)?;
+    history::record(&mut tx, user, Happening::LoggedOut, origin).await?;
+    tx.commit().await.map_err(StoreError::from)?;
     Ok(())
 }
 
-/// What a new account needs to be valid; the login name is kept in lower case.
-pub fn check_account(username: &str, email: Option<&str>, secret: &str) -> Result<(), ServiceError> {
-    let mut problems = std::collections::BTreeMap::new();
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !(3..=50).contains(&username.len()) || !username.chars().all(plain) {
-        problems.insert("username".to_owned(), "must be 3 to 50 letters, digits, - or _".to_owned());
-    }
-    let is_address = |email: &str| {
-        email.len() <= 255
-            && !email.chars().any(|c| c.is_whitespace() || c.is_control())
-            && email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'))
-    };
-    if email.is_some_and(|email| !is_address(email)) {
-        problems.insert("email".to_owned(), "must be an e-mail address".to_owned());
-    }
-    if !(password::MIN_CHARS..=password::MAX_CHARS).contains(&secret.chars().count()) {
-        let problem = format!("must be {} to {} characters", password::MIN_CHARS, password::MAX_CHARS);
-        problems.insert("password".to_owned(), problem);
-    }
-    if problems.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(problems)) }
-}
-
-/// Makes an account.
+/// Makes an account, as an operator: nothing has to be verified.
 pub async fn create_user(
     app: &App,
     username: &str,
@@ -123,13 +195,22 @@ pub async fn create_user(
     secret: Zeroizing<String>,
     is_admin: bool,
 ) -> Result<UserId, ServiceError> {
-    check_account(username, email, &secret)?;
+    let mut problems = Problems::new();
+    policy::username(username, &mut problems);
+    if let Some(email) = email {
+        policy::email(email, &mut problems);
+    }
+    policy::new_password(&secret, &[username, email.unwrap_or("")], &mut problems).await?;
+    policy::none_of(problems)?;
     let password_hash = app.passwords.hash(secret).await?;
     let (username, email) = (username.to_lowercase(), email.map(str::to_lowercase));
     let new = user::NewUser { username: &username, email: email.as_deref(), password_hash: &password_hash, is_admin };
     let mut tx = app.store.begin().await?;
     let id = user::insert(&mut tx, &new).await?;
-    tx.commit().await.map_err(crate::store::StoreError::from)?;
+    if email.is_some() {
+        profile::verified(&mut tx, id).await?;
+    }
+    tx.commit().await.map_err(StoreError::from)?;
     Ok(id)
 }
 
@@ -142,11 +223,6 @@ fn issue(app: &App, user: UserId, session: SessionId, generation: i64) -> Result
         access_claims,
         refresh_claims,
     })
-}
-
-/// Tokens are random enough that a plain hash of them cannot be searched.
-fn hash_of(token: &str) -> String {
-    hex::encode(Sha256::digest(token))
 }
 
 fn expiry_ms(claims: &Claims) -> i64 {

@@ -54,3 +54,52 @@ pub async fn insert_or_active(store: &Store, purpose: &str, row: Row) -> Result<
     tx.commit().await?;
     Ok(found)
 }
+
+/// A key with its times.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Dated {
+    /// Its id.
+    pub id: String,
+    /// The part stored in the clear.
+    pub public: String,
+    /// The sealed part.
+    pub sealed: String,
+    /// Milliseconds since the epoch.
+    pub created_at: i64,
+}
+
+/// Every key of a purpose that was not retired before `since` (milliseconds), newest first.
+pub async fn usable(store: &Store, purpose: &str, since: i64) -> Result<Vec<Dated>, StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT id, public, sealed, created_at FROM keys WHERE purpose = $1 AND \
+         (retired_at IS NULL OR retired_at > $2) ORDER BY created_at DESC, id DESC",
+    )
+    .bind(purpose)
+    .bind(since)
+    .fetch_all(store.reader())
+    .await?)
+}
+
+/// Retires the active key of a purpose and makes this one active. With `revoke` every older one counts as
+/// retired since ever.
+pub async fn rotate(store: &Store, purpose: &str, row: &Row, revoke: bool) -> Result<(), StoreError> {
+    let now = now_ms() as i64;
+    let mut tx = store.begin().await?;
+    sqlx::query("UPDATE keys SET retired_at = $2 WHERE purpose = $1 AND retired_at IS NULL")
+        .bind(purpose)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    if revoke {
+        sqlx::query("UPDATE keys SET retired_at = 0 WHERE purpose = $1").bind(purpose).execute(&mut *tx).await?;
+    }
+    sqlx::query("INSERT INTO keys (id, purpose, public, sealed, created_at) VALUES ($1, $2, $3, $4, $5)")
+        .bind(&row.id)
+        .bind(purpose)
+        .bind(&row.public)
+        .bind(&row.sealed)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    Ok(tx.commit().await?)
+}

@@ -7,6 +7,7 @@ use hoody_protocol::time::now_ms;
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../migrations/0001_foundation.sql")),
     (5, include_str!("../../migrations/0005_scale_indexes.sql")),
+    (6, include_str!("../../migrations/0006_accounts.sql")),
     (7, include_str!("../../migrations/0007_permissions.sql")),
     (8, include_str!("../../migrations/0008_record.sql")),
 ];
@@ -28,14 +29,14 @@ pub async fn apply(store: &Store) -> Result<(), StoreError> {
     )
     .execute(&mut *tx)
     .await?;
-    let found: i64 = sqlx::query_scalar("SELECT CAST(COALESCE(MAX(number), 0) AS BIGINT) FROM migrations")
-        .fetch_one(&mut *tx)
-        .await?;
+    let applied: Vec<i64> =
+        sqlx::query_scalar("SELECT number FROM migrations ORDER BY number").fetch_all(&mut *tx).await?;
+    let found = applied.last().copied().unwrap_or(0);
     let known = MIGRATIONS.last().map_or(0, |(number, _)| *number);
     if found > known {
         return Err(StoreError::Newer { found, known });
     }
-    for (number, sql) in MIGRATIONS.iter().filter(|(number, _)| *number > found) {
+    for (number, sql) in MIGRATIONS.iter().filter(|(number, _)| !applied.contains(number)) {
         sqlx::raw_sql(*sql).execute(&mut *tx).await?;
         sqlx::query("INSERT INTO migrations (number, applied_at) VALUES ($1, $2)")
             .bind(number)

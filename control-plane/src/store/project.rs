@@ -168,7 +168,7 @@ pub async fn update(
     connection: &mut AnyConnection,
     id: ProjectId,
     change: &Change,
-    actor: UserId,
+    by: UserId,
 ) -> Result<Option<Project>, StoreError> {
     let row = sqlx::query(AssertSqlSafe(format!(
         "UPDATE projects SET alias = COALESCE($2, alias), color = COALESCE($3, color), \
@@ -187,7 +187,7 @@ pub async fn update(
     .await?;
     let project = row.map(|row| from_row(&row)).transpose()?;
     if let Some(project) = &project {
-        event::insert(connection, &told(EventKind::ProjectUpdated, project, actor)).await?;
+        event::insert(connection, &told(EventKind::ProjectUpdated, project, by)).await?;
     }
     Ok(project)
 }
@@ -205,16 +205,28 @@ pub async fn containers(store: &Store, id: ProjectId) -> Result<Vec<(ContainerId
 }
 
 /// Deletes the project; [`StoreError::MissingReference`] where it still has containers.
-pub async fn delete(connection: &mut AnyConnection, id: ProjectId, actor: UserId) -> Result<bool, StoreError> {
+pub async fn delete(connection: &mut AnyConnection, id: ProjectId, by: UserId) -> Result<bool, StoreError> {
     let sql = format!("DELETE FROM projects WHERE id = $1 RETURNING {COLUMNS}");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&mut *connection).await?;
     let Some(row) = row else { return Ok(false) };
-    event::insert(connection, &told(EventKind::ProjectDeleted, &from_row(&row)?, actor)).await?;
+    event::insert(connection, &told(EventKind::ProjectDeleted, &from_row(&row)?, by)).await?;
     Ok(true)
 }
 
-fn told(kind: EventKind, project: &Project, actor: UserId) -> NewEvent {
-    NewEvent::new(kind, project.id, Some(project.user), Actor::User(actor))
+/// Tells a change of what belongs to the project, with its details under `name`. The project is locked.
+pub async fn tell_updated(
+    connection: &mut AnyConnection,
+    project: &Project,
+    by: UserId,
+    name: &str,
+    details: serde_json::Value,
+) -> Result<(), StoreError> {
+    event::insert(connection, &told(EventKind::ProjectUpdated, project, by).with(name, details)).await?;
+    Ok(())
+}
+
+fn told(kind: EventKind, project: &Project, by: UserId) -> NewEvent {
+    NewEvent::new(kind, project.id, Some(project.user), Actor::User(by))
         .in_project(project.id)
         .in_realms(&project.realms)
         .with("alias", project.alias.as_str())

@@ -1,28 +1,29 @@
 //! Capacity of servers and of projects. What containers have reserved is only ever changed by one
 //! conditional update, so that no race gives out more than there is.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, pool};
 use hoody_protocol::{
     container::Limits,
     id::{ProjectId, RealmId, ServerId, UserId},
 };
-use sqlx::{AnyConnection, Row, any::AnyRow};
+use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
 
-/// Reserves `limits` and one container's place on a server of `owner`; false where the server has not
-/// enough left, is not in service or is not the owner's, and nothing was changed.
+/// Reserves `limits` and one container's place on a server that `owner` may use; false where the server has
+/// not enough left, is not in service or is not the owner's to use, and nothing was changed.
 pub async fn reserve(
     connection: &mut AnyConnection,
     server: ServerId,
     owner: UserId,
     limits: &Limits,
 ) -> Result<bool, StoreError> {
-    let reserved = sqlx::query(
+    let usable = pool::usable("servers", "$2");
+    let reserved = sqlx::query(AssertSqlSafe(format!(
         "UPDATE servers SET cpu_millis_used = cpu_millis_used + $3, memory_bytes_used = memory_bytes_used + $4, \
          disk_bytes_used = disk_bytes_used + $5, containers_used = containers_used + 1 \
-         WHERE id = $1 AND owner_id = $2 AND status = 'enrolled' AND cpu_millis_used + $3 <= cpu_millis \
+         WHERE id = $1 AND {usable} AND status = 'enrolled' AND cpu_millis_used + $3 <= cpu_millis \
          AND memory_bytes_used + $4 <= memory_bytes AND disk_bytes_used + $5 <= disk_bytes \
-         AND containers_used + 1 <= max_containers RETURNING id",
-    )
+         AND containers_used + 1 <= max_containers RETURNING id"
+    )))
     .bind(server.to_string())
     .bind(owner.to_string())
     .bind(i64::from(limits.cpu_millis))
@@ -31,6 +32,57 @@ pub async fn reserve(
     .fetch_optional(connection)
     .await?;
     Ok(reserved.is_some())
+}
+
+/// Changes what one container has reserved from `before` to `after`; false where the server has not enough
+/// left for what is more, and nothing was changed. What is less is always given back.
+pub async fn resize(
+    connection: &mut AnyConnection,
+    server: ServerId,
+    before: &Limits,
+    after: &Limits,
+) -> Result<bool, StoreError> {
+    let resized = sqlx::query(
+        "UPDATE servers SET cpu_millis_used = cpu_millis_used + $2, memory_bytes_used = memory_bytes_used + $3, \
+         disk_bytes_used = disk_bytes_used + $4 \
+         WHERE id = $1 AND ($2 <= 0 OR cpu_millis_used + $2 <= cpu_millis) \
+         AND ($3 <= 0 OR memory_bytes_used + $3 <= memory_bytes) \
+         AND ($4 <= 0 OR disk_bytes_used + $4 <= disk_bytes) RETURNING id",
+    )
+    .bind(server.to_string())
+    .bind(i64::from(after.cpu_millis) - i64::from(before.cpu_millis))
+    .bind(bytes(after.memory_bytes) - bytes(before.memory_bytes))
+    .bind(bytes(after.disk_bytes) - bytes(before.disk_bytes))
+    .fetch_optional(connection)
+    .await?;
+    Ok(resized.is_some())
+}
+
+/// What a server has left to reserve; negative where its capacity shrank below what is reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// Thousandths of a core.
+    pub cpu_millis: i64,
+    /// Memory.
+    pub memory_bytes: i64,
+    /// Disk.
+    pub disk_bytes: i64,
+}
+
+/// What the server has left, as the transaction sees it.
+pub async fn free(connection: &mut AnyConnection, server: ServerId) -> Result<Free, StoreError> {
+    let row = sqlx::query(
+        "SELECT cpu_millis - cpu_millis_used AS free_cpu, memory_bytes - memory_bytes_used AS free_memory, \
+         disk_bytes - disk_bytes_used AS free_disk FROM servers WHERE id = $1",
+    )
+    .bind(server.to_string())
+    .fetch_one(connection)
+    .await?;
+    Ok(Free {
+        cpu_millis: row.try_get("free_cpu")?,
+        memory_bytes: row.try_get("free_memory")?,
+        disk_bytes: row.try_get("free_disk")?,
+    })
 }
 
 /// Gives back what [`reserve`] took.
@@ -79,15 +131,16 @@ pub struct ServerRow {
     pub project_containers: i64,
 }
 
-/// The servers of `owner`, seen from `project`.
+/// The servers that `owner` may use, seen from `project`.
 pub async fn servers_of(store: &Store, owner: UserId, project: ProjectId) -> Result<Vec<ServerRow>, StoreError> {
-    let rows = sqlx::query(
+    let usable = pool::usable("s", "$1");
+    let rows = sqlx::query(AssertSqlSafe(format!(
         "SELECT s.id, s.name, s.status, s.online, s.architecture, s.cpu_millis - s.cpu_millis_used AS free_cpu, \
          s.memory_bytes - s.memory_bytes_used AS free_memory, s.disk_bytes - s.disk_bytes_used AS free_disk, \
          s.max_containers - s.containers_used AS free_containers, (SELECT CAST(COUNT(*) AS BIGINT) FROM containers c \
          WHERE c.server_id = s.id AND c.project_id = $2) AS project_containers \
-         FROM servers s WHERE s.owner_id = $1 ORDER BY s.id",
-    )
+         FROM servers s WHERE {usable} ORDER BY s.id"
+    )))
     .bind(owner.to_string())
     .bind(project.to_string())
     .fetch_all(store.reader())

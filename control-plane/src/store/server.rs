@@ -1,13 +1,13 @@
 //! Server rows as tenants and operators see them. Identity and liveness are in [`super::node`], capacity
 //! that containers have reserved in the containers' reservations.
 
-use super::{Store, StoreError, event};
+use super::{Store, StoreError, event, pool};
 use crate::{
     event::{Actor, EventKind, NewEvent},
     page::Page,
 };
 use hoody_protocol::{
-    id::{ServerId, UserId},
+    id::{PoolId, ServerId, UserId},
     link::NodeFacts,
     time::now_ms,
 };
@@ -22,6 +22,10 @@ pub struct Server {
     pub name: String,
     /// The tenant who rents it.
     pub owner: Option<UserId>,
+    /// The pool it is in.
+    pub pool: Option<PoolId>,
+    /// It is given to accounts of the free tier, and not for rent.
+    pub is_free: bool,
     /// `created`, `enrolled`, `disabled` or `revoked`.
     pub status: String,
     /// Where it is.
@@ -78,7 +82,8 @@ pub struct Capacity {
     pub containers: i64,
 }
 
-const COLUMNS: &str = "id, name, owner_id, status, country, region, city, datacenter, rental_start, rental_end, \
+const COLUMNS: &str = "id, name, owner_id, pool_id, is_free, status, country, region, city, datacenter, rental_start, \
+    rental_end, \
     facts, agent_version, CASE WHEN public_key IS NULL THEN 0 ELSE 1 END AS has_key, online, online_changed_at, \
     architecture, cpu_millis, memory_bytes, disk_bytes, max_containers, cpu_millis_used, memory_bytes_used, \
     disk_bytes_used, containers_used, created_at, updated_at";
@@ -89,13 +94,17 @@ fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> 
 
 fn from_row(row: &AnyRow) -> Result<Server, StoreError> {
     let owner: Option<String> = row.try_get("owner_id")?;
+    // Without a pool of its own it is in its owner's default pool.
+    let pool = row.try_get::<Option<String>, _>("pool_id")?.or_else(|| owner.clone());
     let facts: Option<String> = row.try_get("facts")?;
     // CASE gives an INT on PostgreSQL and an INTEGER of any width on SQLite.
     let has_key = row.try_get::<i64, _>("has_key").or_else(|_| row.try_get::<i32, _>("has_key").map(i64::from))?;
     Ok(Server {
         id: row.try_get::<String, _>("id")?.parse().map_err(corrupt("servers.id"))?,
         name: row.try_get("name")?,
+        is_free: row.try_get::<i64, _>("is_free")? != 0,
         owner: owner.map(|text| text.parse()).transpose().map_err(corrupt("servers.owner_id"))?,
+        pool: pool.map(|text| text.parse()).transpose().map_err(corrupt("servers.pool_id"))?,
         status: row.try_get("status")?,
         place: Place {
             country: row.try_get("country")?,
@@ -143,15 +152,30 @@ pub async fn by_id(store: &Store, id: ServerId) -> Result<Option<Server>, StoreE
         .transpose()
 }
 
-/// The servers that a user rents.
-pub async fn rented_by(store: &Store, user: UserId) -> Result<Vec<Server>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM servers WHERE owner_id = $1 ORDER BY created_at, id");
+/// The servers that a user rents, or may use through a pool.
+pub async fn usable_by(store: &Store, user: UserId) -> Result<Vec<Server>, StoreError> {
+    let usable = pool::usable("servers", "$1");
+    let sql = format!("SELECT {COLUMNS} FROM servers WHERE {usable} ORDER BY created_at, id");
     all(&sqlx::query(AssertSqlSafe(sql)).bind(user.to_string()).fetch_all(store.reader()).await?)
+}
+
+/// The server with this id, if the user rents it or may use it through a pool.
+pub async fn usable(store: &Store, id: ServerId, user: UserId) -> Result<Option<Server>, StoreError> {
+    let usable = pool::usable("servers", "$2");
+    sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM servers WHERE id = $1 AND {usable}")))
+        .bind(id.to_string())
+        .bind(user.to_string())
+        .fetch_optional(store.reader())
+        .await?
+        .map(|row| from_row(&row))
+        .transpose()
 }
 
 /// The servers that nobody rents and that could work at once.
 pub async fn available(store: &Store) -> Result<Vec<Server>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM servers WHERE owner_id IS NULL AND status = 'enrolled' ORDER BY name, id");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM servers WHERE owner_id IS NULL AND is_free = 0 AND status = 'enrolled' ORDER BY name, id"
+    );
     all(&sqlx::query(AssertSqlSafe(sql)).fetch_all(store.reader()).await?)
 }
 
@@ -175,6 +199,8 @@ pub struct Change {
     pub name: Option<String>,
     /// The tenant; `Some(None)`: nobody.
     pub owner: Option<Option<UserId>>,
+    /// Given to the free tier.
+    pub is_free: Option<bool>,
     /// Country.
     pub country: Option<String>,
     /// Region.
@@ -225,7 +251,8 @@ pub async fn update(
          rental_start = CASE WHEN $9 = 1 THEN $10 ELSE rental_start END, \
          rental_end = CASE WHEN $11 = 1 THEN $12 ELSE rental_end END, \
          cpu_millis = COALESCE($13, cpu_millis), memory_bytes = COALESCE($14, memory_bytes), \
-         disk_bytes = COALESCE($15, disk_bytes), max_containers = COALESCE($16, max_containers), updated_at = $17 \
+         disk_bytes = COALESCE($15, disk_bytes), max_containers = COALESCE($16, max_containers), updated_at = $17, \
+         is_free = COALESCE($18, is_free) \
          WHERE id = $1 RETURNING {COLUMNS}"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
@@ -246,6 +273,7 @@ pub async fn update(
         .bind(change.disk_bytes)
         .bind(change.max_containers)
         .bind(now_ms() as i64)
+        .bind(change.is_free.map(i64::from))
         .fetch_optional(&mut *connection)
         .await?;
     let Some(row) = row else { return Ok(None) };

@@ -89,6 +89,19 @@ pub async fn delete_all(connection: &mut AnyConnection, user: UserId) -> Result<
     Ok(())
 }
 
+/// Ends every session of the user but one.
+pub async fn delete_others(connection: &mut AnyConnection, user: UserId, kept: SessionId) -> Result<(), StoreError> {
+    let ended: Vec<String> = sqlx::query_scalar("DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING id")
+        .bind(user.to_string())
+        .bind(kept.to_string())
+        .fetch_all(&mut *connection)
+        .await?;
+    for id in ended {
+        record(connection, id.parse().map_err(|error| corrupt("sessions.id", error))?, user, "session_ended").await?;
+    }
+    Ok(())
+}
+
 fn corrupt(what: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Corrupt { what, source: Box::new(source) }
 }

@@ -44,6 +44,9 @@ pub struct NewUser<'a> {
     pub is_admin: bool,
 }
 
+/// Token generation of a new account.
+pub const FIRST_GENERATION: i64 = 1;
+
 const COLUMNS: &str = "id, username, email, alias, is_admin, is_banned, token_generation, created_at, updated_at";
 
 /// The columns of an account in a query that calls the table `table`.
@@ -52,7 +55,7 @@ pub(super) fn columns_of(table: &str) -> String {
 }
 
 /// Locks the account's row, so that of two transactions that count what the account has, the second waits.
-pub(super) async fn lock(connection: &mut AnyConnection, id: UserId) -> Result<(), StoreError> {
+pub async fn lock(connection: &mut AnyConnection, id: UserId) -> Result<(), StoreError> {
     sqlx::query("UPDATE users SET updated_at = updated_at WHERE id = $1")
         .bind(id.to_string())
         .execute(connection)
@@ -125,9 +128,9 @@ pub async fn insert(connection: &mut AnyConnection, user: &NewUser<'_>) -> Resul
     .bind(now_ms() as i64)
     .execute(&mut *connection)
     .await?;
+    pool::insert_default(connection, id).await?;
     let created = NewEvent::new(EventKind::UserCreated, id, Some(id), Actor::System).with("username", user.username);
     event::insert(connection, &created).await?;
-    pool::insert_default(connection, id).await?;
     Ok(id)
 }
 
@@ -139,4 +142,41 @@ pub async fn raise_token_generation(connection: &mut AnyConnection, id: UserId) 
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Locks the administrators against changes and counts those who can log in.
+pub async fn administrators(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    sqlx::query("UPDATE users SET updated_at = updated_at WHERE is_admin = 1").execute(&mut *connection).await?;
+    Ok(sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM users WHERE is_admin = 1 AND is_banned = 0")
+        .fetch_one(connection)
+        .await?)
+}
+
+/// Whether an account has this name.
+pub async fn is_username_taken(connection: &mut AnyConnection, username: &str) -> Result<bool, StoreError> {
+    let found: Option<String> = sqlx::query_scalar("SELECT id FROM users WHERE username = $1")
+        .bind(username)
+        .fetch_optional(connection)
+        .await?;
+    Ok(found.is_some())
+}
+
+/// One page of all accounts, oldest first, and how many there are.
+pub async fn list(store: &Store, page: crate::page::Page) -> Result<(Vec<User>, u64), StoreError> {
+    let total: i64 = sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM users").fetch_one(store.reader()).await?;
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM users ORDER BY created_at, id LIMIT $1 OFFSET $2"
+    )))
+    .bind(page.limit as i64)
+    .bind(page.offset() as i64)
+    .fetch_all(store.reader())
+    .await?;
+    Ok((rows.iter().map(from_row).collect::<Result<_, _>>()?, total as u64))
+}
+
+/// Deletes the account with its sessions, projects and all that hangs on it; [`StoreError::MissingReference`]
+/// where it still has containers.
+pub async fn delete(connection: &mut AnyConnection, id: UserId) -> Result<bool, StoreError> {
+    let deleted = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.to_string()).execute(connection).await?;
+    Ok(deleted.rows_affected() == 1)
 }

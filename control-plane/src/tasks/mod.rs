@@ -1,4 +1,8 @@
 //! Background work.
 
 pub mod blobs;
+pub mod expiry;
+pub mod keys;
+pub mod mail;
+pub mod retention;
 pub mod token_uses;

@@ -122,3 +122,19 @@ async fn a_slow_reader_does_not_stop_a_second_transfer() {
     stream::write(&mut send, &BlobRequest { digest: large.digest, offset: 0 }).await.unwrap();
     assert_eq!(fetch(&connection, small.digest, 0).await.unwrap().1, b"small");
 }
+
+#[tokio::test]
+async fn the_connections_of_agents_that_were_killed_do_not_keep_a_new_one_out() {
+    let (plane, agent) = setup().await;
+    let layer = plane.blob(b"blob");
+    plane.container(agent.server, vec![layer.clone()]).await;
+    let mut connections = Vec::new();
+    for _ in 0..5 {
+        // The ones before stay as they are: nobody says that they have ended.
+        let (endpoint, connection) = agent.connect(&plane, BULK).await;
+        assert_eq!(fetch(&connection, layer.digest, 0).await.unwrap().1, b"blob");
+        connections.push((endpoint, connection));
+    }
+    let reason = soon("the end of the oldest", connections[0].1.closed()).await;
+    assert_eq!(Close::of(&reason), Some(Close::Replaced));
+}

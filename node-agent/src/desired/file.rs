@@ -32,11 +32,13 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<File, DesiredError> {
         .mode(PRIVATE)
         .open(&beside)
         .map_err(failed("create beside"))?;
-    let replaced = file
-        .write_all(bytes)
-        .map_err(failed("write"))
-        .and_then(|()| file.sync_all().map_err(failed("sync")))
-        .and_then(|()| fs::rename(&beside, path).map_err(failed("replace")));
+    let replaced =
+        file.write_all(bytes).map_err(failed("write")).and_then(|()| file.sync_all().map_err(failed("sync"))).and_then(
+            |()| {
+                hoody_fault::point!("file.beside");
+                fs::rename(&beside, path).map_err(failed("replace"))
+            },
+        );
     if replaced.is_err() {
         // A disk that is full needs the room. Left behind, it is written over by the next call.
         let _ = fs::remove_file(&beside);

@@ -2,26 +2,33 @@
 //!
 //! One append-only file, one line an entry or acknowledgement: a CRC-32 in hexadecimal, a space, JSON. They are synced
 //! in groups by the journal's own task, off the path of the containers; an entry is handed out for
-//! sending only when it is durable. A torn last line is what a crash leaves and is cut off; damage before
-//! it is a loud error. When enough of the file is acknowledged or given up it begins anew, with the next
+//! sending only when it is durable. A torn last line is what a crash leaves and is cut off. Damage before it,
+//! which a power failure in the middle of a group or a bad disk leaves, costs the damaged lines alone: the file
+//! is kept beside, and the next hello says how many lines were lost. What they said comes again: states with the
+//! owners' first reports, outcomes from the records, deletions from their tombstones. When enough of the file is acknowledged or given up it begins anew, with the next
 //! position in its first line, so that positions never repeat.
 //!
 //! The journal is bounded: over [`MAX_ENTRIES`], a container's older status reports give way to its
 //! newest one. Outcomes of operations are never dropped.
+
+mod lines;
 
 use super::{DesiredError, file};
 use hoody_protocol::{
     link::{MAX_REPORTS, Report, ReportEntry},
     operation::OperationOutcome,
 };
-use nix::fcntl::{FallocateFlags, fallocate};
+use lines::{Loaded, encode, reopen, rewrite};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
     fs::File,
-    io::{Seek, SeekFrom, Write},
+    io::Write,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -29,8 +36,6 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 const MAX_ENTRIES: usize = 16_384;
 /// Appends that wait for the disk at most.
 const QUEUE: usize = 1024;
-/// Room that the file holds beyond its content, so that what happens on a full disk can still be reported.
-const SPARE_BYTES: i64 = 4 << 20;
 /// How the process ends where the journal cannot be written: EX_IOERR of sysexits(3).
 const EXIT_IO_ERROR: i32 = 74;
 /// Lines that the file may hold beyond the entries that are kept, before it is written anew.
@@ -45,6 +50,9 @@ pub struct Journal {
 
 #[derive(Debug)]
 struct Shared {
+    path: PathBuf,
+    /// Lines that were damaged and of which the control plane does not know.
+    lost: AtomicU32,
     entries: Mutex<VecDeque<ReportEntry>>,
     /// Positions that must not be sent yet, nor anything after them.
     held: Mutex<BTreeSet<u64>>,
@@ -54,7 +62,7 @@ struct Shared {
 
 #[derive(Debug)]
 enum Append {
-    Report(Report, Option<oneshot::Sender<u64>>),
+    Report(Box<Report>, Option<oneshot::Sender<u64>>),
     Acked(u64),
 }
 
@@ -62,7 +70,7 @@ enum Append {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Entry(ReportEntry),
+    Entry(Box<ReportEntry>),
     Acked(u64),
 }
 
@@ -77,7 +85,12 @@ struct Writer {
 impl Journal {
     /// Opens or creates the journal and starts its task.
     pub fn open(path: &Path) -> Result<Self, DesiredError> {
-        let (entries, next) = load(path)?;
+        let Loaded { entries, next, damaged } = lines::load(path)?;
+        if damaged > 0 {
+            tracing::error!(path = %path.display(), damaged, kept = entries.len(),
+                "lines of the journal are damaged; the others and a copy of the file are kept");
+            lines::keep_damaged(path)?;
+        }
         let file = match rewrite(path, next, &entries) {
             Ok(file) => {
                 file::sync_parent(path)?;
@@ -91,6 +104,8 @@ impl Journal {
         };
         let lines = entries.len();
         let shared = Arc::new(Shared {
+            lost: AtomicU32::new(lines::unreported(path)?),
+            path: path.to_owned(),
             acked: watch::Sender::new(entries.front().map_or(next, |first| first.position) - 1),
             entries: Mutex::new(entries),
             held: Mutex::default(),
@@ -104,7 +119,7 @@ impl Journal {
 
     /// Adds a report; it becomes durable and sendable soon. Waits only where the disk cannot keep up.
     pub async fn append(&self, report: Report) {
-        if self.appends.send(Append::Report(report, None)).await.is_err() {
+        if self.appends.send(Append::Report(Box::new(report), None)).await.is_err() {
             tracing::error!("the journal's task has ended; a report is lost");
         }
     }
@@ -114,7 +129,7 @@ impl Journal {
     /// an acknowledgement cannot remove the only trace of it.
     pub async fn append_held(&self, report: Report) -> Option<u64> {
         let (done, position) = oneshot::channel();
-        self.appends.send(Append::Report(report, Some(done))).await.ok()?;
+        self.appends.send(Append::Report(Box::new(report), Some(done))).await.ok()?;
         position.await.ok()
     }
 
@@ -173,6 +188,21 @@ impl Journal {
         self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// Lines that were lost to damage, of which the control plane does not know.
+    pub fn lost(&self) -> u32 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
+    /// The control plane knows of [`Journal::lost`].
+    pub fn loss_reported(&self) {
+        if self.shared.lost.swap(0, Ordering::Relaxed) > 0
+            && let Err(error) = lines::reported(&self.shared.path)
+        {
+            // It is reported once more after the next start.
+            tracing::warn!(%error, "the copy of a damaged journal was not renamed");
+        }
+    }
+
     /// Outcomes in the journal: operations that were done though their record may not say so yet.
     pub fn outcomes(&self) -> Vec<OperationOutcome> {
         let entries = self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,9 +227,9 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
         for append in group.drain(..) {
             match append {
                 Append::Report(report, done) => {
-                    let entry = ReportEntry { position: writer.next, report };
+                    let entry = ReportEntry { position: writer.next, report: *report };
                     writer.next += 1;
-                    lines.extend_from_slice(&encode(&Line::Entry(entry.clone())));
+                    lines.extend_from_slice(&encode(&Line::Entry(Box::new(entry.clone()))));
                     if let Some(done) = done {
                         shared.held.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.position);
                         waiting.push((done, entry.position));
@@ -212,7 +242,9 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
             }
         }
         if !lines.is_empty() {
+            hoody_fault::point!("journal.writing");
             writer = append_or_halt(writer, lines).await;
+            hoody_fault::point!("journal.synced");
             let mut kept = shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
             kept.extend(entries);
             bound(&mut kept);
@@ -265,7 +297,10 @@ fn halt(path: &Path, error: &(dyn std::error::Error + 'static)) -> ! {
 /// Writes and syncs.
 async fn append_or_halt(mut writer: Writer, lines: Vec<u8>) -> Writer {
     let written = tokio::task::spawn_blocking(move || {
-        let result = writer.file.write_all(&lines).and_then(|()| writer.file.sync_data());
+        let result = writer.file.write_all(&lines).and_then(|()| {
+            hoody_fault::point!("journal.written");
+            writer.file.sync_data()
+        });
         (writer, result)
     });
     match written.await {
@@ -293,155 +328,6 @@ fn bound(entries: &mut VecDeque<ReportEntry>) {
     *entries = kept;
 }
 
-fn encode(line: &Line) -> Vec<u8> {
-    let json = serde_json::to_vec(line).expect("plain data always encodes");
-    let mut bytes = format!("{:08x} ", crc32fast::hash(&json)).into_bytes();
-    bytes.extend_from_slice(&json);
-    bytes.push(b'\n');
-    bytes
-}
-
-fn rewrite(path: &Path, next: u64, entries: &VecDeque<ReportEntry>) -> Result<File, DesiredError> {
-    let mut content = format!("{next}\n").into_bytes();
-    for entry in entries {
-        content.extend_from_slice(&encode(&Line::Entry(entry.clone())));
-    }
-    let file = file::replace(path, &content)?;
-    // The room is beyond the end of the file, which stays where it is. Without it the journal works too.
-    let spare = fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, content.len() as i64 + SPARE_BYTES);
-    if let Err(error) = spare {
-        tracing::warn!(path = %path.display(), %error, "no room is kept for the journal");
-    }
-    Ok(file)
-}
-
-/// The file as it stands, open behind its last whole line, where there is no room to write it anew.
-fn reopen(path: &Path) -> Result<File, DesiredError> {
-    let failed = |source| DesiredError::Io { action: "open", path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(failed)?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let mut file = File::options().write(true).open(path).map_err(failed)?;
-    if whole < bytes.len() {
-        file.set_len(whole as u64).map_err(failed)?;
-    }
-    file.seek(SeekFrom::End(0)).map_err(failed)?;
-    Ok(file)
-}
-
-fn load(path: &Path) -> Result<(VecDeque<ReportEntry>, u64), DesiredError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((VecDeque::new(), 1)),
-        Err(source) => return Err(DesiredError::Io { action: "read", path: path.to_owned(), source }),
-    };
-    let damaged = |reason: &str| DesiredError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
-    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    let first = lines.next().and_then(|line| std::str::from_utf8(line).ok());
-    let mut next: u64 =
-        first.and_then(|line| line.trim_end().parse().ok()).ok_or_else(|| damaged("no first position"))?;
-    let mut entries = VecDeque::new();
-    while let Some(line) = lines.next() {
-        match parse(line) {
-            Some(Line::Entry(entry)) => {
-                next = next.max(entry.position + 1);
-                entries.push_back(entry);
-            }
-            Some(Line::Acked(position)) => {
-                while entries.front().is_some_and(|entry: &ReportEntry| entry.position <= position) {
-                    entries.pop_front();
-                }
-            }
-            // What a crash in the middle of a write leaves: only ever the last line.
-            None if lines.next().is_none() => tracing::warn!(path = %path.display(), "cut off a torn last entry"),
-            None => return Err(damaged("an entry in the middle does not match its checksum")),
-        }
-    }
-    Ok((entries, next))
-}
-
-fn parse(line: &[u8]) -> Option<Line> {
-    let line = line.strip_suffix(b"\n")?;
-    let (checksum, json) = line.split_at_checked(9)?;
-    let checksum = u32::from_str_radix(std::str::from_utf8(checksum).ok()?.trim_end(), 16).ok()?;
-    (crc32fast::hash(json) == checksum).then(|| serde_json::from_slice(json).ok()).flatten()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hoody_protocol::id::{ContainerId, OperationId};
-
-    fn outcome(number: u64) -> Report {
-        Report::Outcome(OperationOutcome {
-            id: OperationId::from_bytes([number as u8; 12]),
-            container: ContainerId::from_bytes([1; 12]),
-            failure: None,
-            at: number,
-        })
-    }
-
-    async fn append(journal: &Journal, number: u64) -> Option<u64> {
-        let position = journal.append_held(outcome(number)).await?;
-        journal.release(position);
-        Some(position)
-    }
-
-    async fn positions(journal: &Journal) -> Vec<u64> {
-        journal.next_after(0).await.iter().map(|entry| entry.position).collect()
-    }
-
-    #[tokio::test]
-    async fn entries_survive_a_restart_until_acknowledged_and_positions_never_repeat() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        {
-            let journal = Journal::open(&path).unwrap();
-            for number in 1..=3 {
-                assert_eq!(append(&journal, number).await, Some(number));
-            }
-            journal.acknowledge(1).await;
-            assert_eq!(append(&journal, 4).await, Some(4), "the acknowledgement before it is durable too");
-            assert_eq!(positions(&journal).await, [2, 3, 4]);
-        }
-        let journal = Journal::open(&path).unwrap();
-        assert_eq!(positions(&journal).await, [2, 3, 4], "what was acknowledged is never sent again");
-        journal.acknowledge(4).await;
-        journal.acknowledged(4).await;
-        assert_eq!(append(&journal, 5).await, Some(5));
-        drop(journal);
-        let journal = Journal::open(&path).unwrap();
-        assert_eq!(positions(&journal).await, [5]);
-        journal.acknowledge(5).await;
-        assert_eq!(append(&journal, 6).await, Some(6));
-        assert_eq!(journal.unacknowledged(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_torn_tail_is_cut_off_and_damage_before_it_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        let journal = Journal::open(&path).unwrap();
-        append(&journal, 1).await;
-        append(&journal, 2).await;
-        drop(journal);
-        let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
-        assert_eq!(positions(&Journal::open(&path).unwrap()).await, [1]);
-        let mut damaged = whole.clone();
-        damaged[whole.len() / 3] ^= 1;
-        std::fs::write(&path, damaged).unwrap();
-        assert!(matches!(Journal::open(&path), Err(DesiredError::Damaged { .. })));
-    }
-
-    #[tokio::test]
-    async fn a_held_entry_and_what_follows_it_wait_for_its_release() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&folder.path().join("journal")).unwrap();
-        append(&journal, 1).await;
-        let held = journal.append_held(outcome(2)).await.unwrap();
-        append(&journal, 3).await;
-        assert_eq!(positions(&journal).await, [1]);
-        journal.release(held);
-        assert_eq!(positions(&journal).await, [1, 2, 3]);
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

@@ -38,3 +38,13 @@ pub enum DesiredError {
     #[error("every range of user ids is taken")]
     IdsExhausted,
 }
+
+impl DesiredError {
+    /// The damaged file, where that is the error.
+    pub fn damaged(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Damaged { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}

@@ -46,6 +46,9 @@ pub struct Accepted {
     pub at: UnixMs,
     /// True from the first step on: the operation is then always brought to its end.
     pub begun: bool,
+    /// When it was begun; absent in records of agents that did not write it down.
+    #[serde(default)]
+    pub begun_at: Option<UnixMs>,
     /// For a restart: the first process was stopped, and it is the new one that is being started.
     pub stopped: bool,
 }
@@ -147,7 +150,10 @@ impl Records {
     pub async fn save(&self, record: &Record) -> Result<(), DesiredError> {
         let path = self.path(record.spec.id);
         let content = serde_json::to_vec(record).expect("plain data always encodes");
-        blocking(move || file::write(&path, &content)).await
+        hoody_fault::point!("record.writing");
+        blocking(move || file::write(&path, &content)).await?;
+        hoody_fault::point!("record.written");
+        Ok(())
     }
 
     /// [`Records::save`] on the calling thread, for the agent's start.
@@ -159,7 +165,10 @@ impl Records {
     /// Removes a record; success where there is none.
     pub async fn remove(&self, id: ContainerId) -> Result<(), DesiredError> {
         let path = self.path(id);
-        blocking(move || file::remove(&path)).await
+        hoody_fault::point!("record.removing");
+        blocking(move || file::remove(&path)).await?;
+        hoody_fault::point!("record.removed");
+        Ok(())
     }
 }
 
@@ -171,6 +180,18 @@ fn load_one(path: &Path) -> Result<Option<Record>, DesiredError> {
         return Err(damaged("it holds another container's record".into()));
     }
     Ok(Some(record))
+}
+
+/// Whose address and ids a damaged record holds, as far as they can still be read in it: they stay reserved for
+/// its container, whatever becomes of the file.
+pub fn salvage(path: &Path) -> Option<(ContainerId, Ipv4Addr, IdRange)> {
+    let id = path.file_stem()?.to_str()?.parse().ok()?;
+    let bytes = std::fs::read(path).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let after = |name: &str| text.rsplit_once(name).map(|(_, after)| after);
+    let first = after("\"ids\":{\"first\":")?.split('}').next()?.parse().ok()?;
+    let address = after("\"address\":\"")?.split('"').next()?.parse().ok()?;
+    Some((id, address, IdRange { first }))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

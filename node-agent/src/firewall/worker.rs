@@ -71,8 +71,9 @@ impl Worker {
         self.forget();
         let inventory = self.known()?;
         let mut batch = Batch::new(&self.config.table);
-        change::prepare(&mut batch, &inventory, self.config.network, self.config.connections_per_container);
+        change::prepare(&mut batch, &inventory, &self.config);
         self.connection.commit(batch)?;
+        hoody_fault::point!("firewall.prepared");
         self.inventory = Some(Inventory::load(&mut self.connection, &self.config.table)?);
         self.clear_empty_owners();
         self.clear_port_sets();
@@ -82,7 +83,7 @@ impl Worker {
     pub(super) fn is_prepared(&mut self) -> Result<bool, FirewallError> {
         let name = &self.config.table;
         let called = read::called_chains(&mut self.connection, name)?;
-        for chain in table::outline(self.config.network, self.config.connections_per_container) {
+        for chain in table::outline(&self.config) {
             if called.iter().any(|called| called == chain.name) != chain.hooked
                 || read::comments(&mut self.connection, name, chain.name)? != chain.comments
             {
@@ -101,10 +102,12 @@ impl Worker {
             let mut sets = Batch::new(&worker.config.table);
             let made = change::make_port_sets(&mut sets, inventory, &chains);
             worker.connection.commit(sets)?;
+            hoody_fault::point!("firewall.sets");
             inventory.port_sets.extend(made);
             let mut batch = Batch::new(&worker.config.table);
             let next = change::apply(&mut batch, inventory, policy, &chains);
             worker.connection.commit(batch)?;
+            hoody_fault::point!("firewall.committed");
             let before = inventory.containers.get(&policy.id).cloned();
             inventory.record(policy.id, Some(next));
             Ok(before)
@@ -127,6 +130,7 @@ impl Worker {
         self.clear_port_sets();
         if !unchanged {
             self.purge(policy, before.as_ref(), moved)?;
+            hoody_fault::point!("firewall.purged");
         }
         if let Some(applied) = self.applied.get_mut(&policy.id) {
             applied.purged = true;
@@ -167,6 +171,7 @@ impl Worker {
             let mut batch = Batch::new(&worker.config.table);
             change::remove(&mut batch, id, &before);
             worker.connection.commit(batch)?;
+            hoody_fault::point!("firewall.removed");
             inventory.record(id, None);
             Ok(Some(before))
         })?;
@@ -175,6 +180,7 @@ impl Worker {
         self.clear_port_sets();
         for address in addresses {
             self.cut(address, |_, _| true)?;
+            hoody_fault::point!("firewall.cut");
             self.stop_counting(address)?;
         }
         self.clear_empty_owners();

@@ -247,7 +247,10 @@ impl Store {
         let staged = self.staging.join(format!("{}-{}", image.digest.hex(), self.next.fetch_add(1, Ordering::Relaxed)));
         let mut claims: Vec<Claim> = image.layers.iter().map(|layer| self.blobs.claim(layer.digest)).collect();
         let made = match self.fill(image, &staged).await {
-            Ok(()) => self.commit(image.digest, &staged).await,
+            Ok(()) => {
+                hoody_fault::point!("image.unpacked");
+                self.commit(image.digest, &staged).await
+            }
             Err(error) => Err(error),
         };
         if made.is_ok() || made.as_ref().is_err_and(|error| !error.is_retryable()) {
@@ -264,6 +267,7 @@ impl Store {
     /// Makes the staging subvolume and unpacks every layer into it; the next layer is fetched meanwhile.
     async fn fill(&self, image: &ImageSpec, staged: &Path) -> Result<(), ImageError> {
         self.create_staged(staged).await?;
+        hoody_fault::point!("image.staged");
         let mut left = Limits { entries: self.config.max_entries, bytes: self.config.max_unpacked_bytes };
         let mut layers = image.layers.iter();
         let mut next = match layers.next() {
@@ -278,6 +282,7 @@ impl Store {
                 }
             };
             // Both to their end: the unpacker must not be at work when the caller removes the staging.
+            hoody_fault::point!("image.fetched");
             let (tally, fetched) = tokio::join!(self.unpack(layer, blob, staged, left), fetch_next);
             left.bytes = left.bytes.saturating_sub(tally?.bytes);
             next = fetched?;
@@ -327,6 +332,7 @@ impl Store {
             // A commit alone keeps names and sizes of files whose data is still in memory.
             nix::unistd::syncfs(top.as_fd()).map_err(|e| ImageError::io("flush", &staged)(e.into()))?;
             fs::rename(&staged, &place).map_err(ImageError::io("rename", &staged))?;
+            hoody_fault::point!("image.renamed");
             ioctl::set_read_only(top.as_fd(), true).map_err(ImageError::io("make read-only", &place))
         };
         self.blocking.run(step, async { None }, work).await?;

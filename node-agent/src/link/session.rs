@@ -109,6 +109,7 @@ async fn hello(connection: &Connection, work: &SessionWork) -> Result<(SendStrea
         boot_id: Text::truncated(work.boot_id.clone()),
         facts: work.facts.clone(),
         inventory: inventory.try_into()?,
+        journal_lost: work.journal.lost(),
     };
     let exchange = async {
         let (mut send, mut recv) = connection.open_bi().await?;
@@ -119,6 +120,7 @@ async fn hello(connection: &Connection, work: &SessionWork) -> Result<(SendStrea
     match reply {
         HelloReply::Refused { cause, retry } => Err(SessionEnd::Refused { cause, retry }),
         HelloReply::Accepted { heartbeat_ms, .. } => {
+            work.journal.loss_reported();
             let pause = Duration::from_millis(heartbeat_ms).clamp(HEARTBEAT_BOUNDS.0, HEARTBEAT_BOUNDS.1);
             Ok((send, pause))
         }
@@ -171,6 +173,7 @@ async fn command(mut send: SendStream, mut recv: RecvStream, reconciler: Reconci
 }
 
 async fn answer(send: &mut SendStream, frame: &Frame, reconciler: &Reconciler) -> Result<(), StreamError> {
+    hoody_fault::point!("command.received");
     let reply: CommandReply = if frame.is::<ContainerSpec>() {
         match frame.decode() {
             Ok(spec) => reconciler.apply(spec).await,
@@ -184,7 +187,10 @@ async fn answer(send: &mut SendStream, frame: &Frame, reconciler: &Reconciler) -
     } else {
         return refuse(send, "unexpected", &format!("message tag {} is not a command", frame.tag)).await;
     };
-    stream::write(send, &reply).await
+    hoody_fault::point!("command.answering");
+    stream::write(send, &reply).await?;
+    hoody_fault::point!("command.answered");
+    Ok(())
 }
 
 async fn refuse(send: &mut SendStream, code: &str, message: &str) -> Result<(), StreamError> {
@@ -208,6 +214,7 @@ async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
         loop {
             let entries = journal.next_after(position).await;
             let last = entries.last().map_or(position, |entry| entry.position);
+            hoody_fault::point!("reports.sending");
             stream::write(&mut send, &ReportBatch { entries: entries.try_into()? }).await?;
             let answer = tokio::time::timeout(ACK_DEADLINE, stream::read_frame(&mut recv)).await??;
             if answer.is::<Refusal>() {
@@ -222,6 +229,7 @@ async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
                 return Err(SessionEnd::Broken(Box::new(InvalidAck { acked: acked.position, last })));
             }
             position = acked.position;
+            hoody_fault::point!("reports.acknowledged");
             journal.acknowledge(position).await;
         }
     };

@@ -10,7 +10,7 @@ use super::{
     link::{self, End, Link},
     namespace::{self, Namespace},
     netlink::Session,
-    route, sysctl,
+    rate, route, sysctl,
 };
 use async_trait::async_trait;
 use hoody_protocol::{bounded::Text, id::ContainerId, stats::NetworkStats};
@@ -57,6 +57,16 @@ impl RoutedVeth {
             return Err(NetworkError::InvalidMtu(config.mtu));
         }
         Ok(Self { config })
+    }
+
+    /// The addresses that links on this node are marked with, and of whom.
+    pub async fn held_addresses(&self) -> Result<Vec<(ContainerId, Ipv4Addr)>, NetworkError> {
+        let host = Session::open("all interfaces", Instant::now() + OPERATION_DEADLINE)?;
+        let links = link::list(&host).await?.into_iter();
+        Ok(links
+            .filter(|link| link.is_veth && is_host_interface(&link.name))
+            .filter_map(|link| link.alias.as_deref().and_then(identity::parse_alias))
+            .collect())
     }
 
     /// The pair's two ends, made where they are not as they should be; marks the host's end with its
@@ -174,14 +184,33 @@ impl Network for RoutedVeth {
         // IPv6 is closed before there is an interface to speak it on.
         let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, sysctl::disable_ipv6).await?;
         let pair = self.ensure_pair(&host, &inside, &namespace, owner).await?;
+        hoody_fault::point!("link.paired");
         tokio::try_join!(
             self.configure_inside(&inside, &pair.inside, owner),
             self.prepare_host(&host, &pair.host, owner)
         )?;
+        hoody_fault::point!("link.configured");
         link::up(&host, host.interface()).await?;
+        hoody_fault::point!("link.up");
         route::set_host_route(&host, pair.host.index, address).await?;
+        hoody_fault::point!("link.routed");
         link::wait_running(&inside, CONTAINER_INTERFACE).await?;
         link::wait_running(&host, host.interface()).await
+    }
+
+    async fn limit_rate(&self, id: ContainerId, pid: i32, mbit: Option<u32>) -> Result<(), NetworkError> {
+        let deadline = Instant::now() + OPERATION_DEADLINE;
+        let namespace = Namespace::of(pid)?;
+        let interface = host_interface(id);
+        let host = Session::open(&interface, deadline)?;
+        let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, || Ok(())).await?;
+        let (Some(ours), Some(peer)) =
+            (find_host_end(&host, id).await?, link::find(&inside, CONTAINER_INTERFACE).await?)
+        else {
+            return Err(NetworkError::Vanished { interface });
+        };
+        rate::set(&inside, peer.index, mbit).await?;
+        rate::set(&host, ours.index, mbit).await
     }
 
     async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {

@@ -9,6 +9,7 @@
 mod cause;
 mod context;
 mod drift;
+mod limits;
 mod operation;
 mod owner;
 mod pass;
@@ -26,7 +27,7 @@ use crate::desired::{
     DesiredError,
     allocation::Allocation,
     journal::Journal,
-    record::{Record, Records},
+    record::{self, Record, Records},
 };
 use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired, State},
@@ -44,6 +45,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests that wait for one container's owner.
 const INBOX: usize = 64;
+/// How often an owner that does not answer is asked.
+const ASKED: usize = 3;
 
 /// Every container of the node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,6 +68,24 @@ struct Handle {
     image: Digest,
 }
 
+impl Handle {
+    /// Asks the owner; `None` where it has ended. Asked again, for a panic of the owner loses the answer: requests
+    /// may be repeated.
+    async fn ask(&self, request: impl Fn(oneshot::Sender<CommandReply>) -> Request) -> Option<CommandReply> {
+        for _ in 0..ASKED {
+            let (reply, answer) = oneshot::channel();
+            self.inbox.send(request(reply)).await.ok()?;
+            if let Ok(answer) = answer.await {
+                return Some(answer);
+            }
+        }
+        if self.inbox.is_closed() {
+            return None;
+        }
+        Some(CommandReply::Refused(Cause::new("internal_error", "the server failed at this request")))
+    }
+}
+
 impl Reconciler {
     /// Starts the owners of every persisted container. Records that do not load are logged and kept.
     pub fn start(
@@ -79,7 +100,10 @@ impl Reconciler {
         for record in records.load()? {
             match record {
                 Ok(mut record) => {
-                    allocation.adopt(record.address, record.ids);
+                    if !allocation.adopt(record.spec.id, record.address, record.ids) {
+                        tracing::error!(container = %record.spec.id, address = %record.address, ids = record.ids.first,
+                            "another container holds the same address or ids");
+                    }
                     // An outcome is journaled before the record says so; a crash between the two ends here. It
                     // is saved now: once the outcome is acknowledged, the record is its only trace.
                     let known = record.clone();
@@ -92,7 +116,10 @@ impl Reconciler {
                     loaded.push(record);
                 }
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a container's record is unusable")
+                    tracing::error!(error = &error as &dyn std::error::Error, "a container's record is unusable");
+                    if let Some((id, address, ids)) = error.damaged().and_then(record::salvage) {
+                        allocation.reserve(id, Some(address), Some(ids));
+                    }
                 }
             }
         }
@@ -114,10 +141,7 @@ impl Reconciler {
         let id = spec.id;
         loop {
             if let Some(handle) = self.handle(id) {
-                let (reply, answer) = oneshot::channel();
-                if handle.inbox.send(Request::Spec(Box::new(spec.clone()), reply)).await.is_ok()
-                    && let Ok(answer) = answer.await
-                {
+                if let Some(answer) = handle.ask(|reply| Request::Spec(Box::new(spec.clone()), reply)).await {
                     return answer;
                 }
                 // Its owner ended between the two: the container is gone and may be made again.
@@ -154,14 +178,18 @@ impl Reconciler {
 
     /// Accepts an operation: persisted when this answers `Accepted`.
     pub async fn operate(&self, request: OperationRequest) -> CommandReply {
-        let unknown =
-            || CommandReply::Refused(Cause::new("unknown_container", "this server does not hold the container"));
-        let Some(handle) = self.handle(request.container) else { return unknown() };
-        let (reply, answer) = oneshot::channel();
-        if handle.inbox.send(Request::Operation(request, reply)).await.is_err() {
-            return unknown();
+        let answer = match self.handle(request.container) {
+            Some(handle) => handle.ask(|reply| Request::Operation(request.clone(), reply)).await,
+            None => None,
+        };
+        if let Some(answer) = answer {
+            return answer;
         }
-        answer.await.unwrap_or_else(|_| unknown())
+        // Without its record, which may be damaged: what was done and is not acknowledged is in the journal.
+        match self.0.context.journal.outcomes().into_iter().find(|outcome| outcome.id == request.id) {
+            Some(outcome) => CommandReply::Done(outcome),
+            None => CommandReply::Refused(Cause::new("unknown_container", "this server does not hold the container")),
+        }
     }
 
     /// What the agent holds, for the hello.
@@ -222,8 +250,11 @@ impl Reconciler {
     /// Makes and persists the record of a new container.
     async fn create(&self, spec: &ContainerSpec) -> Result<Record, DesiredError> {
         let context = &self.0.context;
-        let (address, ids) = context.allocation.take()?;
-        let record = Record::new(spec.clone(), ids, address);
+        let (address, ids) = context.allocation.take(spec.id)?;
+        let mut record = Record::new(spec.clone(), ids, address);
+        // Where the record before it was damaged: what was done is not done again.
+        let done = context.journal.outcomes().into_iter().filter(|outcome| outcome.container == spec.id);
+        done.for_each(|outcome| record.finish(outcome));
         let saved = context.records.save(&record).await;
         if saved.is_err() {
             context.allocation.release(address, ids);

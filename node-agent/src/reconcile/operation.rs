@@ -2,6 +2,7 @@
 //! operation.
 
 use super::{
+    Settings,
     owner::Cell,
     pass::{PassError, Settled, journal_ended, not_persisted},
     start, stop,
@@ -17,6 +18,11 @@ use hoody_protocol::{
     operation::{OperationKind, OperationOutcome},
     time::now_ms,
 };
+use std::time::Duration;
+
+/// The time a restart has beside that in which the first process may end. With the default for stopping, whoever
+/// asked the control plane still waits for the answer.
+const RESTART_LIMIT: Duration = Duration::from_secs(15);
 
 /// Ends the next operation where its time to begin has passed, whatever else holds the container up.
 pub(super) async fn refuse_late(cell: &Cell, record: &Record) -> Result<Option<Settled>, PassError> {
@@ -28,11 +34,33 @@ pub(super) async fn refuse_late(cell: &Cell, record: &Record) -> Result<Option<S
     finish(cell, record, accepted.request.id, Some(cause)).await.map(Some)
 }
 
+/// Ends the next operation where it was begun and has not come to its end in time: whoever asked learns it, and
+/// the container goes on as its specification says, which is tried for as long as it takes.
+pub(super) async fn give_up(cell: &Cell, record: &Record) -> Result<Option<Settled>, PassError> {
+    let settings = &cell.context.settings;
+    let Some(accepted) = record.operations.first() else { return Ok(None) };
+    if time_left(record, settings).is_none_or(|left| !left.is_zero()) {
+        return Ok(None);
+    }
+    let why = cell.progress().cause.map_or_else(|| "it took too long".to_owned(), |cause| cause.message.to_string());
+    let cause = Cause::new("restart_failed", format!("the container was not restarted in time: {why}"));
+    finish(cell, record, accepted.request.id, Some(cause)).await.map(Some)
+}
+
+/// What is left of the time of an operation that was begun; `None` where there is none.
+pub(super) fn time_left(record: &Record, settings: &Settings) -> Option<Duration> {
+    let accepted = record.operations.first().filter(|accepted| accepted.begun)?;
+    let limit = settings.stop_timeout + RESTART_LIMIT;
+    let elapsed = now_ms().saturating_sub(accepted.begun_at.unwrap_or(accepted.at));
+    Some(limit.saturating_sub(Duration::from_millis(elapsed)))
+}
+
 /// Takes the next operation one step further.
 pub(super) async fn execute(cell: &Cell, record: &Record, accepted: &Accepted) -> Result<Settled, PassError> {
     let id = accepted.request.id;
     if !accepted.begun {
-        cell.update(|record| change(record, id, |accepted| accepted.begun = true)).await.map_err(not_persisted)?;
+        let begun = |accepted: &mut Accepted| (accepted.begun, accepted.begun_at) = (true, Some(now_ms()));
+        cell.update(|record| change(record, id, begun)).await.map_err(not_persisted)?;
     }
     match accepted.request.kind {
         OperationKind::Restart => restart(cell, record, accepted).await,
@@ -58,6 +86,7 @@ async fn restart(cell: &Cell, record: &Record, accepted: &Accepted) -> Result<Se
             record.run = Some(Run { number, boot_id, phase: Phase::Starting });
         };
         cell.update(stopped).await.map_err(not_persisted)?;
+        hoody_fault::point!("operation.stopped");
         return Ok(Settled::Again);
     }
     match process {
@@ -87,10 +116,13 @@ pub(super) async fn conclude(cell: &Cell, outcome: OperationOutcome) -> Result<(
         _ => {
             let position = journal.append_held(Report::Outcome(outcome.clone())).await.ok_or_else(journal_ended)?;
             cell.set_progress(|progress| progress.concluded = Some((outcome.clone(), position)));
+            tracing::info!(container = %outcome.container, operation = %outcome.id, failure = ?outcome.failure, "an operation ended");
+            hoody_fault::point!("outcome.journaled");
             (outcome, position)
         }
     };
     cell.update(|record| record.finish(outcome)).await.map_err(not_persisted)?;
+    hoody_fault::point!("outcome.recorded");
     cell.set_progress(|progress| progress.concluded = None);
     journal.release(position);
     Ok(())

@@ -4,12 +4,14 @@
 use super::{
     cause,
     context::Context,
+    operation,
     pass::{self, PassError, Settled},
 };
 use crate::desired::{
     DesiredError,
     record::{Accepted, Phase, Record},
 };
+use futures::FutureExt;
 use hoody_protocol::{
     container::Limits,
     container::{Cause, ContainerSpec, Desired, State, StatusReport},
@@ -21,6 +23,7 @@ use hoody_protocol::{
 };
 use std::{
     net::Ipv4Addr,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -97,6 +100,8 @@ pub(super) struct Progress {
     pub(super) seen: u64,
     /// The last pass failed too: the container stays reported as failed while it is tried again.
     pub(super) failing: bool,
+    /// Why the last pass failed.
+    pub(super) cause: Option<Cause>,
     /// When the first process was asked to end: an interrupted wait goes on where it was.
     pub(super) stop_asked: Option<Instant>,
     /// The outcome that is journaled, and held there until the record says so too.
@@ -105,6 +110,8 @@ pub(super) struct Progress {
     pub(super) deleted: Option<(SpecVersion, u64)>,
     /// The disk limit in force.
     pub(super) disk_bytes: Option<u64>,
+    /// Processes of this run that the kernel ended for lack of memory.
+    pub(super) oom_kills: u64,
 }
 
 /// What this process has put in force.
@@ -114,6 +121,8 @@ pub(super) struct Enforced {
     /// Why the rules of this version could not be put in force.
     pub(super) firewall_error: Option<(SpecVersion, Cause)>,
     pub(super) limits: Option<Limits>,
+    /// Why the limits of this version could not be put in force.
+    pub(super) limits_error: Option<(SpecVersion, Cause)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -179,8 +188,11 @@ impl Cell {
             _ => (None, None),
         };
         let version = record.spec.version;
-        let firewall_error =
-            self.enforced().firewall_error.filter(|(failed, _)| *failed == version).map(|(_, cause)| cause);
+        let alive = matches!(state, State::Running | State::Paused);
+        let enforced = self.enforced();
+        let of_this = |error: Option<(SpecVersion, Cause)>| {
+            error.filter(|(failed, _)| *failed == version).map(|(_, cause)| cause)
+        };
         self.publish.send_modify(|view| (view.state, view.cause) = (state, cause.clone()));
         let report = StatusReport {
             container: record.spec.id,
@@ -191,7 +203,9 @@ impl Cell {
             exit_code,
             address: Some(record.address),
             started_at,
-            firewall_error,
+            firewall_error: of_this(enforced.firewall_error),
+            limits_error: of_this(enforced.limits_error).filter(|_| alive),
+            oom_kills: if alive { self.progress().oom_kills } else { 0 },
             at: now_ms(),
         };
         let news = {
@@ -214,6 +228,10 @@ pub(super) struct Owner {
     cell: Arc<Cell>,
     inbox: mpsc::Receiver<Request>,
     failures: u32,
+    /// How long to wait for a reason before the next pass.
+    pause: Option<Duration>,
+    /// The last turn ended in a panic that is not reported yet.
+    panicked: bool,
     /// Asked to look again once the pass that works has ended.
     woken: bool,
 }
@@ -235,64 +253,97 @@ impl Owner {
             enforced: Mutex::default(),
             progress: Mutex::default(),
         };
-        Self { cell: Arc::new(cell), inbox, failures: 0, woken: false }
+        Self { cell: Arc::new(cell), inbox, failures: 0, pause: None, panicked: false, woken: false }
     }
 
-    /// Runs until the container is gone or the agent ends.
+    /// Runs until the container is gone or the agent ends. A panic is our mistake, and ends the turn, not the
+    /// task: it is reported, and the container is looked at again after a growing pause.
     pub(super) async fn run(mut self) {
         loop {
-            let cell = self.cell.clone();
-            let seen = *cell.requests.borrow();
-            cell.set_progress(|progress| (progress.seen, progress.failing) = (seen, self.failures > 0));
-            self.woken = false;
-            let pass = pass::converge(&cell);
-            tokio::pin!(pass);
-            let settled = loop {
-                tokio::select! {
-                    settled = &mut pass => break settled,
-                    request = self.inbox.recv() => match request {
-                        Some(request) => {
-                            let accepting = self.accept(request);
-                            tokio::pin!(accepting);
-                            // The pass goes on beside it: it may be writing the record, which accepting waits for.
-                            tokio::select! {
-                                () = &mut accepting => {}
-                                settled = &mut pass => {
-                                    accepting.await;
-                                    break settled;
-                                }
-                            }
-                        }
-                        None => return,
-                    },
-                }
-            };
-            let pause = match settled {
-                Ok(Settled::Gone) => return,
-                Ok(Settled::Again) => continue,
-                Err(PassError::Interrupted) => {
-                    self.failures = 0;
-                    continue;
-                }
-                Ok(Settled::Stable) => {
-                    self.failures = 0;
-                    self.cell.context.settings.drift_interval
-                }
-                Err(PassError::Failed(failure)) => {
-                    let record = self.cell.record();
-                    tracing::warn!(
-                        container = %record.spec.id, step = failure.step, failures = self.failures + 1,
-                        error = failure.error.as_ref() as &dyn std::error::Error, "a pass failed"
-                    );
+            // What a turn shares is behind locks that are never held over an await, and changes as a whole.
+            match AssertUnwindSafe(self.turn()).catch_unwind().await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => {
+                    let container = self.cell.record().spec.id;
                     self.failures = self.failures.saturating_add(1);
-                    self.cell.report(&record, State::Failed, false, Some(failure.cause)).await;
-                    self.retry_pause()
+                    tracing::error!(%container, failures = self.failures, "a pass panicked; it is tried again");
+                    self.panicked = true;
+                    self.pause = Some(self.retry_pause());
                 }
-            };
-            if *self.cell.requests.borrow() != seen || self.woken {
+            }
+        }
+    }
+
+    /// Waits for a reason, then a pass; false where the container is gone or the agent ends.
+    async fn turn(&mut self) -> bool {
+        if std::mem::take(&mut self.panicked) {
+            let record = self.cell.record();
+            let cause = Cause::new("internal_error", "the server failed at this container and tries again");
+            self.cell.report(&record, State::Failed, false, Some(cause)).await;
+        }
+        if let Some(pause) = self.pause.take()
+            && !self.wait(pause).await
+        {
+            return false;
+        }
+        let cell = self.cell.clone();
+        let seen = *cell.requests.borrow();
+        cell.set_progress(|progress| (progress.seen, progress.failing) = (seen, self.failures > 0));
+        self.woken = false;
+        let Some(settled) = self.pass(&cell).await else { return false };
+        let pause = match settled {
+            Ok(Settled::Gone) => return false,
+            Ok(Settled::Again) => return true,
+            Err(PassError::Interrupted) => {
                 self.failures = 0;
-            } else if !self.wait(pause).await {
-                return;
+                return true;
+            }
+            Ok(Settled::Stable) => {
+                self.failures = 0;
+                self.cell.context.settings.drift_interval
+            }
+            Err(PassError::Failed(failure)) => {
+                let record = self.cell.record();
+                tracing::warn!(
+                    container = %record.spec.id, step = failure.step, failures = self.failures + 1,
+                    error = failure.error.as_ref() as &dyn std::error::Error, "a pass failed"
+                );
+                self.failures = self.failures.saturating_add(1);
+                self.cell.set_progress(|progress| progress.cause = Some(failure.cause.clone()));
+                self.cell.report(&record, State::Failed, false, Some(failure.cause)).await;
+                // An operation whose time is over is ended then, not only after a long pause.
+                let left = operation::time_left(&record, &self.cell.context.settings);
+                left.map_or(self.retry_pause(), |left| left.min(self.retry_pause()))
+            }
+        };
+        if *self.cell.requests.borrow() != seen || self.woken {
+            self.failures = 0;
+        } else {
+            self.pause = Some(pause);
+        }
+        true
+    }
+
+    /// One pass, beside which requests are accepted; `None` where the agent ends.
+    async fn pass(&mut self, cell: &Cell) -> Option<Result<Settled, PassError>> {
+        let pass = pass::converge(cell);
+        tokio::pin!(pass);
+        loop {
+            tokio::select! {
+                settled = &mut pass => return Some(settled),
+                request = self.inbox.recv() => {
+                    let accepting = self.accept(request?);
+                    tokio::pin!(accepting);
+                    // The pass goes on beside it: it may be writing the record, which accepting waits for.
+                    tokio::select! {
+                        () = &mut accepting => {}
+                        settled = &mut pass => {
+                            accepting.await;
+                            return Some(settled);
+                        }
+                    }
+                }
             }
         }
     }
@@ -393,7 +444,7 @@ impl Owner {
         }
         self.persisted(|record| {
             record.sequence = request.sequence;
-            record.operations.push(Accepted { request, at: now_ms(), begun: false, stopped: false });
+            record.operations.push(Accepted { request, at: now_ms(), begun: false, begun_at: None, stopped: false });
         })
         .await
     }

@@ -86,6 +86,9 @@ pub(super) async fn converge(cell: &Cell) -> Result<Settled, PassError> {
     if let Some(settled) = operation::refuse_late(cell, &record).await? {
         return Ok(settled);
     }
+    if let Some(settled) = operation::give_up(cell, &record).await? {
+        return Ok(settled);
+    }
     if record.wanted_run().is_none() {
         // Before the root file system is looked at: a stop must work where the storage does not.
         let process = start::process(cell, &record).await?;

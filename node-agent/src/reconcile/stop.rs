@@ -53,12 +53,14 @@ pub(super) async fn end(cell: &Cell, record: &Record, force: bool) -> Result<Opt
     let runtime = &cell.context.capabilities.runtime;
     let id = record.spec.id;
     mark(cell).await?;
+    hoody_fault::point!("stop.marked");
     cell.report(record, State::Stopping, false, None).await;
     if !force {
         let asked = match cell.progress().stop_asked {
             Some(asked) => asked,
             None => {
                 runtime.signal_stop(id, false).await.map_err(runtime_failed("ask the first process to end"))?;
+                hoody_fault::point!("stop.asked");
                 let now = Instant::now();
                 cell.set_progress(|progress| progress.stop_asked = Some(now));
                 now
@@ -77,6 +79,7 @@ pub(super) async fn end(cell: &Cell, record: &Record, force: bool) -> Result<Opt
         Process::Running { .. } | Process::Paused { .. }
     ) {
         runtime.signal_stop(id, true).await.map_err(runtime_failed("kill the processes"))?;
+        hoody_fault::point!("stop.killed");
         match tokio::time::timeout(KILL_DEADLINE, runtime.wait(id)).await {
             Ok(ended) => ended.map_err(runtime_failed("wait for the first process"))?,
             Err(late) => {
@@ -86,6 +89,7 @@ pub(super) async fn end(cell: &Cell, record: &Record, force: bool) -> Result<Opt
             }
         }
     }
+    hoody_fault::point!("stop.ended");
     match runtime.state(id).await.map_err(runtime_failed("look at the first process"))? {
         Process::Exited { code, .. } => Ok(code),
         _ => Ok(None),
@@ -112,6 +116,7 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
     let id = record.spec.id;
     let capabilities = &cell.context.capabilities;
     let network = capabilities.network.detach(id).await;
+    hoody_fault::point!("link.detached");
     let runtime = capabilities.runtime.delete(id).await;
     // Rules stand until the link and the processes are gone.
     let firewall = match (&network, &runtime) {
@@ -133,7 +138,9 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
         "firewall_failed",
         "the container's firewall could not be removed",
     ))?;
-    storage.map_err(failed("unmount", "storage_failed", "the container's root file system could not be unmounted"))
+    storage.map_err(failed("unmount", "storage_failed", "the container's root file system could not be unmounted"))?;
+    hoody_fault::point!("run.cleared");
+    Ok(())
 }
 
 /// Deletes everything of the container, tells the control plane, and forgets it once that is known there.
@@ -148,6 +155,7 @@ pub(super) async fn delete(cell: &Cell, record: &Record) -> Result<Settled, Pass
     };
     // The tombstone stays until the control plane has it in writing.
     unless_requested(cell, cell.context.journal.acknowledged(position)).await?;
+    hoody_fault::point!("deletion.acknowledged");
     let context = &cell.context;
     context.records.remove(record.spec.id).await.map_err(not_persisted)?;
     context.allocation.release(record.address, record.ids);
@@ -166,6 +174,7 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
     clear(cell, record).await?;
     let deleted = cell.context.capabilities.storage.delete(record.spec.id).await;
     deleted.map_err(failed("delete", "storage_failed", "the container's root file system could not be deleted"))?;
+    hoody_fault::point!("root.deleted");
     let report = StatusReport {
         container: record.spec.id,
         version: record.spec.version,
@@ -176,9 +185,12 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
         address: None,
         started_at: None,
         firewall_error: None,
+        limits_error: None,
+        oom_kills: 0,
         at: now_ms(),
     };
     let position = cell.context.journal.append_held(Report::Status(report)).await.ok_or_else(journal_ended)?;
     cell.context.journal.release(position);
+    hoody_fault::point!("deletion.reported");
     Ok(position)
 }

@@ -47,6 +47,7 @@ impl OciRuntime {
             return Ok(made.first.pid);
         }
         if let Some(made) = self.adopt(id).await? {
+            self.cgroups.weigh_io(id, &bundle.limits)?;
             return Ok(made.first.pid);
         }
         if self.has_remains(id)? {
@@ -71,11 +72,15 @@ impl OciRuntime {
             make_folder(&folder, super::layout::FOLDER_MODE)?;
         }
         record.save(&self.layout.record(id))?;
+        hoody_fault::point!("bundle.recorded");
         etc::write(bundle, &self.layout.etc(id))?;
         let text = serde_json::to_vec(&spec)
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         record::replace(&self.layout.config(id), &text)?;
+        hoody_fault::point!("bundle.written");
         let made = conmon::launch(id, &self.config, &self.layout, &self.cgroups).await?;
+        hoody_fault::point!("conmon.reported");
+        self.cgroups.weigh_io(id, &bundle.limits)?;
         self.finish(id, &mut record, made)
     }
 

@@ -26,7 +26,9 @@ impl OciRuntime {
             }
         };
         self.kill_container(id, made.map(|made| made.first)).await?;
+        hoody_fault::point!("processes.killed");
         self.end_conmon(id, made.and_then(|made| made.conmon)).await?;
+        hoody_fault::point!("conmon.ended");
         if self.layout.runtime_state(id).exists() {
             let args = vec!["delete".into(), "--force".into(), id.to_string().into()];
             if let Err(error) = self.call(id, "delete", args, Vec::new(), RUNTIME_LIMIT).await {
@@ -34,7 +36,9 @@ impl OciRuntime {
                 tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "runtime delete");
             }
         }
+        hoody_fault::point!("runtime.deleted");
         self.remove_cgroups(id).await?;
+        hoody_fault::point!("cgroups.removed");
         etc::unmount(&self.layout.etc(id))?;
         self.remove_logs(id)?;
         remove_folder(&self.layout.runtime_state(id))?;

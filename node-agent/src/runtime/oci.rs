@@ -11,9 +11,11 @@ use super::{
     error::io,
     layout::{FOLDER_MODE, Layout},
     pidfd::ProcessId,
+    record::Record,
     spec,
     view::{self, Phase, View},
 };
+use crate::storage::IdRange;
 use async_trait::async_trait;
 use hoody_protocol::{container::Limits, id::ContainerId};
 use std::{collections::BTreeSet, ffi::OsString, path::Path, time::Duration};
@@ -99,6 +101,27 @@ impl OciRuntime {
             self.cgroups.freeze(id, false).await?;
         }
         Ok(())
+    }
+
+    /// The ids of every container that was made in this boot and not deleted.
+    pub async fn held_ids(&self) -> Result<Vec<(ContainerId, IdRange)>, RuntimeError> {
+        self.blocking(|runtime| {
+            let folder = runtime.layout.containers();
+            let mut held = Vec::new();
+            for entry in std::fs::read_dir(&folder).map_err(io("list", &folder))? {
+                let name = entry.map_err(io("list", &folder))?.file_name();
+                let Some(id) = name.to_str().and_then(parse_id) else { continue };
+                match Record::load(&runtime.layout.record(id)) {
+                    Ok(record) => held.extend(record.map(|record| (id, record.ids))),
+                    // Its processes are found by their cgroup all the same.
+                    Err(error) => {
+                        tracing::error!(container = %id, error = &error as &dyn std::error::Error, "unreadable record");
+                    }
+                }
+            }
+            Ok(held)
+        })
+        .await
     }
 
     fn wrong_state<T>(id: ContainerId, verb: &'static str, view: &View) -> Result<T, RuntimeError> {
@@ -190,11 +213,21 @@ impl Runtime for OciRuntime {
             }
             view => return Self::wrong_state(id, "update", &view),
         }
+        if let Some(used_bytes) = self.cgroups.unreclaimable_memory_bytes(id)?
+            && used_bytes > limits.memory_bytes
+        {
+            return Err(RuntimeError::MemoryInUse { id, used_bytes, limit_bytes: limits.memory_bytes });
+        }
         let resources = spec::limits(limits).map_err(|source| RuntimeError::Spec { id, source: Box::new(source) })?;
         let text = serde_json::to_vec(&resources)
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         let args = vec!["update".into(), "--resources".into(), "-".into(), id.to_string().into()];
-        self.call(id, "update", args, text, CALL_LIMIT).await.map(drop)
+        self.call(id, "update", args, text, CALL_LIMIT).await?;
+        self.cgroups.weigh_io(id, limits)
+    }
+
+    async fn oom_kills(&self, id: ContainerId) -> Result<u64, RuntimeError> {
+        self.cgroups.oom_kills(id)
     }
 
     async fn stats(&self, id: ContainerId) -> Result<CgroupStats, RuntimeError> {

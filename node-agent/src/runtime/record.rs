@@ -83,6 +83,9 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), RuntimeError> {
 
 /// Names this boot of the machine.
 pub(super) fn boot_id() -> Result<String, RuntimeError> {
+    if let Some(id) = hoody_fault::boot_id() {
+        return Ok(id);
+    }
     Ok(std::fs::read_to_string(BOOT_ID).map_err(io("read", BOOT_ID))?.trim().to_owned())
 }
 

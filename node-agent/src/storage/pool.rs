@@ -243,6 +243,7 @@ impl Shared {
             .map_err(StorageError::io("set owner of", &gate))?;
         // Another subvolume or other ids, left behind by something that is over.
         mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
+        hoody_fault::point!("mount.gate");
         user_namespace::create(ids)
             .and_then(|namespace| mount::idmapped(root.as_fd(), namespace.as_fd(), &target))
             .map_err(StorageError::io("mount", &target))?;
@@ -252,6 +253,7 @@ impl Shared {
     fn unmount(&self, id: ContainerId) -> Result<(), StorageError> {
         let target = self.mount_point(id);
         mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
+        hoody_fault::point!("mount.unmounted");
         for folder in [target, self.gate(id)] {
             match fs::remove_dir(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

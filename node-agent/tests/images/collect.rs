@@ -63,24 +63,35 @@ async fn an_image_that_does_not_fit_makes_the_unused_ones_go() {
     assert_eq!(f.store.collect(&none).await.unwrap(), []);
 }
 
-/// Somebody who comes to name an image either finds it and it stays, or has it made again.
+/// Somebody comes to name an image just after it was seen that nobody does: it is made again, and not deleted
+/// behind the back of who has found it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_never_deleted_from_under_somebody_who_names_it() {
-    let f = Fixture::with(|config| config.keep = Duration::ZERO).await;
+    let f = Arc::new(Fixture::with(|config| config.keep = Duration::ZERO).await);
     let spec = f.image([Archive::default().file("x", b"1")]);
-    let names = Arc::new(Mutex::new(HashSet::new()));
-    for _ in 0..20 {
-        names.lock().unwrap().clear();
-        let user = async {
-            names.lock().unwrap().insert(spec.digest);
+    f.store.ensure(&spec).await.unwrap();
+    let (seen, begin) = tokio::sync::oneshot::channel();
+    let (found, finding) = std::sync::mpsc::channel();
+    let user = tokio::spawn({
+        let (f, spec) = (f.clone(), spec.clone());
+        async move {
+            begin.await.unwrap();
             let root = f.store.ensure(&spec).await.unwrap();
-            assert_eq!(fs::read(root.join("x")).unwrap(), b"1");
-        };
-        let known = names.clone();
-        let in_use = move || known.lock().unwrap().clone();
-        let collector = f.store.collect(&in_use);
-        let ((), collected) = tokio::join!(user, collector);
-        collected.unwrap();
-        assert_eq!(fs::read(f.scratch.pool().join("images").join(spec.digest.hex()).join("x")).unwrap(), b"1");
-    }
+            // The collector may be gone already.
+            let _ = found.send(());
+            root
+        }
+    });
+    let once = Mutex::new(Some((seen, finding)));
+    let in_use = move || {
+        if let Some((seen, finding)) = once.lock().unwrap().take() {
+            seen.send(()).unwrap();
+            // Where nothing holds the user back, it finds the image now.
+            let _ = finding.recv_timeout(Duration::from_millis(500));
+        }
+        HashSet::new()
+    };
+    assert_eq!(f.store.collect(&in_use).await.unwrap(), [spec.digest]);
+    let root = user.await.unwrap();
+    assert_eq!(fs::read(root.join("x")).unwrap(), b"1", "deleted after it was found");
 }

@@ -29,7 +29,8 @@ pub struct ControlPlane {
     http_port: u16,
     node_port: u16,
     node_addresses: Vec<String>,
-    settings: Vec<(&'static str, String)>,
+    /// Added to the environment of what is started from now on.
+    pub environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -59,12 +60,7 @@ impl ControlPlane {
         // Simulated agents, the only ones of a cluster without servers, are on this machine.
         let node_addresses = if node_addresses.is_empty() { vec![Ipv4Addr::LOCALHOST] } else { node_addresses };
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
-        Ok(Self { folder, database_url, http_port, node_port, node_addresses, settings: Vec::new(), process: None })
-    }
-
-    /// More settings, as environment variables; they win over those of every cluster.
-    pub(super) fn set(&mut self, settings: Vec<(&'static str, String)>) {
-        self.settings = settings;
+        Ok(Self { folder, database_url, http_port, node_port, node_addresses, environment: Vec::new(), process: None })
     }
 
     fn command(&self) -> Command {
@@ -80,22 +76,39 @@ impl ControlPlane {
             .env("HOODY_RATE_LIMIT_AUTHENTICATED", "1000000")
             .env("HOODY_RATE_LIMIT_ANONYMOUS", "1000000")
             .env("HOODY_RATE_LIMIT_LOGIN", "1000000")
-            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+            .env("HOODY_RATE_LIMIT_SIGNUP", "1000000");
         command
+    }
+
+    /// Sets a variable of its environment, from the next start on.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.push((name.to_owned(), value.into()));
+    }
+
+    /// Where mails are written while no mail server is set.
+    pub fn mails(&self) -> PathBuf {
+        self.folder.join("mail")
     }
 
     /// Starts it and waits until it is ready.
     pub async fn start(&mut self) -> Result<()> {
+        self.launch()?;
         let log = self.log();
-        let mut process = Process::start("the control plane", self.command().arg("serve"), &log)?;
         let url = format!("{}/readyz", self.base_url());
         crate::wait::until("the control plane is ready", START_DEADLINE, async || {
-            process.check().with_context(|| format!("see {}", log.display()))?;
+            self.process()?.check().with_context(|| format!("see {}", log.display()))?;
             let answer = reqwest::get(&url).await;
             Ok(answer.is_ok_and(|answer| answer.status().is_success()).then_some(()))
         })
-        .await?;
-        self.process = Some(process);
+        .await
+    }
+
+    /// Starts it.
+    pub fn launch(&mut self) -> Result<()> {
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let mut command = self.command();
+        command.envs(environment).arg("serve");
+        self.process = Some(Process::start("the control plane", &mut command, &self.log())?);
         Ok(())
     }
 
@@ -151,6 +164,7 @@ impl ControlPlane {
 
     /// Makes an account.
     pub fn create_user(&self, name: &str, password: &str, admin: bool) -> Result<()> {
+        crate::secrets::note(password);
         let mut command = self.command();
         command.args(["admin", "create-user", name, "--email", &format!("{name}@example.com"), "--password-stdin"]);
         if admin {
@@ -167,7 +181,9 @@ impl ControlPlane {
     pub fn join_token(&self, server: &str, owner: &str) -> Result<String> {
         let printed = run(self.command().args(["admin", "join-token", server, "--create", "--owner", owner]))?;
         let token = printed.split_whitespace().find(|word| word.starts_with("hoody-join-1."));
-        Ok(token.context("no join token was printed")?.to_owned())
+        let token = token.context("no join token was printed")?;
+        crate::secrets::note(token);
+        Ok(token.to_owned())
     }
 
     /// Any other command line of the control plane.

@@ -1,5 +1,6 @@
 //! The cluster and everything it makes. Dropping it removes all of it, also after a failed test.
 
+mod capabilities;
 mod control_plane;
 mod disk;
 mod process;
@@ -117,7 +118,9 @@ impl Cluster {
         let http_port = plan.http_port.unwrap_or(0);
         let mut control_plane =
             ControlPlane::prepare(folder.path().join("control-plane"), plan.database.clone(), addresses, http_port)?;
-        control_plane.set(plan.settings.clone());
+        for (name, value) in &plan.settings {
+            control_plane.set(name, value);
+        }
         for name in &plan.images {
             control_plane.import_image(name, &image::archive(name)?)?;
         }
@@ -145,6 +148,22 @@ impl Cluster {
     pub async fn second_tenant(&self, name: &str) -> Result<Api> {
         self.control_plane.create_user(name, &self.password, false)?;
         Api::login(self.control_plane.base_url(), name, &self.password).await
+    }
+
+    /// A tenant that signs up and answers the mail in `mails`; without servers.
+    pub async fn sign_up(&self, username: &str, password: &str, mails: &Path) -> Result<Api> {
+        let api = Api::anonymous(self.control_plane.base_url())?;
+        let email = format!("{username}@example.com");
+        let body = serde_json::json!({ "email": email, "username": username, "password": password });
+        api.post("/api/v1/auth/signup", body).await?.data()?;
+        let token = crate::smtp::take_token(mails, &email).await?;
+        let data = api.post("/api/v1/auth/verify-email", serde_json::json!({ "token": token })).await?.data()?;
+        Ok(api.with_token(Some(data["token"].as_str().context("verification gave no token")?)))
+    }
+
+    /// Fails where a log of the cluster holds a secret that this process used.
+    pub fn check_logs(&self) -> Result<()> {
+        crate::secrets::check_logs(self.folder())
     }
 
     /// What the API says about a server.

@@ -7,6 +7,7 @@ use nix::{
 };
 use std::{
     fs::OpenOptions,
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -45,6 +46,17 @@ impl Process {
         match self.child.try_wait()? {
             Some(status) => bail!("{} ended: {status}", self.what),
             None => Ok(()),
+        }
+    }
+
+    /// The signal that ended it; `None` while it runs. An end in another way is an error.
+    pub fn killed(&mut self) -> Result<Option<i32>> {
+        match self.child.try_wait()? {
+            None => Ok(None),
+            Some(status) => match status.signal() {
+                Some(signal) => Ok(Some(signal)),
+                None => bail!("{} ended by itself: {status}", self.what),
+            },
         }
     }
 

@@ -1,7 +1,7 @@
 //! A server: a network namespace with an uplink, a pool, a state folder and the agent.
 
 use super::{
-    Plan,
+    Plan, capabilities,
     disk::Disk,
     process::{Process, run},
     slot::Slot,
@@ -29,6 +29,10 @@ pub struct Server {
     pub address: Ipv4Addr,
     /// Where its files are.
     pub folder: PathBuf,
+    /// Added to the environment of the agent's program, from now on.
+    pub environment: Vec<(String, String)>,
+    /// The agent's program; `None`: the one beside this program.
+    pub program: Option<PathBuf>,
     agent: Option<Process>,
     /// The network of its containers.
     containers: String,
@@ -36,6 +40,7 @@ pub struct Server {
     pool: Disk,
     _state: Option<Disk>,
     namespace: Namespace,
+    boots: u32,
 }
 
 /// A network namespace with a veth to ours; removed when dropped.
@@ -43,7 +48,15 @@ pub struct Server {
 struct Namespace {
     name: String,
     cgroup: String,
+    /// Our end of the uplink, and the server's.
+    ours: Ipv4Addr,
+    theirs: Ipv4Addr,
+    /// The network of its containers.
+    containers: String,
 }
+
+/// The boot id that an agent believes.
+const BOOT_ID: &str = "HOODY_FAULT_BOOT_ID";
 
 impl Server {
     pub(super) fn make(slot: &Slot, number: usize, cluster: &Path, plan: &Plan) -> Result<Self> {
@@ -67,8 +80,20 @@ impl Server {
         );
         fs::write(folder.join("agent.toml"), config)?;
         let address = slot.uplink_server(number);
-        let containers = slot.containers(number);
-        Ok(Self { name, id: String::new(), address, folder, agent: None, containers, pool, _state: state, namespace })
+        Ok(Self {
+            name,
+            id: String::new(),
+            address,
+            folder,
+            environment: Vec::new(),
+            program: None,
+            agent: None,
+            containers: slot.containers(number),
+            pool,
+            _state: state,
+            namespace,
+            boots: 1,
+        })
     }
 
     /// A command in the server's network namespace.
@@ -80,9 +105,14 @@ impl Server {
 
     /// The agent's program with the server's configuration.
     pub fn agent_command(&self) -> Command {
-        let mut command = self.command(super::control_plane::program("hoody-agent"));
+        let mut command = self.command(self.agent_program());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("--config").arg(self.folder.join("agent.toml"));
         command
+    }
+
+    fn agent_program(&self) -> PathBuf {
+        self.program.clone().unwrap_or_else(|| super::control_plane::program("hoody-agent"))
     }
 
     /// Enrols the agent.
@@ -90,11 +120,14 @@ impl Server {
         run(self.agent_command().args(["join", token])).map(|_| ())
     }
 
-    /// Starts the agent.
+    /// Starts the agent, with the capabilities of its unit.
     pub fn start(&mut self) -> Result<()> {
         let log = self.log();
-        self.agent =
-            Some(Process::start(&format!("the agent of {}", self.name), self.agent_command().arg("run"), &log)?);
+        let mut agent = Command::new(self.agent_program());
+        agent.arg("--config").arg(self.folder.join("agent.toml")).arg("run");
+        let mut command = capabilities::confine(self.command("setpriv"), &agent)?;
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.agent = Some(Process::start(&format!("the agent of {}", self.name), &mut command, &log)?);
         Ok(())
     }
 
@@ -180,6 +213,27 @@ impl Server {
         agent.kill()
     }
 
+    /// Takes everything of the server away but its disk, as a reboot does: processes, mounts, cgroups, the network
+    /// namespace with links, routes and rules. Agents that are started from now on see another boot id.
+    pub fn reboot(&mut self) -> Result<()> {
+        if self.agent.is_some() {
+            self.kill_agent()?;
+        }
+        traces::end_all(&self.name, &self.run_dir())?;
+        traces::remove_cgroups(&self.name);
+        self.namespace.make_anew()?;
+        self.boots += 1;
+        let boot_id = format!("00000000-0000-0000-0000-{:012}", self.boots);
+        self.environment.retain(|(name, _)| name != BOOT_ID);
+        self.environment.push((BOOT_ID.to_owned(), boot_id));
+        Ok(())
+    }
+
+    /// Our end of its uplink.
+    pub fn outside(&self) -> Ipv4Addr {
+        self.namespace.ours
+    }
+
     /// Runs a program in a container, as an operator does on the server; gives what it printed.
     pub fn exec(&self, container: &str, argv: &[&str]) -> Result<String> {
         run(self.agent_command().args(["exec", container, "--"]).args(argv))
@@ -210,8 +264,15 @@ impl Namespace {
     fn make(slot: &Slot, number: usize) -> Result<Self> {
         let name = slot.name(number);
         let (ours, theirs) = (slot.uplink_host(number), slot.uplink_server(number));
-        remove(&name);
-        let this = Self { name: name.clone(), cgroup: name.clone() };
+        let this = Self { name: name.clone(), cgroup: name, ours, theirs, containers: slot.containers(number) };
+        this.make_anew()?;
+        Ok(this)
+    }
+
+    /// Removes what there is of it and makes it.
+    fn make_anew(&self) -> Result<()> {
+        let Self { name, ours, theirs, containers, .. } = self;
+        remove(name);
         let ip = |arguments: &str| run(Command::new("ip").args(arguments.split_whitespace())).map(|_| ());
         ip(&format!("netns add {name}"))?;
         ip(&format!("link add {name} type veth peer name uplink netns {name}"))?;
@@ -222,8 +283,7 @@ impl Namespace {
         ip(&format!("-n {name} link set lo up"))?;
         ip(&format!("-n {name} route add default via {ours}"))?;
         // Containers are reached from here, as from the outside of a server whose network is routed.
-        ip(&format!("route add {} via {theirs}", slot.containers(number)))?;
-        Ok(this)
+        ip(&format!("route add {containers} via {theirs}"))
     }
 }
 

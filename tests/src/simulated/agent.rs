@@ -138,6 +138,7 @@ impl Identified {
             boot_id: Text::truncated("simulated"),
             facts: facts(),
             inventory: inventory.try_into()?,
+            journal_lost: 0,
         };
         let (mut send, mut recv) = connection.open_bi().await?;
         stream::write(&mut send, &hello).await?;
@@ -240,6 +241,8 @@ fn status(spec: &ContainerSpec) -> StatusReport {
         address: Some(Ipv4Addr::new(10, 64, 0, 2)),
         started_at: (state == State::Running).then(now_ms),
         firewall_error: None,
+        limits_error: None,
+        oom_kills: 0,
         at: now_ms(),
     }
 }

@@ -87,6 +87,35 @@ pub(super) async fn are_checked(world: &World) -> Result<()> {
     problems.none()
 }
 
+/// Auth tokens of the running program: bound to permissions and networks, and ended at once.
+pub(super) async fn of_the_api_are_bound(world: &World) -> Result<()> {
+    const TOKENS: &str = "/api/v1/auth/tokens";
+    let make = async |body| -> Result<(Api, String)> {
+        let made = world.api.post(TOKENS, body).await?.data()?;
+        let value = made["token"].as_str().context("no token")?;
+        let id = made["id"].as_str().context("no id")?;
+        Ok((world.api.with_token(Some(value)), format!("{TOKENS}/{id}")))
+    };
+    let (reader, path) = make(json!({ "permission_template": "read_only", "ip_whitelist": "0.0.0.0/0, ::/0" })).await?;
+    reader.get(&world.path("")).await?.data()?;
+    reader.get(ME).await?.data()?;
+    reader.post(&world.path("/stop"), json!({})).await?.expect_refusal(403, "FORBIDDEN")?;
+    reader.post("/api/v1/projects", json!({ "alias": "no" })).await?.expect_refusal(403, "FORBIDDEN")?;
+    reader.post("/api/v1/users/auth/logout", json!({})).await?.expect_refusal(403, "FORBIDDEN")?;
+    reader.get("/api/v1/admin/servers").await?.expect_refusal(403, "FORBIDDEN")?;
+    let (elsewhere, _) = make(json!({ "ip_whitelist": ["203.0.113.0/24", "2001:db8::/32"] })).await?;
+    elsewhere.get(ME).await?.expect_refusal(403, "FORBIDDEN")?;
+    let (realm, _) = make(json!({ "realm_ids": [super::NOBODY] })).await?;
+    realm.get(ME).await?.expect_refusal(403, "FORBIDDEN")?;
+    world.api.put(&path, json!({ "enabled": false })).await?.data()?;
+    reader.get(ME).await?.expect_refusal(401, "UNAUTHORIZED")?;
+    world.api.put(&path, json!({ "enabled": true })).await?.data()?;
+    reader.get(ME).await?.data()?;
+    world.api.delete(&path, None).await?.data()?;
+    reader.get(ME).await?.expect_refusal(401, "UNAUTHORIZED")?;
+    Ok(())
+}
+
 pub(super) async fn end_at_logout(world: &World) -> Result<()> {
     let base_url = world.cluster.control_plane.base_url();
     let (name, password) = ("leaver", &world.cluster.password);

@@ -10,8 +10,9 @@ use hoody_tests::{
 use serde_json::{Value, json};
 
 const PORT: u16 = 8000;
-/// The smallest in which there is room for the reserve and an image.
-const POOL_BYTES: u64 = 1 << 30;
+/// Small, because it is filled twice; the reserve is small too, so that an image has room.
+const POOL_BYTES: u64 = 384 << 20;
+const RESERVE: &str = "pool_reserve_bytes = 33554432";
 const STATE_BYTES: u64 = 64 << 20;
 
 async fn created(cluster: &Cluster, project: &str, name: &str) -> Result<String> {
@@ -27,7 +28,7 @@ fn cause(row: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_is_named_and_left_behind() -> Result<()> {
-    let plan = Plan { agent_settings: LOOKS.into(), pool_bytes: POOL_BYTES, ..Plan::default() };
+    let plan = Plan { agent_settings: format!("{LOOKS}\n{RESERVE}"), pool_bytes: POOL_BYTES, ..Plan::default() };
     let cluster = Cluster::start(plan).await?;
     let (server, api) = (&cluster.servers[0], &cluster.tenant);
     let project = api.project("full").await?;

@@ -9,6 +9,7 @@ mod status_logs;
 mod update;
 mod view;
 
+pub use stats::Stats;
 pub use view::ContainerData;
 
 use crate::{app::App, service::container::Progress};

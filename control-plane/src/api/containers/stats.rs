@@ -10,6 +10,7 @@ use crate::{
     },
     app::App,
     error::ServiceError,
+    nodes::Measured,
     service::container as service,
     store::container::{ContainerRow, Status},
 };
@@ -25,7 +26,7 @@ use utoipa::ToSchema;
 
 /// What a container uses.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Stats {
+pub struct Stats {
     id: String,
     project_id: String,
     project_name: String,
@@ -122,13 +123,20 @@ pub(super) async fn stats(
     let begun = Instant::now();
     let row = service::get(&app, &caller, id).await?;
     let measured = app.nodes.measurements.container(id);
-    let measured_at = measured.as_ref().map(|measured| measured.taken_at);
-    let age = measured.as_ref().map(|measured| now_ms().saturating_sub(measured.received_at));
-    let mut stats = view(row, measured.map(|measured| measured.value));
-    stats.measured_at = measured_at.map(|at| rfc3339(at as i64));
-    stats.measured_age_ms = age;
-    stats.processing_time = format!("{:.3}ms", begun.elapsed().as_secs_f64() * 1000.0);
-    Ok(Reply::ok(stats, "here is what the container uses"))
+    Ok(Reply::ok(Stats::new(row, measured, begun), "here is what the container uses"))
+}
+
+impl Stats {
+    /// What the container uses, from its row and its last measurement; work on the answer began at `begun`.
+    pub fn new(row: ContainerRow, measured: Option<Measured<ContainerStats>>, begun: Instant) -> Self {
+        let measured_at = measured.as_ref().map(|measured| measured.taken_at);
+        let age = measured.as_ref().map(|measured| now_ms().saturating_sub(measured.received_at));
+        let mut stats = view(row, measured.map(|measured| measured.value));
+        stats.measured_at = measured_at.map(|at| rfc3339(at as i64));
+        stats.measured_age_ms = age;
+        stats.processing_time = format!("{:.3}ms", begun.elapsed().as_secs_f64() * 1000.0);
+        stats
+    }
 }
 
 fn view(row: ContainerRow, measured: Option<ContainerStats>) -> Stats {

@@ -122,7 +122,7 @@ impl From<Server> for Rental {
             // A day that has begun counts whole.
             remaining_days: server.rental_end.map(|end| ((end - now).max(0) + DAY_MS - 1) / DAY_MS),
             is_free_tier: false,
-            pool_id: None,
+            pool_id: server.pool.map(|pool| pool.to_string()),
             server: Some(Machine {
                 id: server.id.to_string(),
                 model: model(&server),

@@ -54,7 +54,9 @@ pub async fn delete(app: &App, caller: &Caller, id: ContainerId) -> Result<Delet
         operation::expire_all(&mut tx, id, &cause, now).await?;
         renew(&mut tx, &mut row).await?;
         write(&mut tx, &mut row, read).await?;
+        hoody_fault::point!("tombstone.writing");
         tx.commit().await.map_err(StoreError::from)?;
+        hoody_fault::point!("tombstone.committed");
     } else {
         tx.rollback().await.map_err(StoreError::from)?;
     }

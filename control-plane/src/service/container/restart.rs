@@ -52,7 +52,9 @@ pub(super) async fn restart(app: &App, caller: &Caller, id: ContainerId) -> Resu
     };
     operation::insert(&mut tx, &operation).await?;
     write(&mut tx, &mut row, read).await?;
+    hoody_fault::point!("restart.writing");
     tx.commit().await.map_err(StoreError::from)?;
+    hoody_fault::point!("restart.committed");
     if offline {
         return Err(ServiceError::Unavailable(format!(
             "server {} is offline: nothing was restarted, and nothing will be; try again when it is back",

@@ -15,18 +15,17 @@ use crate::{
 use hoody_protocol::{id::ServerId, stats::NodeStats, time::now_ms};
 
 /// Heartbeats after which a measurement is stale.
-const STALE_AFTER_HEARTBEATS: u32 = 3;
+pub(in crate::service) const STALE_AFTER_HEARTBEATS: u32 = 3;
 const SERVER: &str = "server";
 
-/// The servers that the caller rents.
+/// The servers that the caller rents, or may use through a pool.
 pub async fn rented(app: &App, caller: &Caller) -> Result<Vec<Server>, ServiceError> {
-    Ok(store::rented_by(&app.store, caller.user).await?)
+    Ok(store::usable_by(&app.store, caller.user).await?)
 }
 
-/// A server that the caller rents.
+/// A server that the caller rents, or may use through a pool.
 pub async fn get(app: &App, caller: &Caller, id: ServerId) -> Result<Server, ServiceError> {
-    let server = store::by_id(&app.store, id).await?;
-    server.filter(|server| server.owner == Some(caller.user)).ok_or(ServiceError::NotFound(SERVER))
+    store::usable(&app.store, id, caller.user).await?.ok_or(ServiceError::NotFound(SERVER))
 }
 
 /// The servers that could be rented and that the filter accepts.
@@ -51,7 +50,7 @@ pub struct Runtime {
     pub stale: bool,
 }
 
-/// The last measurement of a server that the caller rents.
+/// The last measurement of a server that the caller may use.
 pub async fn runtime(app: &App, caller: &Caller, id: ServerId) -> Result<Runtime, ServiceError> {
     let server = get(app, caller, id).await?;
     let now = now_ms();

@@ -113,3 +113,76 @@ fn restarts_that_queue_up_are_done_in_order_and_are_bounded() {
         }
     });
 }
+
+/// As if the operation at the front had been begun this long ago.
+fn begun_before(node: &Node, ms: u64) {
+    let mut record = node.records().load().unwrap().pop().unwrap().unwrap();
+    let begun_at = record.operations[0].begun_at.as_mut().expect("it was begun");
+    *begun_at -= ms;
+    node.records().save_blocking(&record).unwrap();
+}
+
+#[test]
+fn a_restart_whose_start_keeps_failing_has_an_outcome_and_the_container_is_started_all_the_same() {
+    let node = Node::new();
+    node.run(async |agent| {
+        agent.reach(&running(1, 1)).await;
+        agent.node.kernel.fault("create", Fault::Fail, usize::MAX);
+        agent.reconciler.operate(restart(1, 2)).await;
+        agent.in_state(State::Failed).await;
+        let kernel = &agent.node.kernel;
+        kernel.until("the second try", |world| world.count("create") >= 3).await;
+    });
+    assert_eq!(outcomes(&node, restart(1, 2).id), [], "it is tried for a while");
+    // The time to stop and 15 s more.
+    begun_before(&node, 25_000);
+    node.run(async |agent| {
+        let outcome = agent.outcome(restart(1, 2).id).await;
+        assert_eq!(outcome.failure.unwrap().code.as_str(), "restart_failed");
+        // The specification still wants it to run.
+        agent.node.kernel.world().faults.clear();
+        agent.in_state(State::Running).await;
+        assert_eq!(agent.node.kernel.world().starts, 2);
+        let replay = agent.reconciler.operate(restart(1, 2)).await;
+        let CommandReply::Done(outcome) = replay else { panic!("{replay:?}") };
+        assert!(outcome.failure.is_some(), "the first outcome stays");
+    });
+    assert_eq!(outcomes(&node, restart(1, 2).id).len(), 1);
+}
+
+#[test]
+fn an_outcome_survives_its_damaged_record() {
+    let node = Node::new();
+    node.run(async |agent| {
+        agent.reach(&running(1, 1)).await;
+        // From now on nothing is acknowledged.
+        agent.node.reachable.send_replace(false);
+        agent.reconciler.operate(restart(1, 2)).await;
+        agent.node.kernel.until("the restart", |world| world.starts == 2).await;
+        agent.in_state(State::Running).await;
+        while agent.reconciler.operate(restart(1, 2)).await == CommandReply::Accepted {
+            tokio::task::yield_now().await;
+        }
+    });
+    let path = node.folder.path().join(format!("containers/{ID}.json"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (before, last) = (node.records().load().unwrap().pop().unwrap().unwrap(), bytes.len() - 1);
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    node.run(async |agent| {
+        assert!(agent.reconciler.views().is_empty(), "the damaged record is not used");
+        // Before its specification comes again, and after that: done once, whoever asks.
+        assert!(matches!(agent.reconciler.operate(restart(1, 2)).await, CommandReply::Done(_)));
+        // Another container does not get what the processes of this one still have.
+        let mut other = running(1, 1);
+        other.id = hoody_protocol::id::ContainerId::from_bytes([8; 12]);
+        agent.apply(&other).await;
+        agent.apply(&running(1, 1)).await;
+        assert!(matches!(agent.reconciler.operate(restart(1, 2)).await, CommandReply::Done(_)));
+        agent.in_state(State::Running).await;
+    });
+    let after = node.records().load().unwrap().into_iter().map(Result::unwrap).find(|record| record.spec.id == ID);
+    let after = after.unwrap();
+    assert_eq!((after.address, after.ids), (before.address, before.ids));
+    assert!(node.kernel.world().violations.is_empty());
+}

@@ -79,3 +79,36 @@ fn what_is_half_made_is_started_with_the_newest_specification() {
         assert_eq!(agent.node.kernel.world().bundles[&ID].hostname, "newer");
     });
 }
+
+#[test]
+fn a_panic_is_reported_as_a_failure_and_tried_again_with_growing_pauses() {
+    let node = Node::new();
+    node.kernel.fault("create", Fault::Panic, 3);
+    node.run(async |agent| {
+        let begun = Instant::now();
+        agent.apply(&running(1, 1)).await;
+        let failed = agent.status("the failure", |status| status.state == State::Failed).await;
+        assert_eq!(failed.cause.unwrap().code.as_str(), "internal_error");
+        agent.in_state(State::Running).await;
+        // Half of 1 s, 2 s and 4 s at least.
+        assert!(begun.elapsed() >= Duration::from_millis(3500), "{:?}", begun.elapsed());
+        assert_eq!(agent.node.kernel.world().starts, 1);
+        // The same owner goes on: what it had accepted is known.
+        assert_eq!(agent.reach(&stopped(2, false)).await.state, State::Stopped);
+    });
+    assert_eq!(states(&node).iter().filter(|state| **state == State::Failed).count(), 1);
+}
+
+#[test]
+fn a_request_is_taken_while_the_owner_waits_after_a_panic() {
+    let node = Node::new();
+    node.kernel.fault("image", Fault::Panic, usize::MAX);
+    node.run(async |agent| {
+        agent.apply(&running(1, 1)).await;
+        agent.in_state(State::Failed).await;
+        agent.apply(&running(2, 1)).await;
+        agent.reconciler.operate(restart(1, 3)).await;
+        agent.node.kernel.world().faults.clear();
+        assert_eq!(agent.outcome(restart(1, 3).id).await.failure, None);
+    });
+}

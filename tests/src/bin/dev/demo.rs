@@ -3,13 +3,15 @@
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{
     api::Api,
-    cluster::{Cluster, Plan, TENANT},
+    cluster::{Cluster, Plan},
     probe, traces, wait,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const WEB_PORT: u16 = 8000;
+/// Who signs up.
+const NEWCOMER: &str = "newcomer";
 const PAGE: &str = "hello from inside";
 
 #[derive(Debug, Default)]
@@ -55,9 +57,17 @@ pub(super) async fn run() -> Result<()> {
 
 async fn main_job(steps: &mut Steps, cluster: &Cluster) -> Result<()> {
     let server = &cluster.servers[0];
-    let base_url = cluster.control_plane.base_url();
     let api = steps
-        .step("log in", async { Ok((Api::login(base_url, TENANT, &cluster.password).await?, TENANT.to_owned())) })
+        .step("sign up and verify the address with the token of the mail", async {
+            same_api(cluster.sign_up(NEWCOMER, &cluster.password, &cluster.control_plane.mails()).await?)
+        })
+        .await?;
+    steps
+        .step("rent the server to the new account, as the operator", async {
+            let path = format!("/api/v1/admin/servers/{}", server.id);
+            cluster.admin.patch(&path, json!({ "owner": NEWCOMER })).await?.data()?;
+            Ok(((), server.name.clone()))
+        })
         .await?;
     steps
         .step("show the enrolled server", async {
@@ -137,6 +147,10 @@ async fn main_job(steps: &mut Steps, cluster: &Cluster) -> Result<()> {
         })
         .await?;
     steps.step("the server holds no trace of it", no_trace(server, &container)).await
+}
+
+fn same_api(api: Api) -> Result<(Api, String)> {
+    Ok((api, NEWCOMER.to_owned()))
 }
 
 fn same(id: String) -> Result<(String, String)> {

@@ -21,6 +21,8 @@ pub(super) struct ServerInput {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     owner: Option<Option<String>>,
+    /// Given to the free tier, one account each, and not for rent.
+    is_free: Option<bool>,
     country: Option<String>,
     region: Option<String>,
     city: Option<String>,
@@ -65,6 +67,7 @@ impl ServerInput {
         };
         Ok(Change {
             owner,
+            is_free: self.is_free,
             rental_start: time("rental_start", self.rental_start)?,
             rental_end: time("rental_end", self.rental_end)?,
             name: self.name,
@@ -121,6 +124,7 @@ pub(super) struct ServerData {
     online: bool,
     online_changed_at: Option<String>,
     owner_id: Option<String>,
+    is_free: bool,
     country: String,
     region: String,
     city: String,
@@ -143,6 +147,7 @@ impl From<Server> for ServerData {
             status: server.status,
             online: server.online,
             online_changed_at: server.online_changed_at.map(rfc3339),
+            is_free: server.is_free,
             owner_id: server.owner.map(|owner| owner.to_string()),
             country: server.place.country,
             region: server.place.region,

@@ -1,10 +1,13 @@
 //! `/projects`.
 
+mod permissions;
+mod stats;
+
 use super::{
     caller::Caller,
     envelope::{Failure, Reply, Success},
-    json::Json,
-    pagination::{Order, Page, Pagination, Sort},
+    json::{Json, present},
+    pagination::{MAX_LIMIT, Order, Page, Pagination, Sort},
     path::Id,
     query::{self, Query},
     time::rfc3339,
@@ -12,18 +15,27 @@ use super::{
 use crate::{
     app::App,
     error::ServiceError,
-    service::project::{self as service, Input},
+    service::{
+        project::{self as service, Input},
+        project_permission,
+    },
     store::project::{Project, SORTABLE},
 };
 use axum::extract::State;
 use hoody_protocol::id::{ProjectId, RealmId};
-use serde::{Deserialize, Deserializer, Serialize};
+use permissions::PermissionData;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, patch, delete))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get, update, patch, delete))
+        .routes(routes!(permissions::list, permissions::add))
+        .routes(routes!(permissions::update, permissions::patch, permissions::remove))
+        .routes(routes!(stats::stats))
 }
 
 /// A project.
@@ -38,10 +50,9 @@ pub struct ProjectData {
     is_default: bool,
     created_at: String,
     updated_at: String,
-    /// Only with `include_permissions`. The owner needs none.
+    /// Only with `include_permissions`: the first hundred. The owner needs none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
-    permissions: Option<Vec<()>>,
+    permissions: Option<Vec<PermissionData>>,
 }
 
 impl From<Project> for ProjectData {
@@ -88,11 +99,6 @@ struct Quotas {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i64>)]
     max_containers: Option<Option<i64>>,
-}
-
-/// Tells null (`Some(None)`) from absent (`None`).
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 impl From<ProjectInput> for Input {
@@ -206,7 +212,10 @@ async fn get(
 ) -> Result<Reply<ProjectData>, ServiceError> {
     let mut data = ProjectData::from(service::get(&app, &caller, id).await?);
     if options.include_permissions {
-        data.permissions = Some(Vec::new());
+        let all = Page { page: 1, limit: MAX_LIMIT };
+        let order = Order { by: "created_at", descending: false };
+        let (permissions, _) = project_permission::list(&app, &caller, id, all, order).await?;
+        data.permissions = Some(permissions.into_iter().map(PermissionData::from).collect());
     }
     Ok(Reply::ok(data, "here is the project"))
 }
@@ -251,8 +260,8 @@ async fn delete(
     Id(id): Id<ProjectId>,
     Query(options): Query<DeleteOptions>,
 ) -> Result<Reply<Deletion>, ServiceError> {
-    let containers = service::delete(&app, &caller, id).await?;
-    let deleted = DeletedCounts { aliases: 0, containers: containers.len() as u64, permissions: 0 };
+    let (containers, permissions) = service::delete(&app, &caller, id).await?;
+    let deleted = DeletedCounts { aliases: 0, containers: containers.len() as u64, permissions };
     let items = containers.into_iter().map(|(id, name)| DeletedItem { id: id.to_string(), name });
     let deleted_items = options.include_deleted_items.then(|| DeletedItems { containers: items.collect() });
     Ok(Reply::ok(Deletion { deleted, deleted_items }, "project deleted"))

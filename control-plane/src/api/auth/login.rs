@@ -1,0 +1,183 @@
+//! Login, refresh, logout, and the account of the credential.
+
+use super::{
+    check_client,
+    data::{LoginData, LoginOutcome, TokenData, UserData},
+    no_intent, present_password, wants_intent,
+};
+use crate::{
+    api::{
+        basic::Me,
+        caller::{self, Account},
+        envelope::{Failure, Reply, Success},
+        json::Json,
+        layer,
+    },
+    app::App,
+    caller::Origin,
+    error::ServiceError,
+    service::{
+        account::attempts,
+        session::{self as service, Login},
+    },
+};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::HeaderMap;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use zeroize::Zeroizing;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(logout))
+        .routes(routes!(me))
+        .routes(routes!(me_alias))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct LoginInput {
+    /// The user name (or the e-mail address).
+    #[schema(max_length = 255)]
+    username: Option<String>,
+    /// Another word for `username`.
+    #[schema(max_length = 255)]
+    alias: Option<String>,
+    /// The e-mail address.
+    #[schema(max_length = 255)]
+    email: Option<String>,
+    #[schema(value_type = String, min_length = 8, max_length = 128)]
+    #[serde(default)]
+    password: Option<String>,
+    /// What the client calls itself.
+    #[schema(max_length = 64)]
+    client: Option<String>,
+    /// `tokens`; `intent` is not built yet.
+    response_mode: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+struct RefreshInput {
+    /// May be left out where the Authorization header carries it.
+    #[serde(rename = "refreshToken", alias = "refresh_token")]
+    #[schema(value_type = Option<String>)]
+    token: Option<String>,
+}
+
+struct Checked {
+    name: String,
+    secret: Zeroizing<String>,
+    client: Option<String>,
+}
+
+impl LoginInput {
+    fn check(self) -> Result<Checked, ServiceError> {
+        let mut problems = BTreeMap::new();
+        let name = self.username.or(self.alias).or(self.email).filter(|name| !name.trim().is_empty());
+        if name.is_none() {
+            problems.insert("username".to_owned(), "or email is required".to_owned());
+        }
+        if name.as_ref().is_some_and(|name| name.len() > 255) {
+            problems.insert("username".to_owned(), "must be at most 255 characters".to_owned());
+        }
+        let secret = present_password(self.password, &mut problems);
+        check_client(self.client.as_deref(), &mut problems);
+        let intent = wants_intent(self.response_mode.as_deref(), &mut problems);
+        match name {
+            Some(_) if problems.is_empty() && intent => Err(no_intent()),
+            Some(name) if problems.is_empty() => Ok(Checked { name, secret, client: self.client }),
+            _ => Err(ServiceError::Invalid(problems)),
+        }
+    }
+}
+
+/// Log in
+///
+/// Where the account has two-factor authentication, the answer is a temporary token, to be sent with a code
+/// to `/users/auth/2fa/verify`.
+#[utoipa::path(post, path = "/api/v1/users/auth/login", operation_id = "authentication.login", tag = "authentication",
+    request_body = LoginInput, security(()),
+    responses((status = 200, body = Success<LoginOutcome>), (status = 400, body = Failure),
+        (status = 401, body = Failure), (status = 403, body = Failure), (status = 429, body = Failure),
+        (status = 501, body = Failure)))]
+async fn login(
+    State(app): State<App>,
+    origin: Origin,
+    Json(input): Json<LoginInput>,
+) -> Result<Response, ServiceError> {
+    let Checked { name, secret, client } = input.check()?;
+    let origin = origin.named(client);
+    let allowance = attempts::login(&app, origin.address, &name).await?;
+    let outcome = match attempts::within(allowance) {
+        Ok(()) => service::login(&app, &name, secret, &origin).await,
+        Err(refused) => Err(refused),
+    };
+    let response = match outcome {
+        Ok(Login::Done(done)) => {
+            let (user, tokens) = *done;
+            let data = LoginData::new(&app, user, tokens, origin.address).await?;
+            Reply::ok(LoginOutcome::Done(Box::new(data)), "logged in").into_response()
+        }
+        Ok(Login::NeedsCode(challenge)) => {
+            let message = "now send a code of your authenticator, or a backup code, with the temporary token";
+            Reply::ok(LoginOutcome::NeedsCode(challenge.into()), message).into_response()
+        }
+        Err(error) => error.into_response(),
+    };
+    Ok(layer::with_rate_limit(response, allowance))
+}
+
+/// Exchange the refresh token for new tokens
+///
+/// Each refresh token can be used once. The token stands in the body, in the Authorization header, or in
+/// both.
+#[utoipa::path(post, path = "/api/v1/users/auth/refresh", operation_id = "authentication.refreshToken",
+    tag = "authentication", request_body = RefreshInput, security(()),
+    responses((status = 200, body = Success<TokenData>), (status = 400, body = Failure), (status = 401, body = Failure)))]
+async fn refresh(
+    State(app): State<App>,
+    headers: HeaderMap,
+    origin: Origin,
+    Json(input): Json<RefreshInput>,
+) -> Result<Reply<TokenData>, ServiceError> {
+    let in_body = input.token.filter(|token| !token.is_empty());
+    let token = match (&in_body, caller::bearer(&headers)) {
+        (Some(token), _) => token,
+        (None, Ok(token)) => token,
+        (None, Err(_)) => {
+            let problem = "is required, here or as Authorization: Bearer <refresh token>";
+            return Err(ServiceError::invalid("refreshToken", problem));
+        }
+    };
+    Ok(Reply::ok(service::refresh(&app, token, &origin).await?.into(), "tokens renewed"))
+}
+
+/// Log out: ends every token of the user
+#[utoipa::path(post, path = "/api/v1/users/auth/logout", operation_id = "authentication.logout", tag = "authentication",
+    responses((status = 200, body = Success<Option<String>>), (status = 401, body = Failure)))]
+async fn logout(State(app): State<App>, account: Account, origin: Origin) -> Result<Reply<()>, ServiceError> {
+    service::logout(&app, account.user.id, &origin).await?;
+    Ok(Reply::ok((), "logged out everywhere"))
+}
+
+/// The account of the credential
+///
+/// Takes user name and password (`Authorization: Basic`) too, which counts as a login.
+#[utoipa::path(get, path = "/api/v1/users/auth/me", operation_id = "authentication.getCurrentUser",
+    tag = "authentication", responses((status = 200, body = Success<UserData>), (status = 401, body = Failure)))]
+async fn me(State(app): State<App>, Me(user): Me) -> Result<Reply<UserData>, ServiceError> {
+    Ok(Reply::ok(UserData::of(&app, user).await?, "this is you"))
+}
+
+/// The account of the credential
+#[utoipa::path(get, path = "/api/v1/users/me", operation_id = "authentication.getCurrentUserAlias",
+    tag = "authentication", responses((status = 200, body = Success<UserData>), (status = 401, body = Failure)))]
+async fn me_alias(app: State<App>, user: Me) -> Result<Reply<UserData>, ServiceError> {
+    me(app, user).await
+}

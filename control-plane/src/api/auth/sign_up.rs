@@ -1,0 +1,202 @@
+//! Sign-up, verification, and where free servers are.
+
+use super::{check_client, data::LoginData, no_intent, wants_intent};
+use crate::{
+    api::{
+        envelope::{Failure, Reply, Success},
+        json::Json,
+        layer,
+    },
+    app::App,
+    caller::Origin,
+    error::ServiceError,
+    rate_limit::Allowance,
+    service::{
+        account::{
+            attempts,
+            sign_up::{self as service, Input},
+        },
+        free_tier,
+    },
+};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(sign_up))
+        .routes(routes!(verify_email))
+        .routes(routes!(resend))
+        .routes(routes!(regions))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct SignUpInput {
+    #[serde(default)]
+    #[schema(max_length = 255)]
+    email: String,
+    /// Taken from the address where it is left out; where it is taken, something is added.
+    #[schema(min_length = 3, max_length = 50, pattern = "^[a-zA-Z0-9_-]+$")]
+    username: Option<String>,
+    /// Another word for `username`.
+    #[schema(max_length = 50)]
+    alias: Option<String>,
+    #[serde(default)]
+    #[schema(min_length = 12, max_length = 128)]
+    password: String,
+    /// Where the free server should be.
+    #[schema(max_length = 50, pattern = "^[a-z0-9-]+$")]
+    region: Option<String>,
+    /// Opens the free tier.
+    #[schema(min_length = 1, max_length = 128)]
+    invite_code: Option<String>,
+    /// What the client calls itself.
+    #[schema(max_length = 64)]
+    client: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct EmailData {
+    email: String,
+}
+
+/// An answer with the count of what strangers may ask for.
+pub(super) fn counted<T: Serialize>(
+    allowance: Allowance,
+    outcome: Result<Reply<T>, ServiceError>,
+) -> Result<Response, ServiceError> {
+    Ok(layer::with_rate_limit(outcome.into_response(), allowance))
+}
+
+/// Sign up
+///
+/// A mail with a token goes to the address; `/auth/verify-email` makes the account with it. The answer is the
+/// same where the address has an account.
+#[utoipa::path(post, path = "/api/v1/auth/signup", operation_id = "authentication.signup", tag = "authentication",
+    request_body = SignUpInput, security(()),
+    responses((status = 200, body = Success<EmailData>), (status = 400, body = Failure), (status = 429, body = Failure)))]
+async fn sign_up(
+    State(app): State<App>,
+    origin: Origin,
+    Json(input): Json<SignUpInput>,
+) -> Result<Response, ServiceError> {
+    let mut problems = BTreeMap::new();
+    check_client(input.client.as_deref(), &mut problems);
+    if !problems.is_empty() {
+        return Err(ServiceError::Invalid(problems));
+    }
+    let allowance = attempts::signup(&app, origin.address).await?;
+    let input = Input {
+        email: input.email,
+        username: input.username.or(input.alias),
+        password: input.password.into(),
+        region: input.region,
+        invite_code: input.invite_code,
+    };
+    let outcome = async {
+        attempts::within(allowance)?;
+        let email = service::sign_up(&app, input).await?;
+        Ok(Reply::ok(EmailData { email }, "a mail with a token is on its way: verify the address with it"))
+    };
+    counted(allowance, outcome.await)
+}
+
+#[derive(Deserialize, ToSchema)]
+struct VerifyInput {
+    /// From the mail.
+    #[serde(default)]
+    #[schema(min_length = 64, max_length = 64)]
+    token: String,
+    /// What the client calls itself.
+    #[schema(max_length = 64)]
+    client: Option<String>,
+    /// `tokens`; `intent` is not built yet.
+    response_mode: Option<String>,
+}
+
+/// Verify the e-mail address of a sign-up
+///
+/// Makes the account, logs it in, and gives it a free server where there is one.
+#[utoipa::path(post, path = "/api/v1/auth/verify-email", operation_id = "authentication.verifyEmail",
+    tag = "authentication", request_body = VerifyInput, security(()),
+    responses((status = 200, body = Success<LoginData>), (status = 400, body = Failure), (status = 409, body = Failure),
+        (status = 501, body = Failure)))]
+async fn verify_email(
+    State(app): State<App>,
+    origin: Origin,
+    Json(input): Json<VerifyInput>,
+) -> Result<Reply<LoginData>, ServiceError> {
+    let mut problems = BTreeMap::new();
+    check_client(input.client.as_deref(), &mut problems);
+    let intent = wants_intent(input.response_mode.as_deref(), &mut problems);
+    if !problems.is_empty() {
+        return Err(ServiceError::Invalid(problems));
+    }
+    if intent {
+        return Err(no_intent());
+    }
+    let origin = origin.named(input.client);
+    let (user, tokens) = service::verify(&app, input.token.trim(), &origin).await?;
+    Ok(Reply::ok(LoginData::new(&app, user, tokens, origin.address).await?, "welcome: you are logged in"))
+}
+
+#[derive(Deserialize, ToSchema)]
+pub(super) struct EmailInput {
+    #[serde(default)]
+    #[schema(max_length = 255)]
+    pub(super) email: String,
+}
+
+/// Send the mail of a sign-up again
+///
+/// The answer is the same whether a sign-up waits or not.
+#[utoipa::path(post, path = "/api/v1/auth/resend-verification", operation_id = "authentication.resendVerification",
+    tag = "authentication", request_body = EmailInput, security(()),
+    responses((status = 200, body = Success<Option<String>>), (status = 400, body = Failure),
+        (status = 429, body = Failure)))]
+async fn resend(
+    State(app): State<App>,
+    origin: Origin,
+    Json(input): Json<EmailInput>,
+) -> Result<Response, ServiceError> {
+    let allowance = attempts::signup(&app, origin.address).await?;
+    let outcome = async {
+        attempts::within(allowance)?;
+        service::resend(&app, &input.email).await?;
+        Ok(Reply::ok((), "if a sign-up waits for this address, its mail is on its way again"))
+    };
+    counted(allowance, outcome.await)
+}
+
+#[derive(Serialize, ToSchema)]
+struct RegionData {
+    region: String,
+    country: String,
+    city: String,
+    /// A free server is left.
+    available: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+struct RegionList {
+    regions: Vec<RegionData>,
+}
+
+/// Where free servers are
+#[utoipa::path(get, path = "/api/v1/auth/available-regions", operation_id = "authentication.getAvailableRegions",
+    tag = "authentication", security(()), responses((status = 200, body = Success<RegionList>)))]
+async fn regions(State(app): State<App>) -> Result<Reply<RegionList>, ServiceError> {
+    let regions = free_tier::regions(&app).await?.into_iter().map(|region| RegionData {
+        available: region.unclaimed > 0,
+        region: region.region,
+        country: region.country,
+        city: region.city,
+    });
+    Ok(Reply::ok(RegionList { regions: regions.collect() }, "name one of these when you sign up"))
+}

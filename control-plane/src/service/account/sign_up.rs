@@ -1,0 +1,175 @@
+//! Sign-up and verification of the e-mail address.
+//!
+//! Whether an address has an account already shows nowhere: a sign-up does the same work and gives the same
+//! answer either way, and what the mail says is decided later ([`crate::tasks::mail`]). The account is only
+//! made when the mail is answered, with the password of the very sign-up that the mail was for.
+
+use super::{
+    history::{self, Happening},
+    policy::{self, Problems},
+};
+use crate::{
+    app::App,
+    caller::Origin,
+    error::ServiceError,
+    service::{free_tier, one_time, session},
+    store::{
+        StoreError, invite_code,
+        mail::{self, JobKind},
+        profile, sign_up as store,
+        user::{self, NewUser, User},
+    },
+};
+use hoody_protocol::time::now_ms;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// How long a sign-up waits for its mail to be answered.
+pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Sign-ups of one address that wait at the same time.
+const MAX_WAITING: i64 = 5;
+/// Characters of a name taken from an address.
+const MAX_STEM_CHARS: usize = 40;
+const TOKEN: &str = "is not known, was used or has expired: ask for a new mail";
+
+/// A sign-up as sent.
+#[derive(Debug, Default)]
+pub struct Input {
+    /// The address.
+    pub email: String,
+    /// The name wished for; where it is taken, something is added. Without one, it is taken from the address.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Zeroizing<String>,
+    /// Region of the free server wished for.
+    pub region: Option<String>,
+    /// Opens the free tier.
+    pub invite_code: Option<String>,
+}
+
+/// Takes a sign-up; gives the address that gets a mail.
+pub async fn sign_up(app: &App, input: Input) -> Result<String, ServiceError> {
+    let email = input.email.trim().to_lowercase();
+    let mut problems = Problems::new();
+    policy::email(&email, &mut problems);
+    if let Some(username) = &input.username {
+        policy::username(username, &mut problems);
+    }
+    free_tier::check_region(input.region.as_deref(), &mut problems);
+    free_tier::check_code("invite_code", input.invite_code.as_deref(), &mut problems);
+    policy::new_password(&input.password, &[&email, input.username.as_deref().unwrap_or("")], &mut problems).await?;
+    policy::none_of(problems)?;
+
+    let password_hash = app.passwords.hash(input.password).await?;
+    if store::waiting(&app.store, &email).await? >= MAX_WAITING {
+        // Somebody floods the address. The answer is the same.
+        return Ok(email);
+    }
+    let sign_up = store::SignUp {
+        id: store::new_id(),
+        username: input.username.unwrap_or_else(|| stem(&email)).to_lowercase(),
+        email: email.clone(),
+        password_hash,
+        region: input.region,
+        invite_hash: input.invite_code.as_deref().map(free_tier::code_hash),
+    };
+    let mut tx = app.store.begin().await?;
+    store::insert(&mut tx, &sign_up, now_ms() as i64 + LIFETIME.as_millis() as i64).await?;
+    mail::enqueue(&mut tx, JobKind::SignUp, &email, Some(&sign_up.id)).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    app.mailer.wake();
+    Ok(email)
+}
+
+/// Sends the mail of a sign-up again, if one waits.
+pub async fn resend(app: &App, email: &str) -> Result<(), ServiceError> {
+    ask_for_mail(app, JobKind::Resend, email).await
+}
+
+/// Leaves a mail to be written; whether the address is known is found out later.
+pub(super) async fn ask_for_mail(app: &App, kind: JobKind, email: &str) -> Result<(), ServiceError> {
+    let email = email.trim().to_lowercase();
+    let mut problems = Problems::new();
+    policy::email(&email, &mut problems);
+    policy::none_of(problems)?;
+    let mut tx = app.store.begin().await?;
+    mail::enqueue(&mut tx, kind, &email, None).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    app.mailer.wake();
+    Ok(())
+}
+
+/// Makes the account that the token's sign-up asked for, and logs it in.
+pub async fn verify(app: &App, token: &str, origin: &Origin) -> Result<(User, session::Tokens), ServiceError> {
+    if token.len() != one_time::CHARS {
+        return Err(ServiceError::invalid("token", format!("must be {} characters", one_time::CHARS)));
+    }
+    let mut tx = app.store.begin().await?;
+    let taken = store::take(&mut tx, &one_time::hash(token)).await?;
+    let sign_up = taken.ok_or_else(|| ServiceError::invalid("token", TOKEN))?;
+    let taken = user::is_username_taken(&mut tx, &sign_up.username).await?;
+    let username = if taken { with_suffix(&sign_up.username) } else { sign_up.username };
+    let new = NewUser {
+        username: &username,
+        email: Some(&sign_up.email),
+        password_hash: &sign_up.password_hash,
+        is_admin: false,
+    };
+    let id = user::insert(&mut tx, &new).await?;
+    profile::signed_up(&mut tx, id, sign_up.region.as_deref()).await?;
+    if let Some(hash) = &sign_up.invite_hash {
+        if invite_code::redeem(&mut tx, hash).await? {
+            crate::store::free_tier::unlock(&mut tx, id, "signup_code").await?;
+        } else {
+            crate::store::free_tier::code_failed(&mut tx, id).await?;
+        }
+    }
+    let tokens = session::start(app, &mut tx, id, user::FIRST_GENERATION).await?;
+    history::record(&mut tx, id, Happening::SignedUp, origin).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    let user = user::by_id(&app.store, id).await?.ok_or(ServiceError::NotFound("user"))?;
+    // The account is there, with or without a free server: that can be tried again.
+    if let Err(error) = free_tier::claim(app, &user, sign_up.region.as_deref()).await {
+        tracing::warn!(user = %id, error = crate::error::chain(&error), "a new account got no free server");
+    }
+    Ok((user, tokens))
+}
+
+/// A user name out of an address.
+fn stem(email: &str) -> String {
+    let local = email.split('@').next().unwrap_or_default();
+    let stem: String = local
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
+        .take(MAX_STEM_CHARS)
+        .collect();
+    let stem = stem.trim_matches('-');
+    if stem.len() < 3 { format!("user-{stem}").trim_end_matches('-').to_owned() } else { stem.to_owned() }
+}
+
+/// `name-1f0c93`, at most as long as a name can be.
+fn with_suffix(name: &str) -> String {
+    let kept: String = name.chars().take(MAX_STEM_CHARS).collect();
+    format!("{kept}-{}", hex::encode(rand::random::<[u8; 3]>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_made_from_addresses_are_valid() {
+        for (email, expected) in
+            [("ann.smith@example.org", "ann-smith"), ("a@example.org", "user-a"), ("+@example.org", "user")]
+        {
+            let name = stem(email);
+            assert_eq!(name, expected);
+            for name in [with_suffix(&name), name] {
+                let mut problems = Problems::new();
+                policy::username(&name, &mut problems);
+                assert!(problems.is_empty(), "{name}");
+            }
+        }
+        assert!(stem(&format!("{}@example.org", "x".repeat(200))).len() <= MAX_STEM_CHARS);
+    }
+}

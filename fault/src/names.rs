@@ -1,0 +1,102 @@
+//! Every fault point. A name is `<step>.<what was just done, or is about to be>`.
+
+/// Points of the agent.
+pub const AGENT: &[&str] = &[
+    // Start of the agent.
+    "firewall.prepared",
+    "journal.opened",
+    "agent.adopted",
+    // Commands and reports on the link.
+    "command.received",
+    "command.answering",
+    "command.answered",
+    "reports.sending",
+    "reports.acknowledged",
+    // Persisted state.
+    "file.beside",
+    "record.writing",
+    "record.written",
+    "record.removing",
+    "record.removed",
+    "journal.writing",
+    "journal.written",
+    "journal.synced",
+    // Operations.
+    "operation.stopped",
+    "outcome.journaled",
+    "outcome.recorded",
+    // Image and root file system.
+    "image.staged",
+    "image.fetched",
+    "image.unpacked",
+    "image.renamed",
+    "image.ready",
+    "root.created",
+    "mount.gate",
+    "mount.mounted",
+    // Processes.
+    "bundle.recorded",
+    "bundle.written",
+    "conmon.spawned",
+    "conmon.reported",
+    "process.created",
+    "process.starting",
+    "process.started",
+    // Firewall.
+    "firewall.sets",
+    "firewall.committed",
+    "firewall.purged",
+    "firewall.applied",
+    "firewall.removed",
+    "firewall.cut",
+    // Link.
+    "link.paired",
+    "link.configured",
+    "link.up",
+    "link.routed",
+    "link.attached",
+    // Stop and delete.
+    "stop.marked",
+    "stop.asked",
+    "stop.killed",
+    "stop.ended",
+    "link.detached",
+    "processes.killed",
+    "conmon.ended",
+    "runtime.deleted",
+    "cgroups.removed",
+    "mount.unmounted",
+    "run.cleared",
+    "root.deleted",
+    "deletion.reported",
+    "deletion.acknowledged",
+];
+
+/// Points of the control plane.
+pub const CONTROL_PLANE: &[&str] = &[
+    // A tenant's request, before and after its commit.
+    "create.writing",
+    "create.committed",
+    "change.writing",
+    "change.committed",
+    "tombstone.writing",
+    "tombstone.committed",
+    "restart.writing",
+    "restart.committed",
+    // A node's hello.
+    "hello.received",
+    "hello.recorded",
+    "hello.answered",
+    // What is sent to a node.
+    "spec.sending",
+    "spec.answered",
+    "spec.acknowledged",
+    "operation.marking",
+    "operation.marked",
+    "operation.accepted",
+    // What a node reports.
+    "batch.received",
+    "batch.stored",
+    "batch.committed",
+    "batch.acknowledged",
+];

@@ -1,0 +1,147 @@
+//! What is asked while a program dies, and what a container is before and after.
+
+use anyhow::{Context, Result};
+use hoody_tests::api::{Answer, Api};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// The name of the container that is walked over.
+pub(super) const NAME: &str = "subject";
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Create,
+    Start,
+    Rules,
+    Restart,
+    Stop,
+    ForceStop,
+    Delete,
+    /// The program itself starts, with a running container there.
+    Return,
+}
+
+/// What a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shape {
+    Absent,
+    Stopped,
+    Running,
+    /// Running, with rules of its owner.
+    Ruled,
+}
+
+impl Verb {
+    /// In an order in which each is possible after the one before it.
+    pub(super) const ALL: [Self; 8] = [
+        Self::Create,
+        Self::Start,
+        Self::Rules,
+        Self::Restart,
+        Self::Stop,
+        Self::ForceStop,
+        Self::Delete,
+        Self::Return,
+    ];
+
+    pub(super) fn before(self) -> Shape {
+        match self {
+            Self::Create => Shape::Absent,
+            Self::Start => Shape::Stopped,
+            Self::Rules | Self::Restart | Self::Stop | Self::ForceStop | Self::Delete | Self::Return => Shape::Running,
+        }
+    }
+
+    pub(super) fn after(self) -> Shape {
+        match self {
+            Self::Delete => Shape::Absent,
+            Self::Create | Self::Stop | Self::ForceStop => Shape::Stopped,
+            Self::Start | Self::Restart | Self::Return => Shape::Running,
+            Self::Rules => Shape::Ruled,
+        }
+    }
+
+    /// Asks for it.
+    pub(super) async fn ask(self, tenant: &Tenant) -> Result<Answer> {
+        let Tenant { api, project, server, .. } = tenant;
+        if self == Self::Create {
+            let specs = json!({ "cpu_cores": 0.5, "memory_mb": 64, "storage_mb": 64 });
+            let body = json!({ "name": NAME, "container_image": "busybox", "server_id": server, "specs": specs });
+            return api.post(&format!("/api/v1/projects/{project}/containers"), body).await;
+        }
+        let path = tenant.subject().await?.context("there is no container")?;
+        let path = format!("/api/v1/containers/{path}");
+        match self {
+            Self::Delete => api.send(Method::DELETE, &path, None).await,
+            Self::Rules => {
+                // A list of ports: its set is made in a transaction of its own.
+                let rule = json!({ "action": "drop", "protocol": "tcp", "port": "7000-7100,7777", "description": "" });
+                api.post(&format!("{path}/firewall/ingress"), rule).await
+            }
+            Self::Start => api.post(&format!("{path}/start"), json!({})).await,
+            Self::Stop => api.post(&format!("{path}/stop"), json!({})).await,
+            Self::ForceStop => api.post(&format!("{path}/force-stop"), json!({})).await,
+            Self::Restart => api.post(&format!("{path}/restart"), json!({})).await,
+            Self::Create | Self::Return => anyhow::bail!("{self:?} is no request on a container"),
+        }
+    }
+
+    /// True where the control plane has written down what was asked, or it is done already.
+    pub(super) async fn is_accepted(self, tenant: &Tenant, operations: u64) -> Result<bool> {
+        let Some(id) = tenant.subject().await? else { return Ok(self == Self::Delete) };
+        let row = tenant.api.get(&format!("/api/v1/containers/{id}")).await?.data()?;
+        Ok(match self {
+            Self::Create => true,
+            Self::Restart => tenant.operations(&id).await?.0 > operations,
+            Self::Rules => {
+                let rules = tenant.api.get(&format!("/api/v1/containers/{id}/firewall/rules")).await?.data()?;
+                rules["ingress"].as_array().is_some_and(|rules| !rules.is_empty())
+            }
+            // Asking again changes nothing where it was accepted.
+            Self::Start | Self::Stop | Self::ForceStop => row["status"] == self.after().status(),
+            Self::Delete => row["status"] == "deleting",
+            Self::Return => true,
+        })
+    }
+}
+
+impl Shape {
+    /// The word of the API.
+    pub(super) fn status(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Stopped => "stopped",
+            Self::Running | Self::Ruled => "running",
+        }
+    }
+}
+
+/// Who asks, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Tenant {
+    pub(super) api: Api,
+    pub(super) admin: Api,
+    pub(super) project: String,
+    pub(super) server: String,
+}
+
+impl Tenant {
+    /// The id of the container that is walked over.
+    pub(super) async fn subject(&self) -> Result<Option<String>> {
+        let path = format!("/api/v1/projects/{}/containers?limit=100", self.project);
+        let list = self.api.get(&path).await?.data()?;
+        let rows = list["containers"].as_array().context("no list of containers")?;
+        let row = rows.iter().find(|row| row["name"] == NAME);
+        Ok(row.and_then(|row| row["id"].as_str()).map(str::to_owned))
+    }
+
+    /// How many operations the container has had, and the states of those that have not ended.
+    pub(super) async fn operations(&self, id: &str) -> Result<(u64, Vec<Value>)> {
+        let path = format!("/api/v1/admin/operations?container_id={id}&limit=100");
+        let list = self.admin.get(&path).await?.data()?;
+        let total = list["pagination"]["total"].as_u64().context("no total")?;
+        let rows = list["operations"].as_array().context("no operations")?;
+        Ok((total, rows.iter().filter(|row| row["finished_at"].is_null()).cloned().collect()))
+    }
+}
