@@ -37,6 +37,7 @@ packages=(
     util-linux:unshare
     procps:ps
     git:git
+    faketime:faketime
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
 

@@ -5,6 +5,7 @@ pub mod images;
 pub mod invite_codes;
 pub mod operations;
 pub mod servers;
+pub mod unknown_containers;
 pub mod users;
 
 use super::caller::{Caller, Identity};

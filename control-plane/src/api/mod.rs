@@ -58,6 +58,7 @@ fn resources() -> OpenApiRouter<App> {
         admin::invite_codes::router(),
         admin::operations::router(),
         admin::servers::router(),
+        admin::unknown_containers::router(),
         admin::users::router(),
         auth::router(),
         auth_tokens::router(),

@@ -3,24 +3,28 @@
 use super::{
     Store, StoreError,
     dispatch::{self, Difference},
-    join_token, node,
+    join_token,
+    node::{self, Arrival},
+    unknown,
 };
-use hoody_protocol::{id::ServerId, link::Hello, transport::PublicKey};
+use hoody_protocol::{id::ServerId, link::Hello};
 
-/// Writes down the hello of `server`, whose agent has `key`: what it holds, its facts, that it is online;
-/// its join tokens are spent.
+/// Writes down the hello of `server`: what it holds, its facts, that it is online and where; its join tokens
+/// are spent.
 pub async fn record(
     store: &Store,
     server: ServerId,
-    key: &PublicKey,
+    arrival: &Arrival<'_>,
     hello: &Hello,
     now: i64,
 ) -> Result<Difference, StoreError> {
     let mut tx = store.begin().await?;
     // Containers, join tokens, server: the order of locks. A batch of reports may be on its way meanwhile.
     let difference = dispatch::reconcile_inventory(&mut tx, server, &hello.inventory).await?;
-    join_token::spend(&mut tx, server, key, now).await?;
+    join_token::spend(&mut tx, server, arrival.key, now).await?;
     node::record_hello(&mut tx, server, hello, now).await?;
+    node::record_link(&mut tx, server, arrival, hello.instance.as_deref()).await?;
+    unknown::record(&mut tx, server, &difference.unknown, now).await?;
     tx.commit().await?;
     Ok(difference)
 }
@@ -58,6 +62,7 @@ mod tests {
         each_backend(|store| async move {
             let server = server(&store, "one").await;
             let key = generate_node_key().unwrap().public_key();
+            let arrival = Arrival { key: &key, issuer: "authority", replica: "replica" };
             let mut ids = Vec::new();
             for _ in 0..CONTAINERS {
                 ids.push(container(&store, server, 1, vec![]).await.id);
@@ -70,7 +75,7 @@ mod tests {
                     |id: &ContainerId| InventoryEntry { container: *id, version, state: State::Running, sequence: 1 };
                 said.inventory = ids.iter().map(entry).collect::<Vec<_>>().try_into().unwrap();
                 let (recorded, reported) =
-                    tokio::join!(record(&store, server, &key, &said, 1), report(&store, server, &ids));
+                    tokio::join!(record(&store, server, &arrival, &said, 1), report(&store, server, &ids));
                 recorded.unwrap();
                 reported.unwrap();
             }

@@ -1,8 +1,11 @@
 //! `admin …`: what an operator does on the control plane's own machine.
 
+mod authority;
 mod create_user;
 mod join_token;
+mod new_epoch;
 mod revoke_node;
+mod unknown_containers;
 
 use super::CliError;
 use crate::{app::App, store::node};
@@ -17,6 +20,14 @@ pub(super) enum Command {
     JoinToken(Box<join_token::Arguments>),
     /// Keep a server's agent out for good
     RevokeNode(Box<revoke_node::Arguments>),
+    /// The authority that nodes and control plane know each other by
+    #[command(subcommand)]
+    Authority(authority::Command),
+    /// What nodes hold and the control plane does not know
+    #[command(subcommand)]
+    UnknownContainers(unknown_containers::Command),
+    /// Begin a new epoch, after the database was restored by other means than `restore`
+    NewEpoch(Box<new_epoch::Arguments>),
 }
 
 pub(super) async fn run(command: Command) -> Result<(), CliError> {
@@ -24,6 +35,9 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         Command::CreateUser(arguments) => create_user::run(*arguments).await,
         Command::JoinToken(arguments) => join_token::run(*arguments).await,
         Command::RevokeNode(arguments) => revoke_node::run(*arguments).await,
+        Command::Authority(command) => authority::run(command).await,
+        Command::UnknownContainers(command) => unknown_containers::run(command).await,
+        Command::NewEpoch(arguments) => new_epoch::run(*arguments).await,
     }
 }
 
