@@ -4,6 +4,7 @@
 #
 #   setup.sh          what `make demo`, `make up` and `make test` need
 #   setup.sh lint     also what `make lint` needs (builds cargo-deny, which takes some minutes once)
+#   setup.sh cgroup2  also what `make test-cgroup2` needs
 set -euo pipefail
 
 fail() {
@@ -40,6 +41,7 @@ packages=(
     faketime:faketime
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
+[ "${1:-}" != cgroup2 ] || packages+=(qemu-system-x86:qemu-system-x86_64 cpio:cpio)
 
 is_there() {
     case $1 in

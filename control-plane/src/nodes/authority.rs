@@ -153,6 +153,11 @@ mod tests {
                 .await
                 .unwrap();
             assert_eq!(secrets, ["", ""], "retired secrets are forgotten");
+            // What is forgotten does not keep the others from another master key.
+            let new = MasterKey::from_hex(&"43".repeat(32)).unwrap();
+            keys.rotate_master(&store, &new).await.unwrap();
+            let keys = Keys::open(&store, new).await.unwrap();
+            assert_eq!(open(&store, &keys).await.unwrap().present.name(), after.present.name());
         })
         .await;
     }

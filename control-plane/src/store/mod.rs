@@ -2,6 +2,7 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod activity;
 pub mod attempts;
 pub mod auth_token;
 pub mod backup;
@@ -19,10 +20,11 @@ pub mod invite_code;
 pub mod join_token;
 pub mod key;
 #[cfg(test)]
-mod link_testing;
+pub(crate) mod link_testing;
 pub mod mail;
 pub mod migrations;
 pub mod node;
+pub mod notification;
 pub mod operation;
 pub mod operation_list;
 pub mod pool;
@@ -34,6 +36,7 @@ pub mod replica;
 pub mod report;
 pub mod reservation;
 pub mod scope;
+pub mod sealed;
 pub mod security_event;
 pub mod server;
 pub mod session;
@@ -46,11 +49,13 @@ mod transaction;
 pub mod two_factor;
 pub mod unknown;
 pub mod user;
+pub mod vault;
 pub mod waitlist;
 
 pub use error::StoreError;
 pub use transaction::Transaction;
 
+use crate::config::Secret;
 use sqlx::{AnyConnection, AnyPool, any::AnyPoolOptions};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
@@ -72,6 +77,7 @@ pub struct Store {
     write: AnyPool,
     /// Told after every commit of this process.
     committed: Arc<Notify>,
+    url: Secret,
 }
 
 /// Readers of an SQLite database, and connections to PostgreSQL.
@@ -94,11 +100,23 @@ impl Store {
             // One writer: SQLite allows no second, and queueing here is fair where its busy handler is not.
             let write = sqlite_pool(url, 1, "rwc").await?;
             let read = sqlite_pool(url, CONNECTIONS, "rw").await?;
-            Ok(Self { backend: Backend::Sqlite, read, write, committed: Arc::default() })
+            Ok(Self {
+                backend: Backend::Sqlite,
+                read,
+                write,
+                committed: Arc::default(),
+                url: Secret::new(url.to_owned()),
+            })
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
             let pool = options.connect(url).await?;
-            Ok(Self { backend: Backend::Postgres, read: pool.clone(), write: pool, committed: Arc::default() })
+            Ok(Self {
+                backend: Backend::Postgres,
+                read: pool.clone(),
+                write: pool,
+                committed: Arc::default(),
+                url: Secret::new(url.to_owned()),
+            })
         } else {
             Err(StoreError::UnknownUrl)
         }
@@ -145,6 +163,16 @@ impl Store {
         self.committed.notified().await;
     }
 
+    /// On PostgreSQL: calls `notified` for every notification on the channel, until the connection fails.
+    pub async fn listen(&self, channel: &str, notified: impl Fn()) -> Result<(), StoreError> {
+        let mut listener = sqlx::postgres::PgListener::connect(self.url.reveal()).await?;
+        listener.listen(channel).await?;
+        loop {
+            listener.recv().await?;
+            notified();
+        }
+    }
+
     /// Closes every connection.
     pub async fn close(&self) {
         self.read.close().await;
@@ -161,7 +189,7 @@ impl<'e, T: sqlx::Executor<'e, Database = sqlx::Any>> Queries<'e> for T {}
 /// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.
 ///
 /// Two transactions that lock the same rows in different orders can wait for each other. The order is:
-/// projects, images, containers by id, join tokens, servers; operations come after their container.
+/// accounts, projects, pools, images, containers by id, join tokens, servers; operations come after their container.
 fn row_lock(connection: &AnyConnection, table: &str) -> String {
     match connection.backend_name() {
         "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),

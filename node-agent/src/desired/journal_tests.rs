@@ -109,6 +109,27 @@ async fn damage_in_the_middle_costs_the_damaged_lines_alone_and_stays_known_unti
 }
 
 #[tokio::test]
+async fn without_room_for_a_new_file_the_old_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::open(&path).unwrap();
+    append(&journal, 1).await;
+    append(&journal, 2).await;
+    drop(journal);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+    // Nothing can be written beside it.
+    let beside = path.with_extension("tmp");
+    std::fs::create_dir(&beside).unwrap();
+    let journal = Journal::open(&path).unwrap();
+    append(&journal, 2).await;
+    assert_eq!(positions(&journal).await, [1, 2]);
+    drop(journal);
+    std::fs::remove_dir(&beside).unwrap();
+    assert_eq!(positions(&Journal::open(&path).unwrap()).await, [1, 2]);
+}
+
+#[tokio::test]
 async fn a_held_entry_and_what_follows_it_wait_for_its_release() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(&folder.path().join("journal")).unwrap();

@@ -214,11 +214,21 @@ impl Runtime for OciRuntime {
             }
             view => return Self::wrong_state(id, "update", &view),
         }
+        if let Some(used_bytes) = self.cgroups.unreclaimable_memory_bytes(id)?
+            && used_bytes > limits.memory_bytes
+        {
+            return Err(RuntimeError::MemoryInUse { id, used_bytes, limit_bytes: limits.memory_bytes });
+        }
         let resources = spec::limits(limits).map_err(|source| RuntimeError::Spec { id, source: Box::new(source) })?;
         let text = serde_json::to_vec(&resources)
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         let args = vec!["update".into(), "--resources".into(), "-".into(), id.to_string().into()];
-        self.call(id, "update", args, text, CALL_LIMIT).await.map(drop)
+        self.call(id, "update", args, text, CALL_LIMIT).await?;
+        self.cgroups.weigh_io(id, limits)
+    }
+
+    async fn oom_kills(&self, id: ContainerId) -> Result<u64, RuntimeError> {
+        self.cgroups.oom_kills(id)
     }
 
     async fn stats(&self, id: ContainerId) -> Result<CgroupStats, RuntimeError> {

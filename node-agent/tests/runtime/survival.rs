@@ -59,6 +59,7 @@ fn bundle(order: &Order) -> Bundle {
             memory_bytes: 128 << 20,
             disk_bytes: 1 << 30,
             pids: 64,
+            network_mbit: None,
         },
         dns: Vec::new(),
     }

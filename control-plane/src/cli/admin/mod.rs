@@ -5,6 +5,7 @@ mod create_user;
 mod join_token;
 mod new_epoch;
 mod revoke_node;
+mod rotate_master_key;
 mod unknown_containers;
 
 use super::CliError;
@@ -28,6 +29,8 @@ pub(super) enum Command {
     UnknownContainers(unknown_containers::Command),
     /// Begin a new epoch, after the database was restored by other means than `restore`
     NewEpoch(Box<new_epoch::Arguments>),
+    /// Seal every stored secret with a new master key
+    RotateMasterKey(Box<rotate_master_key::Arguments>),
 }
 
 pub(super) async fn run(command: Command) -> Result<(), CliError> {
@@ -38,6 +41,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         Command::Authority(command) => authority::run(command).await,
         Command::UnknownContainers(command) => unknown_containers::run(command).await,
         Command::NewEpoch(arguments) => new_epoch::run(*arguments).await,
+        Command::RotateMasterKey(arguments) => rotate_master_key::run(*arguments).await,
     }
 }
 
