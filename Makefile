@@ -56,6 +56,7 @@ soak: build ## random operations, kills and partitions on three servers, 10 minu
 	scripts/images.sh busybox
 	export SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED)
 	cargo test -p hoody-tests --test soak -- --nocapture
+	HOODY_TEST_PARTITION_SECONDS=30 cargo test -p hoody-tests --test link partition
 
 test-cgroup2: root ## the runtime's tests on cgroup v2, in a virtual machine (emulated: some minutes)
 	@scripts/setup.sh cgroup2

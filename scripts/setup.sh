@@ -39,6 +39,7 @@ packages=(
     util-linux:unshare
     procps:ps
     git:git
+    faketime:faketime
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
 [ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman)

@@ -7,7 +7,7 @@ use crate::{
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
     images::{ImageConfig, ImageStore, collect},
-    link::{Link, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
+    link::{Link, LinkCloser, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
     runtime::{OciRuntime, RuntimeConfig},
@@ -32,6 +32,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 /// This program, which is the unpacker of images too; right also after the file was replaced by an upgrade.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+/// Random bytes that tell this process from every other agent.
+const INSTANCE_BYTES: usize = 16;
 /// Mode of folders that only root enters.
 const PRIVATE: u32 = 0o700;
 /// Mode of the run folder: a container's root, which is nobody on the server, passes through it to its
@@ -77,6 +79,7 @@ pub struct Agent {
     reconciler: Reconciler,
     journal: Journal,
     link: Link,
+    closer: Option<LinkCloser>,
     status: UnixListener,
     _only_one: Flock<File>,
 }
@@ -195,10 +198,22 @@ impl Agent {
             firewall: capabilities.firewall.clone(),
         });
         let facts = facts::gather(pool_bytes).map_err(capability("the server's facts cannot be read"))?;
-        let work = SessionWork { reconciler: reconciler.clone(), journal: journal.clone(), sampler, facts, boot_id };
-        let link = Link::new(identity, work);
+        let work = SessionWork {
+            reconciler: reconciler.clone(),
+            journal: journal.clone(),
+            sampler,
+            facts,
+            boot_id,
+            instance: hex::encode(rand::random::<[u8; INSTANCE_BYTES]>()),
+        };
+        let (link, closer) = Link::new(identity, work);
         let status = listen(&config.status_socket())?;
-        Ok(Self { reconciler, journal, link, status, _only_one: only_one })
+        Ok(Self { reconciler, journal, link, closer: Some(closer), status, _only_one: only_one })
+    }
+
+    /// What ends the link in order; `None` the second time.
+    pub fn link_closer(&mut self) -> Option<LinkCloser> {
+        self.closer.take()
     }
 
     /// Keeps the link up and answers `status`; returns only where it cannot go on.

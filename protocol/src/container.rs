@@ -3,7 +3,7 @@
 
 use crate::{
     bounded::{List, Map, Text},
-    firewall::FirewallSpec,
+    firewall::{FirewallSpec, MAX_RULES},
     id::{ContainerId, ProjectId, UserId},
     image::ImageSpec,
     time::UnixMs,
@@ -46,6 +46,33 @@ pub struct ContainerSpec {
     pub dns: List<Ipv4Addr, MAX_DNS_SERVERS>,
     /// Firewall rules.
     pub firewall: FirewallSpec,
+}
+
+impl ContainerSpec {
+    /// What is wrong with it, for people; both sides ask before they take a specification from the other.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let label = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if self.hostname.is_empty() || !self.hostname.chars().all(label) || self.hostname.starts_with('-') {
+            return Err("the host name is not a DNS label");
+        }
+        if !self.limits.is_valid() {
+            return Err("a limit is below its minimum");
+        }
+        if !self.image.is_consistent() {
+            return Err("the image's digest is not that of its parts");
+        }
+        if self.firewall.ingress.len() + self.firewall.egress.len() > MAX_RULES {
+            return Err("there are too many firewall rules");
+        }
+        let nul = |text: &str| text.contains('\0');
+        if self.env.iter().any(|(key, value)| key.is_empty() || key.contains('=') || nul(key) || nul(value)) {
+            return Err("an environment variable is malformed");
+        }
+        match self.desired {
+            Desired::Running { run: 0 } | Desired::Paused { run: 0 } => Err("start requests are counted from 1"),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The state a container should be in.

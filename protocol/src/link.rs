@@ -1,8 +1,8 @@
-//! The control stream: hello, its answer, heartbeats; and the commands of the control plane.
+//! The control stream: hello, its answer, heartbeats; the commands of the control plane, and its questions.
 
 use crate::{
     bounded::{List, Text},
-    container::{Cause, State, StatusReport},
+    container::{Cause, ContainerSpec, State, StatusReport},
     id::{ContainerId, ServerId},
     operation::OperationOutcome,
     time::UnixMs,
@@ -24,6 +24,10 @@ pub struct Hello {
     pub agent_version: Text<64>,
     /// The kernel's boot id: changes with every boot.
     pub boot_id: Text<64>,
+    /// Random, made anew by every process of the agent: tells two agents with one identity from one that
+    /// connects again. Absent in agents before it was added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Text<64>>,
     /// What the server is and has.
     pub facts: NodeFacts,
     /// What the agent holds.
@@ -120,6 +124,25 @@ pub enum CommandReply {
     /// Not accepted; nothing changed.
     Refused(Cause),
 }
+
+/// Asks the agent for the specification that it holds of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecQuery {
+    /// The container.
+    pub container: ContainerId,
+}
+
+/// The answer to [`SpecQuery`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecReply {
+    /// The specification as persisted; `None` where the agent holds no such container.
+    pub spec: Option<ContainerSpec>,
+}
+
+/// Asks the agent to renew its certificate now, and with it what it trusts: the control plane's authority
+/// is being replaced. Answered with [`CommandReply::Accepted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalOrder {}
 
 /// A batch of journal entries, oldest first; the agent keeps them until acknowledged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

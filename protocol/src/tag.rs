@@ -46,6 +46,9 @@ tags! {
     20 crate::container::ContainerSpec, 2 * MIB;
     21 crate::operation::OperationRequest, 4 * KIB;
     22 crate::link::CommandReply, 4 * KIB;
+    23 crate::link::SpecQuery, KIB;
+    24 crate::link::SpecReply, 2 * MIB + 4 * KIB;
+    25 crate::link::RenewalOrder, KIB;
     30 crate::link::ReportBatch, MIB;
     31 crate::link::ReportAck, KIB;
     32 crate::stats::StatsBatch, 4 * MIB;

@@ -10,7 +10,10 @@ use hoody_protocol::{
     container::{Cause, State, StatusReport},
     id::{ContainerId, OperationId, ServerId},
     image::Digest,
-    link::{CommandReply, Heartbeat, HelloReply, Refusal, Report, ReportAck, ReportBatch, ReportEntry},
+    link::{
+        CommandReply, Heartbeat, HelloReply, Refusal, RenewalOrder, Report, ReportAck, ReportBatch, ReportEntry,
+        SpecQuery, SpecReply,
+    },
     operation::{OperationKind, OperationOutcome, OperationRequest},
     stats::{NodeStats, StatsBatch},
     tag::Message,
@@ -34,6 +37,18 @@ fn heartbeat() {
         Heartbeat { now: 1_700_000_000_000, unacknowledged: 3 },
         "0000001e000ca2636e6f771b0000018bcfe568006e756e61636b6e6f776c656467656403",
     );
+}
+
+#[test]
+fn questions_and_orders() {
+    golden(
+        SpecQuery { container: CONTAINER },
+        "00000025 0017 a1 69 636f6e7461696e6572 7818 313131313131313131313131313131313131313131313131"
+            .replace(' ', "")
+            .as_str(),
+    );
+    golden(SpecReply { spec: None }, "000000070018a16473706563f6");
+    golden(RenewalOrder {}, "000000010019a0");
 }
 
 #[test]

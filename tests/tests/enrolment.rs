@@ -127,6 +127,7 @@ fn hello() -> Hello {
         protocol: version::SUPPORTED,
         agent_version: Text::truncated("test"),
         boot_id: Text::truncated("boot"),
+        instance: None,
         facts: NodeFacts {
             hostname: Text::truncated("by-hand"),
             architecture: Text::truncated("amd64"),

@@ -6,6 +6,7 @@ pub mod invite_codes;
 pub mod notifications;
 pub mod operations;
 pub mod servers;
+pub mod unknown_containers;
 pub mod users;
 
 use super::caller::{Caller, Identity};

@@ -64,6 +64,7 @@ fn resources() -> OpenApiRouter<App> {
         admin::notifications::router(),
         admin::operations::router(),
         admin::servers::router(),
+        admin::unknown_containers::router(),
         admin::users::router(),
         auth::router(),
         auth_tokens::router(),

@@ -1,9 +1,11 @@
 //! The command line: one command per file.
 
 mod admin;
+mod backup;
 mod image;
 mod keys;
 mod openapi;
+mod restore;
 mod serve;
 
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
     config::{Config, ConfigError, LogFormat, Settings},
     error::chain,
     keys::{KeyError, Keys, MasterKeyError},
-    store::{Store, StoreError, settings},
+    store::{Store, StoreError, epoch::NewEpoch, settings},
 };
 use clap::{Parser, Subcommand};
 use std::{io, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode};
@@ -36,6 +38,10 @@ enum Command {
     Admin(admin::Command),
     /// The catalogue of images
     Image(image::ImageArgs),
+    /// Write the whole database to a file
+    Backup(Box<backup::Arguments>),
+    /// Put a backup in the place of the database
+    Restore(Box<restore::Arguments>),
     /// Signing keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -58,6 +64,12 @@ pub enum CliError {
     /// The database failed.
     #[error("open the database")]
     Store(#[from] StoreError),
+    /// The backup could not be taken or restored.
+    #[error(transparent)]
+    Backup(#[from] crate::store::backup::BackupError),
+    /// The authority for nodes cannot be used.
+    #[error(transparent)]
+    Authority(Box<crate::nodes::authority::OpenError>),
     /// A command on images failed.
     #[error(transparent)]
     Image(#[from] image::ImageCommandError),
@@ -96,6 +108,8 @@ pub fn run() -> ExitCode {
             Command::Admin(command) => admin::run(command).await,
             Command::Keys(command) => keys::run(command).await,
             Command::Image(args) => Ok(image::run(args).await?),
+            Command::Backup(arguments) => backup::run(*arguments).await,
+            Command::Restore(arguments) => restore::run(*arguments).await,
             Command::Openapi => openapi::run(),
         }
     });
@@ -138,6 +152,19 @@ async fn open(config: Config) -> Result<App, CliError> {
     settings::initialise(&store).await?;
     let keys = Keys::open(&store, master).await?;
     Ok(App::new(config, store, keys))
+}
+
+/// An error of a file, folder or socket.
+fn io_error(what: String) -> impl FnOnce(io::Error) -> CliError {
+    move |source| CliError::Io { what, source }
+}
+
+/// What an operator should know of a new epoch.
+fn epoch_in_words(begun: NewEpoch) -> String {
+    format!(
+        "{} containers are sent again; {} open operations will not run; everybody logs in anew",
+        begun.containers, begun.operations
+    )
 }
 
 fn make_data_dir(path: &Path) -> io::Result<()> {

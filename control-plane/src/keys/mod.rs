@@ -151,6 +151,12 @@ impl Keys {
         load_or_create(&self.master, store, purpose, generate).await
     }
 
+    /// The active key of `purpose`, where there is one.
+    pub async fn load(&self, store: &Store, purpose: &str) -> Result<Option<KeyPair>, KeyError> {
+        let row = key::active(store, purpose).await?;
+        row.map(|row| open_row(&self.master, purpose, row)).transpose()
+    }
+
     /// Seals a secret for storage. `purpose` and `id` must be the same when it is opened: a sealed value
     /// copied to another row or column does not open there.
     pub fn seal(&self, purpose: &str, id: &str, secret: &[u8]) -> String {

@@ -105,7 +105,7 @@ pub(super) async fn run(link: &Link) {
         let reread = now + REREAD;
         let next = waiting.values().map(|waiting| waiting.until).filter(|until| *until > now).min();
         tokio::select! {
-            () = link.wake.notified() => read = true,
+            () = link.wakes.work.notified() => read = true,
             () = tokio::time::sleep_until(next.map_or(reread, |next| next.min(reread))) => read = true,
             Some((container, served)) = futures::StreamExt::next(&mut serving) => {
                 busy.remove(&container);

@@ -3,6 +3,7 @@
 //! key for the next one.
 
 use super::{
+    authority::Authorities,
     listener::Context,
     refusal::{self, INVALID_REQUEST, UNKNOWN_SERVER, WRONG_KEY, unavailable},
 };
@@ -19,7 +20,7 @@ use hoody_protocol::{
     image::Digest,
     stream::{self, StreamError},
     time::now_ms,
-    transport::{Authority, AuthorityError, CertificateDer, Close, PublicKey, verify_signing_request},
+    transport::{AuthorityError, CertificateDer, Close, PublicKey, verify_signing_request},
 };
 use quinn::Connection;
 use std::time::{Duration, SystemTime};
@@ -81,7 +82,7 @@ async fn enrol(context: &Context, connection: &Connection, request: EnrolRequest
             tracing::info!(%server, %remote, key = %key, "a server enrolled");
             // A link with the key before this one is no longer this server's.
             context.app.nodes.close(server);
-            issue(&context.authority, server, &key)
+            issue(&context.present(), server, &key)
         }
         Ok(Err(rejected)) => {
             tracing::warn!(%remote, ?rejected, "an enrolment was refused");
@@ -148,13 +149,13 @@ fn renewed(context: &Context, node: node::Node, key: &PublicKey) -> EnrolReply {
         return EnrolReply::Refused(Cause::new(WRONG_KEY, "a certificate is renewed for the key it was issued for"));
     }
     tracing::info!(server = %node.id, "a certificate was renewed");
-    issue(&context.authority, node.id, key)
+    issue(&context.present(), node.id, key)
 }
 
-fn issue(authority: &Authority, server: ServerId, key: &PublicKey) -> EnrolReply {
+fn issue(authorities: &Authorities, server: ServerId, key: &PublicKey) -> EnrolReply {
     let issued = || -> Result<EnrolReply, IssueError> {
-        let chain = authority.issue_node(server, key, SystemTime::now())?;
-        let authorities = der_list(&[authority.certificate().clone()])?;
+        let chain = authorities.issuing().issue_node(server, key, SystemTime::now())?;
+        let authorities = der_list(&authorities.trusted())?;
         Ok(EnrolReply::Issued { server, chain: der_list(&chain)?, authorities })
     };
     issued().unwrap_or_else(failed)

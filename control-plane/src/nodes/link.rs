@@ -7,13 +7,16 @@
 use super::{
     dispatch,
     listener::Context,
-    refusal::{self, DISABLED, REVOKED, UNKNOWN_SERVER, WRONG_KEY, unavailable},
-    reports::Quota,
-    streams,
+    pace::Pace,
+    refusal::{self, DISABLED, MALFORMED_MESSAGE, REVOKED, UNKNOWN_SERVER, WRONG_KEY, unavailable},
+    registry::Wakes,
+    reports, rotation, streams,
+    twin::{self, Instance},
+    unknown,
 };
 use crate::store::{
     StoreError, dispatch as work, hello,
-    node::{self, Node, ServerStatus},
+    node::{self, Arrival, Node, ServerStatus},
 };
 use hoody_protocol::{
     container::Cause,
@@ -33,7 +36,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 /// Time for the hello, and for the peer to close after a refusal.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,6 +44,8 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 const HEARTBEATS_MISSED: u32 = 4;
 /// The link is not ended for missing heartbeats before this, however short their pause.
 const LEAST_PATIENCE: Duration = Duration::from_secs(20);
+/// Heartbeats are read no quicker than this.
+const LEAST_HEARTBEAT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause between looks at the server's own row.
 const ROW_CHECK: Duration = Duration::from_secs(60);
 /// Messages that are not understood before the link ends.
@@ -53,9 +58,13 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) peer: PeerIdentity,
     pub(super) number: u64,
-    pub(super) wake: Arc<Notify>,
+    pub(super) wakes: Arc<Wakes>,
     /// One batch of reports at a time, and how many are left for now.
-    pub(super) reports: tokio::sync::Mutex<Quota>,
+    pub(super) reports: tokio::sync::Mutex<Pace>,
+    /// One batch of measurements at a time, and how many are left for now.
+    pub(super) measurements: tokio::sync::Mutex<Pace>,
+    /// Renewals of the certificate that are left for now.
+    pub(super) renewals: tokio::sync::Mutex<Pace>,
     /// The server's containers as last read, and when: whose measurements are believed.
     pub(super) containers: tokio::sync::Mutex<(HashSet<ContainerId>, Instant)>,
     misunderstood: AtomicU32,
@@ -168,6 +177,14 @@ fn negotiate(theirs: ProtocolRange) -> Result<u16, Refused> {
     })
 }
 
+/// Words that are written down and logged as they come hold nothing that a line of a log, or a database,
+/// takes for something else.
+fn is_plain(hello: &Hello) -> bool {
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    let instance = hello.instance.as_ref().is_none_or(|instance| plain(instance));
+    instance && plain(&hello.agent_version) && plain(&hello.boot_id) && plain(&hello.facts.architecture)
+}
+
 /// Checks the hello, registers the link and writes down what the hello says.
 async fn begin(
     context: &Context,
@@ -178,15 +195,27 @@ async fn begin(
     let server = peer.server;
     let nodes = &context.app.nodes;
     let protocol = negotiate(hello.protocol)?;
+    if !is_plain(hello) {
+        let cause = Cause::new(MALFORMED_MESSAGE, "versions, boot id and architecture are plain words");
+        return Err(Refused { cause, retry: false });
+    }
     let turnstile = nodes.registry.turnstile(server).await;
-    let wake = Arc::new(Notify::new());
-    let number = nodes.registry.add(server, connection, wake.clone());
+    // First what the row says: whoever is shut out is told so, whether or not a twin of it is linked.
+    let node = node::by_id(&context.app.store, server).await?;
+    admission(node.as_ref(), peer).map_err(|(cause, retry)| Refused { cause, retry })?;
+    if let Some(node) = &node {
+        twin::check(context, node, connection, hello).await.map_err(|cause| Refused { cause, retry: false })?;
+    }
+    let wakes = Arc::new(Wakes::default());
+    let number = nodes.registry.add(server, connection, Instance::of(hello), wakes.clone());
     // Registered first: a revocation from now on finds the link, one before stands in the row.
     hoody_fault::point!("hello.received");
     let begun = async {
         let node = node::by_id(&context.app.store, server).await?;
         admission(node.as_ref(), peer).map_err(|(cause, retry)| Refused { cause, retry })?;
-        Ok(hello::record(&context.app.store, server, &peer.public_key, hello, now_ms() as i64).await?)
+        let arrival =
+            Arrival { key: peer.public_key, issuer: peer.issuer.clone(), replica: context.replica.to_string() };
+        Ok(hello::record(&context.app.store, server, &arrival, hello, now_ms() as i64).await?)
     };
     let recorded = match begun.await {
         Ok(recorded) => recorded,
@@ -215,15 +244,16 @@ async fn begin(
         tracing::error!(%server, lines = hello.journal_lost,
             "the node's journal was damaged: changes of state on the way are lost, the states of now come again");
     }
-    nodes.registry.set_unknown(server, number, recorded.unknown);
     let containers = work::containers_of(&context.app.store, server).await?.into_iter().collect();
     let link = Link {
         context: context.clone(),
         connection: connection.clone(),
         peer: peer.clone(),
         number,
-        wake,
-        reports: tokio::sync::Mutex::new(Quota::default()),
+        wakes,
+        reports: tokio::sync::Mutex::new(reports::pace()),
+        measurements: tokio::sync::Mutex::new(streams::measurements_pace()),
+        renewals: tokio::sync::Mutex::new(streams::renewals_pace()),
         containers: tokio::sync::Mutex::new((containers, Instant::now())),
         misunderstood: AtomicU32::new(0),
     };
@@ -252,6 +282,8 @@ async fn run(link: &Link, mut send: SendStream, recv: RecvStream, protocol: u16)
         }
         () = own_row(link) => Close::Revoked.close(&link.connection),
         () = dispatch::run(link) => {}
+        () = rotation::follow(link) => {}
+        () = unknown::carry_out(link) => {}
         () = streams::bidirectional(link) => {}
         () = streams::unidirectional(link) => {}
     }
@@ -265,6 +297,8 @@ async fn heartbeats(link: &Link, mut send: SendStream, mut recv: RecvStream, pau
         match read {
             Ok(Ok(heartbeat)) => {
                 link.context.app.nodes.registry.set_heartbeat(link.server(), link.number, heartbeat);
+                // Whoever sends more than is asked for waits.
+                tokio::time::sleep(pause.min(LEAST_HEARTBEAT_PAUSE)).await;
             }
             Ok(Err(error)) => {
                 if matches!(error, StreamError::Read(quinn::ReadError::ConnectionLost(_))) {
@@ -291,7 +325,7 @@ async fn expiry(link: &Link) {
 }
 
 /// Looks at the server's row now and then: another replica may have disabled or re-enrolled the server, or
-/// cleared its online flag. Ends where the node would not be let in any more.
+/// taken over its link. Ends where the node would not be let in any more.
 async fn own_row(link: &Link) {
     let store = &link.context.app.store;
     loop {
@@ -302,14 +336,14 @@ async fn own_row(link: &Link) {
                     tracing::warn!(server = %link.server(), code = %cause.code, "the link is not let on");
                     return;
                 }
+                let elsewhere = node.and_then(|node| node.linked_to).filter(|to| **to != *link.context.replica);
+                if elsewhere.is_some() {
+                    return Close::Replaced.close(&link.connection);
+                }
             }
             Err(error) => {
                 tracing::warn!(server = %link.server(), error = &error as &dyn std::error::Error, "check a link");
-                continue;
             }
-        }
-        if let Err(error) = node::set_online(store, link.server(), now_ms() as i64).await {
-            tracing::warn!(server = %link.server(), error = &error as &dyn std::error::Error, "mark a server online");
         }
     }
 }
@@ -320,7 +354,8 @@ async fn end(link: &Link) {
     let nodes = &link.context.app.nodes;
     let _turnstile = nodes.registry.turnstile(link.server()).await;
     if nodes.registry.remove(link.server(), link.number)
-        && let Err(error) = node::set_offline(&link.context.app.store, link.server(), now_ms() as i64).await
+        && let Err(error) =
+            node::set_offline(&link.context.app.store, link.server(), &link.context.replica, now_ms() as i64).await
     {
         tracing::error!(server = %link.server(), error = &error as &dyn std::error::Error, "mark a server offline");
     }

@@ -3,12 +3,15 @@
 //! Under load, clients prove their address before their handshake costs anything; handshakes and
 //! connections are bounded.
 
-use super::{authority, blobs, enrol, link, watch};
+use super::{
+    authority::{self, Authorities},
+    blobs, enrol, link, watch,
+};
 use crate::{app::App, store};
 use hoody_protocol::{
+    id::{RequestId, ServerId},
     image::Digest,
-    time::now_ms,
-    transport::{self, Admitted, AnyPeer, Authority, AuthorityError, Close, TransportError},
+    transport::{self, Admitted, AnyPeer, AuthorityError, Close, TransportError},
 };
 use quinn::{Connection, Endpoint, Incoming};
 use std::{
@@ -66,14 +69,24 @@ pub enum NodesError {
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) app: App,
-    pub(super) authority: Arc<Authority>,
+    /// Who vouches for nodes and for us; changes while one takes another's place.
+    pub(super) authorities: signal::Receiver<Arc<Authorities>>,
+    /// This process among those that serve.
+    pub(super) replica: Arc<str>,
+}
+
+impl Context {
+    /// The authorities now.
+    pub(super) fn present(&self) -> Arc<Authorities> {
+        self.authorities.borrow().clone()
+    }
 }
 
 /// The running listener.
 #[derive(Debug)]
 pub struct NodesHandle {
     endpoint: Endpoint,
-    authority: Digest,
+    authorities: signal::Receiver<Arc<Authorities>>,
     stop: signal::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -84,9 +97,9 @@ impl NodesHandle {
         self.endpoint.local_addr().ok()
     }
 
-    /// Digest of the authority's certificate.
+    /// Digest of the certificate of the authority that vouches for us.
     pub fn authority(&self) -> Digest {
-        self.authority
+        self.authorities.borrow().present.digest()
     }
 
     /// Closes every link such that its agent reconnects at once, and waits for their tasks.
@@ -101,35 +114,42 @@ impl NodesHandle {
 
 /// Starts listening for nodes.
 pub async fn start(app: App) -> Result<NodesHandle, NodesError> {
-    let authority = authority::open(&app.store, &app.keys).await?;
-    // Nobody is linked to a process that has just begun. With several replicas this can clear the flag of
-    // a server that is linked to another one; that link sets it again at its next look at its row.
-    store::node::set_all_offline(&app.store, now_ms() as i64).await?;
-    let config = server_config(&authority)?;
+    let authorities = Arc::new(authority::open(&app.store, &app.keys).await?);
+    let replica: Arc<str> = RequestId::generate().to_string().into();
+    // Nobody is linked to a process that has just begun; servers of other replicas stay online.
+    store::replica::begin(&app.store, &replica).await?;
+    let config = server_config(&authorities)?;
     let address = app.config.node_address;
     let secret = authority::reset_secret(&app.store, &app.keys).await?;
     let endpoint =
         transport::listen(address, config, &secret).map_err(|source| NodesError::Listen { address, source })?;
-    let digest = authority.digest();
+    let digest = authorities.present.digest();
     tracing::info!(address = %endpoint.local_addr().unwrap_or(address), authority = %digest, "listening for nodes");
-    let context = Context { app, authority: Arc::new(authority) };
+    let (changes, authorities) = signal::channel(authorities);
+    let context = Context { app, authorities: authorities.clone(), replica };
     let (stop, stopped) = signal::channel(false);
-    let task = tokio::spawn(run(context, endpoint.clone(), stopped));
-    Ok(NodesHandle { endpoint, authority: digest, stop, task })
+    let task = tokio::spawn(run(context, endpoint.clone(), changes, stopped));
+    Ok(NodesHandle { endpoint, authorities, stop, task })
 }
 
-fn server_config(authority: &Authority) -> Result<quinn::ServerConfig, NodesError> {
-    let identity = authority.issue_server(LEAF_LIFETIME, SystemTime::now())?;
+fn server_config(authorities: &Authorities) -> Result<quinn::ServerConfig, NodesError> {
+    let identity = authorities.present.issue_server(LEAF_LIFETIME, SystemTime::now())?;
     // Whether a node is let in is decided at its hello, where the refusal can say why.
-    Ok(transport::server_config(identity, &[authority.certificate().clone()], Arc::new(AnyPeer))?)
+    Ok(transport::server_config(identity, &authorities.trusted(), Arc::new(AnyPeer))?)
 }
 
-async fn run(context: Context, endpoint: Endpoint, mut stopped: signal::Receiver<bool>) {
+async fn run(
+    context: Context,
+    endpoint: Endpoint,
+    changes: signal::Sender<Arc<Authorities>>,
+    mut stopped: signal::Receiver<bool>,
+) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut tasks = JoinSet::new();
     let mut renewal = tokio::time::interval_at(tokio::time::Instant::now() + LEAF_RENEWAL, LEAF_RENEWAL);
-    let watcher = tokio::spawn(watch::run(context.app.clone()));
+    let watcher = tokio::spawn(watch::run(context.clone(), changes));
+    let mut authorities = context.authorities.clone();
     loop {
         tokio::select! {
             incoming = endpoint.accept() => {
@@ -143,17 +163,29 @@ async fn run(context: Context, endpoint: Endpoint, mut stopped: signal::Receiver
                     tracing::error!(error = %error, "the task of a connection failed");
                 }
             }
-            _ = renewal.tick() => match server_config(&context.authority) {
-                Ok(config) => endpoint.set_server_config(Some(config)),
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "renew our certificate"),
-            },
+            _ = renewal.tick() => renew_own(&context, &endpoint),
+            Ok(()) = authorities.changed() => {
+                renew_own(&context, &endpoint);
+                tracing::info!(authority = %context.present().present.digest(), trusted = context.present().trusted().len(),
+                    "the authorities for nodes changed");
+            }
             _ = stopped.wait_for(|stop| *stop) => break,
         }
     }
-    watcher.abort();
     endpoint.close(Close::Restarting.code(), b"restarting");
     while tasks.join_next().await.is_some() {}
+    watcher.abort();
+    if let Err(error) = store::replica::end(&context.app.store, &context.replica).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "give up the lease");
+    }
     endpoint.wait_idle().await;
+}
+
+fn renew_own(context: &Context, endpoint: &Endpoint) {
+    match server_config(&context.present()) {
+        Ok(config) => endpoint.set_server_config(Some(config)),
+        Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "renew our certificate"),
+    }
 }
 
 /// Permits for a handshake and for the connection. Where handshakes are scarce it asks for proof of the
@@ -200,6 +232,9 @@ async fn serve(
     };
     drop(handshake);
     match transport::admit(&connection) {
+        Ok(Admitted::Node(peer) | Admitted::Bulk(peer)) if !arrives(&context, peer.server) => {
+            Close::Overloaded.close(&connection);
+        }
         Ok(Admitted::Node(peer)) => link::serve(context, connection, peer).await,
         Ok(Admitted::Bulk(peer)) => blobs::serve(context, connection, peer).await,
         Ok(Admitted::Enrol) => enrol::serve(context, connection).await,
@@ -209,6 +244,16 @@ async fn serve(
             Close::CertificateRequired.close(&connection);
         }
     }
+}
+
+/// False where the server has connected too often of late.
+fn arrives(context: &Context, server: ServerId) -> bool {
+    let welcome = context.app.nodes.registry.arrives(server);
+    if !welcome {
+        metrics::counter!("hoody_node_connections_refused_total").increment(1);
+        tracing::warn!(%server, "the node connects too often");
+    }
+    welcome
 }
 
 async fn handshake_of(incoming: Incoming) -> Result<Connection, String> {

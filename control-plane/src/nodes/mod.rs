@@ -16,12 +16,16 @@ mod enrol;
 mod link;
 mod listener;
 mod measurements;
+mod pace;
 mod refusal;
 mod registry;
 mod reports;
+mod rotation;
 #[cfg(test)]
 pub mod simulated;
 mod streams;
+mod twin;
+mod unknown;
 mod watch;
 
 pub use changes::Changes;
@@ -29,13 +33,8 @@ pub(crate) use enrol::secret_hash;
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
 
-use hoody_protocol::{
-    id::ServerId,
-    link::{Heartbeat, InventoryEntry},
-    transport::Close,
-};
+use hoody_protocol::{id::ServerId, link::Heartbeat, transport::Close};
 use registry::Registry;
-use std::sync::Arc;
 
 /// Handle to everything about nodes. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -65,10 +64,10 @@ impl Nodes {
         self.registry.close(server, Close::Revoked)
     }
 
-    /// Containers that the server's last inventory named and the store does not know. They are kept on
-    /// the node until an operator decides.
-    pub fn unknown_containers(&self, server: ServerId) -> Arc<[InventoryEntry]> {
-        self.registry.unknown(server)
+    /// Tells the server's link, where this process has it, that an operator decided about containers that only
+    /// its node knows.
+    pub fn wake_for_decisions(&self, server: ServerId) {
+        self.registry.wake_for_decisions(server);
     }
 
     /// The last heartbeat of the server's link.

@@ -21,6 +21,10 @@ pub(super) const INVALID_REQUEST: &str = "invalid_request";
 pub(super) const REVOKED: &str = "server_revoked";
 /// The server is disabled for now.
 pub(super) const DISABLED: &str = "server_disabled";
+/// Another agent with the same identity is linked.
+pub(super) const IDENTITY_IN_USE: &str = "identity_in_use";
+/// The node asks for this more often than makes sense.
+pub(super) const TOO_OFTEN: &str = "too_often";
 /// There is no such server.
 pub(super) const UNKNOWN_SERVER: &str = "server_unknown";
 

@@ -1,18 +1,34 @@
 //! Who is linked to this process right now, in memory only. One link per server: a newer one replaces the
-//! older.
+//! older. Also how often each server has connected lately.
 
-use hoody_protocol::{id::ServerId, link::Heartbeat, link::InventoryEntry, transport::Close};
+use super::{pace::Pace, twin::Instance};
+use hoody_protocol::{id::ServerId, link::Heartbeat, transport::Close};
 use quinn::Connection;
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// Locks that keep coming and going of one server's links apart; servers share them by hash.
 const TURNSTILES: usize = 64;
 
+/// Connections that a server may make at once, and in the long run: an agent that comes back pauses longer
+/// each time, and fetches images over one connection.
+const ARRIVAL_BURST: f64 = 30.0;
+const ARRIVALS_PER_SECOND: f64 = 1.0;
+/// Servers whose arrivals are remembered before those that have been quiet are forgotten.
+const ARRIVALS_KEPT: usize = 4096;
+
+/// What a link is woken for.
+#[derive(Debug, Default)]
+pub(super) struct Wakes {
+    /// The store holds work for the dispatch.
+    pub(super) work: Notify,
+    /// The store holds decisions on unknown containers.
+    pub(super) decisions: Notify,
+}
 /// Bulk connections of one server at once: the one in use, and one that is just ending.
 const MAX_BULK_PER_SERVER: usize = 2;
 
@@ -20,9 +36,9 @@ const MAX_BULK_PER_SERVER: usize = 2;
 #[derive(Debug)]
 struct Link {
     number: u64,
-    wake: Arc<Notify>,
+    wakes: Arc<Wakes>,
     connection: Connection,
-    unknown: Arc<[InventoryEntry]>,
+    instance: Instance,
     heartbeat: Option<Heartbeat>,
 }
 
@@ -30,6 +46,7 @@ struct Link {
 struct Inner {
     links: HashMap<ServerId, Link>,
     bulk: HashMap<ServerId, Vec<Connection>>,
+    arrivals: HashMap<ServerId, Pace>,
     next: u64,
 }
 
@@ -65,11 +82,11 @@ impl Registry {
     }
 
     /// Registers a link; an older one of the same server is closed. The number identifies the link.
-    pub(super) fn add(&self, server: ServerId, connection: &Connection, wake: Arc<Notify>) -> u64 {
+    pub(super) fn add(&self, server: ServerId, connection: &Connection, instance: Instance, wakes: Arc<Wakes>) -> u64 {
         let mut inner = self.lock();
         inner.next += 1;
         let number = inner.next;
-        let link = Link { number, wake, connection: connection.clone(), unknown: Arc::new([]), heartbeat: None };
+        let link = Link { number, wakes, connection: connection.clone(), instance, heartbeat: None };
         if let Some(older) = inner.links.insert(server, link) {
             tracing::warn!(%server, older = %older.connection.remote_address(),
                 newer = %connection.remote_address(), "a newer link of the server replaces the older");
@@ -86,13 +103,6 @@ impl Registry {
             inner.links.remove(&server);
         }
         mine
-    }
-
-    /// Keeps what the server's inventory named and the store does not know.
-    pub(super) fn set_unknown(&self, server: ServerId, number: u64, unknown: Vec<InventoryEntry>) {
-        if let Some(link) = self.lock().links.get_mut(&server).filter(|link| link.number == number) {
-            link.unknown = unknown.into();
-        }
     }
 
     /// Keeps the server's last heartbeat.
@@ -112,6 +122,22 @@ impl Registry {
             let oldest = connections.remove(0);
             Close::Replaced.close(&oldest);
         }
+    }
+
+    /// Counts a connection of the server; false where it has made too many of late.
+    pub(super) fn arrives(&self, server: ServerId) -> bool {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        if inner.arrivals.len() >= ARRIVALS_KEPT {
+            inner.arrivals.retain(|_, pace| !pace.is_full(now));
+        }
+        let pace = inner.arrivals.entry(server).or_insert_with(|| Pace::new(ARRIVAL_BURST, ARRIVALS_PER_SECOND));
+        pace.try_take(now)
+    }
+
+    /// The link of the server: whose it is, and its connection.
+    pub(super) fn link_of(&self, server: ServerId) -> Option<(Instance, Connection)> {
+        self.lock().links.get(&server).map(|link| (link.instance.clone(), link.connection.clone()))
     }
 
     /// Removes a connection for bulk transfer.
@@ -149,16 +175,18 @@ impl Registry {
 
     pub(super) fn wake(&self, server: ServerId) {
         if let Some(link) = self.lock().links.get(&server) {
-            link.wake.notify_one();
+            link.wakes.work.notify_one();
+        }
+    }
+
+    pub(super) fn wake_for_decisions(&self, server: ServerId) {
+        if let Some(link) = self.lock().links.get(&server) {
+            link.wakes.decisions.notify_one();
         }
     }
 
     pub(super) fn is_linked(&self, server: ServerId) -> bool {
         self.lock().links.contains_key(&server)
-    }
-
-    pub(super) fn unknown(&self, server: ServerId) -> Arc<[InventoryEntry]> {
-        self.lock().links.get(&server).map_or_else(|| Arc::new([]) as Arc<[_]>, |link| link.unknown.clone())
     }
 
     pub(super) fn heartbeat(&self, server: ServerId) -> Option<Heartbeat> {

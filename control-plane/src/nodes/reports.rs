@@ -3,11 +3,13 @@
 
 use super::{
     link::Link,
+    pace::Pace,
     refusal::{MALFORMED_MESSAGE, unavailable},
 };
 use crate::store::{
     StoreError, container, dispatch as work,
     report::{self, Applied},
+    status_log,
 };
 use hoody_protocol::{
     container::Cause,
@@ -16,7 +18,7 @@ use hoody_protocol::{
     time::now_ms,
 };
 use sqlx::AnyConnection;
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 /// Reports a second that one node may send in the long run.
@@ -24,27 +26,9 @@ const REPORTS_PER_SECOND: f64 = 200.0;
 /// Reports that one node may send at once: what a long time offline leaves behind.
 const BURST: f64 = 4096.0;
 
-/// What is left of a node's reports for now.
-#[derive(Debug)]
-pub(super) struct Quota {
-    left: f64,
-    at: Instant,
-}
-
-impl Default for Quota {
-    fn default() -> Self {
-        Self { left: BURST, at: Instant::now() }
-    }
-}
-
-impl Quota {
-    /// Takes `reports` and gives the time to wait for them.
-    fn take(&mut self, reports: usize, now: Instant) -> Duration {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * REPORTS_PER_SECOND;
-        self.left = (self.left + earned).min(BURST) - reports as f64;
-        self.at = now;
-        Duration::from_secs_f64((-self.left / REPORTS_PER_SECOND).max(0.0))
-    }
+/// The pace of a link's reports.
+pub(super) fn pace() -> Pace {
+    Pace::new(BURST, REPORTS_PER_SECOND)
 }
 
 /// What a batch changed.
@@ -63,8 +47,8 @@ pub(super) async fn ingest(link: &Link, batch: ReportBatch) -> Result<ReportAck,
     let Some(last) = batch.entries.last().filter(|_| ascending).map(|entry| entry.position) else {
         return Err(Cause::new(MALFORMED_MESSAGE, "a batch has entries, in ascending order of position"));
     };
-    let mut quota = link.reports.lock().await;
-    let wait = quota.take(batch.entries.len(), Instant::now());
+    let mut pace = link.reports.lock().await;
+    let wait = pace.take(batch.entries.len(), Instant::now());
     if !wait.is_zero() {
         metrics::counter!("hoody_reports_delayed_total").increment(1);
         tokio::time::sleep(wait).await;
@@ -78,7 +62,7 @@ pub(super) async fn ingest(link: &Link, batch: ReportBatch) -> Result<ReportAck,
         unavailable()
     })?;
     hoody_fault::point!("batch.committed");
-    drop(quota);
+    drop(pace);
     metrics::counter!("hoody_reports_total").increment(reports);
     announce(link, &outcome);
     Ok(ReportAck { position: last })
@@ -119,6 +103,9 @@ async fn record(connection: &mut AnyConnection, server: ServerId, batch: ReportB
             Err(error) => return Err(error),
         }
     }
+    for container in &outcome.changed {
+        status_log::prune(connection, *container).await?;
+    }
     hoody_fault::point!("batch.stored");
     Ok(outcome)
 }
@@ -150,22 +137,4 @@ async fn apply(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_quota_lets_a_burst_through_and_then_the_rate() {
-        let start = Instant::now();
-        let mut quota = Quota { left: BURST, at: start };
-        assert_eq!(quota.take(BURST as usize, start), Duration::ZERO);
-        assert_eq!(quota.take(200, start), Duration::from_secs(1));
-        assert_eq!(quota.take(0, start + Duration::from_secs(1)), Duration::ZERO);
-        assert_eq!(quota.take(200, start + Duration::from_secs(2)), Duration::ZERO);
-        let later = start + Duration::from_secs(3600);
-        quota.take(0, later);
-        assert_eq!(quota.left, BURST, "what is not used does not add up");
-    }
 }

@@ -1,12 +1,19 @@
 //! Streams that the agent opens on a link: reports and renewals (bidirectional), measurements
 //! (unidirectional). QUIC bounds how many are open at once.
 
-use super::{enrol, link::Link, refusal, reports};
+use super::{
+    enrol,
+    link::Link,
+    pace::Pace,
+    refusal::{self, TOO_OFTEN},
+    reports,
+};
 use crate::store::dispatch as work;
 use futures::{StreamExt, stream::FuturesUnordered};
 use hoody_protocol::{
     codec::{DecodeError, Frame},
-    enrol::RenewRequest,
+    container::Cause,
+    enrol::{EnrolReply, RenewRequest},
     link::{Refusal, ReportBatch},
     stats::StatsBatch,
     stream::{self, MALFORMED, StreamError},
@@ -20,6 +27,24 @@ use tokio::time::Instant;
 const REREAD_PAUSE: Duration = Duration::from_secs(2);
 /// And in any case after this time, so that what was deleted goes.
 const REREAD_AFTER: Duration = Duration::from_secs(60);
+
+/// Batches of measurements that one node may send at once, and a second in the long run: a batch holds 256
+/// containers, and the shortest pause between two rounds is a fifth of a second.
+const MEASUREMENTS_BURST: f64 = 64.0;
+const MEASUREMENTS_PER_SECOND: f64 = 20.0;
+/// Renewals of a certificate at once, and a second in the long run.
+const RENEWALS_BURST: f64 = 5.0;
+const RENEWALS_PER_SECOND: f64 = 1.0 / 60.0;
+
+/// The pace of a link's measurements.
+pub(super) fn measurements_pace() -> Pace {
+    Pace::new(MEASUREMENTS_BURST, MEASUREMENTS_PER_SECOND)
+}
+
+/// The pace of a link's renewals.
+pub(super) fn renewals_pace() -> Pace {
+    Pace::new(RENEWALS_BURST, RENEWALS_PER_SECOND)
+}
 
 /// Accepts bidirectional streams until the connection ends.
 pub(super) async fn bidirectional(link: &Link) {
@@ -70,7 +95,12 @@ async fn reply(link: &Link, send: &mut SendStream, frame: &Frame) -> Result<(), 
             Err(cause) => stream::write(send, &Refusal { cause }).await,
         },
         RenewRequest::TAG => {
-            let reply = enrol::renew(&link.context, link.server(), &frame.decode()?).await;
+            let request = frame.decode()?;
+            let reply = if link.renewals.lock().await.try_take(Instant::now()) {
+                enrol::renew(&link.context, link.server(), &request).await
+            } else {
+                EnrolReply::Refused(Cause::new(TOO_OFTEN, "the certificate was renewed several times just now"))
+            };
             stream::write(send, &reply).await
         }
         got => Err(DecodeError::UnexpectedTag { got, expected: "ReportBatch or RenewRequest" }.into()),
@@ -92,6 +122,9 @@ pub(super) async fn unidirectional(link: &Link) {
 }
 
 async fn measurements(link: &Link, mut recv: RecvStream) {
+    // Waited for before the batch is read: what a node sends too often stays with the node.
+    let wait = link.measurements.lock().await.take(1, Instant::now());
+    tokio::time::sleep(wait).await;
     match stream::read::<StatsBatch>(&mut recv).await {
         Ok(batch) => record(link, batch).await,
         Err(StreamError::Finished | StreamError::Read(_)) => {}

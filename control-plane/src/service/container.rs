@@ -21,7 +21,9 @@ pub use list::{ListInput, list, list_by_project, status_logs};
 pub use operate::{Operation, UnknownOperation, operate};
 pub use update::{UpdateInput, update};
 
-pub(in crate::service) use fields::{MAX_ENV_VALUE_CHARS, check_env_key, check_env_size, check_env_value, env_text};
+pub(in crate::service) use fields::{
+    MAX_ENV_VALUE_CHARS, MIN_NEW_NAME_CHARS, check_env_key, check_env_size, check_env_value, check_name, env_text,
+};
 
 use crate::{
     access::{

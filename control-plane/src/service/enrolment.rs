@@ -32,7 +32,7 @@ pub async fn create_join_token(app: &App, server: ServerId) -> Result<(String, U
         }
     }
     let addresses = addresses(&app.config.node_public_addresses)?;
-    let authority = authority::open(&app.store, &app.keys).await.map_err(ServiceError::internal)?;
+    let authorities = authority::open(&app.store, &app.keys).await.map_err(ServiceError::internal)?;
     let secret: [u8; SECRET_BYTES] = rand::random();
     let secret = hex::encode(secret);
     let now = now_ms();
@@ -43,7 +43,7 @@ pub async fn create_join_token(app: &App, server: ServerId) -> Result<(String, U
     join_token::insert(&mut tx, server, &hash, now as i64, expires_at as i64).await?;
     tx.commit().await.map_err(crate::store::StoreError::from)?;
     let secret = Text::try_from(secret).map_err(ServiceError::internal)?;
-    let token = JoinToken { addresses, authority: authority.digest(), secret };
+    let token = JoinToken { addresses, authority: authorities.present.digest(), secret };
     tracing::info!(%server, "a join token was made");
     Ok((token.reveal(), expires_at))
 }

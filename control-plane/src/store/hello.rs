@@ -3,26 +3,30 @@
 use super::{
     Store, StoreError,
     dispatch::{self, Difference},
-    join_token, node,
+    join_token,
+    node::{self, Arrival},
+    unknown,
 };
-use hoody_protocol::{id::ServerId, link::Hello, transport::PublicKey};
+use hoody_protocol::{id::ServerId, link::Hello};
 
-/// Writes down the hello of `server`, whose agent has `key`: what it holds, its facts, that it is online;
-/// its join tokens are spent.
+/// Writes down the hello of `server`: what it holds, its facts, that it is online and where; its join tokens
+/// are spent.
 pub async fn record(
     store: &Store,
     server: ServerId,
-    key: &PublicKey,
+    arrival: &Arrival,
     hello: &Hello,
     now: i64,
 ) -> Result<Difference, StoreError> {
-    let (key, hello) = (*key, hello.clone());
+    let (arrival, hello) = (arrival.clone(), hello.clone());
     let write = store.write(move |connection| {
         Box::pin(async move {
             // Containers, join tokens, server: the order of locks. A batch of reports may be on its way meanwhile.
             let difference = dispatch::reconcile_inventory(connection, server, &hello.inventory).await?;
-            join_token::spend(connection, server, &key, now).await?;
+            join_token::spend(connection, server, &arrival.key, now).await?;
             node::record_hello(connection, server, &hello, now).await?;
+            node::record_link(connection, server, &arrival, hello.instance.as_deref()).await?;
+            unknown::record(connection, server, &difference.unknown, now).await?;
             Ok(difference)
         })
     });
@@ -62,6 +66,7 @@ mod tests {
         each_backend(|store| async move {
             let server = server(&store, "one").await;
             let key = generate_node_key().unwrap().public_key();
+            let arrival = Arrival { key, issuer: "authority".to_owned(), replica: "replica".to_owned() };
             let mut ids = Vec::new();
             for _ in 0..CONTAINERS {
                 ids.push(container(&store, server, 1, vec![]).await.id);
@@ -74,7 +79,7 @@ mod tests {
                     |id: &ContainerId| InventoryEntry { container: *id, version, state: State::Running, sequence: 1 };
                 said.inventory = ids.iter().map(entry).collect::<Vec<_>>().try_into().unwrap();
                 let (recorded, reported) =
-                    tokio::join!(record(&store, server, &key, &said, 1), report(&store, server, &ids));
+                    tokio::join!(record(&store, server, &arrival, &said, 1), report(&store, server, &ids));
                 recorded.unwrap();
                 reported.unwrap();
             }

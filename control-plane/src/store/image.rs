@@ -121,6 +121,23 @@ pub async fn put(connection: &mut AnyConnection, image: &NewImage) -> Result<Ima
     parse(&row)
 }
 
+/// Catalogue name of the image whose specification has this digest.
+pub async fn name_of(store: &Store, digest: Digest) -> Result<Option<String>, StoreError> {
+    // The digest of the whole stands in the text; that it is the whole's, only the parsed specification says.
+    let rows = sqlx::query("SELECT name, spec FROM images WHERE spec LIKE $1 ORDER BY name")
+        .bind(format!("%{digest}%"))
+        .fetch_all(store.reader())
+        .await?;
+    for row in rows {
+        let spec: ImageSpec = serde_json::from_str(row.try_get("spec")?)
+            .map_err(|error| StoreError::Corrupt { what: "images.spec", source: Box::new(error) })?;
+        if spec.digest == digest {
+            return Ok(Some(row.try_get("name")?));
+        }
+    }
+    Ok(None)
+}
+
 /// The image with this id.
 pub async fn find(store: &Store, id: ImageId) -> Result<Option<ImageRow>, StoreError> {
     let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));

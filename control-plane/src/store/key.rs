@@ -28,6 +28,53 @@ pub async fn active(store: &Store, purpose: &str) -> Result<Option<Row>, StoreEr
         .await?)
 }
 
+/// The id of the active key of a purpose.
+pub async fn active_id(store: &Store, purpose: &str) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT id FROM keys WHERE purpose = $1 AND retired_at IS NULL")
+        .bind(purpose)
+        .fetch_optional(store.reader())
+        .await?)
+}
+
+/// Puts `row` in the place of the active key of `purpose`, and retires the key `from` that it was made from,
+/// all at once; the retired ones' secrets are forgotten. False where another process did it already.
+pub async fn promote(
+    store: &Store,
+    from_purpose: &str,
+    from: &str,
+    purpose: &str,
+    row: Row,
+) -> Result<bool, StoreError> {
+    let mut tx = store.begin().await?;
+    let now = now_ms() as i64;
+    let retired = sqlx::query(
+        "UPDATE keys SET retired_at = $3, sealed = '' WHERE purpose = $1 AND id = $2 AND retired_at IS NULL",
+    )
+    .bind(from_purpose)
+    .bind(from)
+    .bind(now)
+    .execute(&mut *tx)
+    .await?;
+    if retired.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query("UPDATE keys SET retired_at = $2, sealed = '' WHERE purpose = $1 AND retired_at IS NULL")
+        .bind(purpose)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query("INSERT INTO keys (id, purpose, public, sealed, created_at) VALUES ($1, $2, $3, $4, $5)")
+        .bind(row.id)
+        .bind(purpose)
+        .bind(row.public)
+        .bind(row.sealed)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
 /// Inserts the key unless the purpose has an active one already; gives the one that is active then.
 pub async fn insert_or_active(store: &Store, purpose: &str, row: Row) -> Result<Row, StoreError> {
     let mut tx = store.begin().await?;

@@ -42,6 +42,7 @@ pub(super) fn hello(cores: u32, memory_bytes: u64) -> Hello {
         protocol: version::SUPPORTED,
         agent_version: Text::truncated("1"),
         boot_id: Text::truncated("boot"),
+        instance: None,
         facts: NodeFacts {
             hostname: Text::default(),
             architecture: Text::truncated("arm64"),

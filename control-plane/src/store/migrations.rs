@@ -2,10 +2,12 @@
 
 use super::{Store, StoreError};
 use hoody_protocol::time::now_ms;
+use sqlx::AnyConnection;
 
 /// Every migration ever, in order. Never edit one that was released.
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../migrations/0001_foundation.sql")),
+    (3, include_str!("../../migrations/0003_link.sql")),
     (5, include_str!("../../migrations/0005_scale_indexes.sql")),
     (6, include_str!("../../migrations/0006_accounts.sql")),
     (7, include_str!("../../migrations/0007_permissions.sql")),
@@ -24,27 +26,42 @@ pub async fn apply(store: &Store) -> Result<(), StoreError> {
         // result is more than the driver can decode.)
         sqlx::query("SELECT CAST(pg_advisory_xact_lock($1) AS TEXT)").bind(TURN).execute(&mut *tx).await?;
     }
+    up_to(&mut tx, i64::MAX).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The number of the newest migration of this build.
+pub fn newest() -> i64 {
+    MIGRATIONS.last().map_or(0, |(number, _)| *number)
+}
+
+/// The numbers of the migrations that the database has.
+pub async fn applied(connection: &mut AnyConnection) -> Result<Vec<i64>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT number FROM migrations ORDER BY number").fetch_all(connection).await?)
+}
+
+/// Applies what is missing up to `last`. Which are there is asked one by one: a database may lack one whose
+/// number is below the newest it has.
+pub async fn up_to(connection: &mut AnyConnection, last: i64) -> Result<(), StoreError> {
     sqlx::query(
         "CREATE TABLE IF NOT EXISTS migrations (number BIGINT NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)",
     )
-    .execute(&mut *tx)
+    .execute(&mut *connection)
     .await?;
-    let applied: Vec<i64> =
-        sqlx::query_scalar("SELECT number FROM migrations ORDER BY number").fetch_all(&mut *tx).await?;
-    let found = applied.last().copied().unwrap_or(0);
-    let known = MIGRATIONS.last().map_or(0, |(number, _)| *number);
-    if found > known {
-        return Err(StoreError::Newer { found, known });
+    let found = applied(connection).await?;
+    let newest = found.last().copied().unwrap_or(0);
+    if newest > self::newest() {
+        return Err(StoreError::Newer { found: newest, known: self::newest() });
     }
-    for (number, sql) in MIGRATIONS.iter().filter(|(number, _)| !applied.contains(number)) {
-        sqlx::raw_sql(*sql).execute(&mut *tx).await?;
+    for (number, sql) in MIGRATIONS.iter().filter(|(number, _)| *number <= last && !found.contains(number)) {
+        sqlx::raw_sql(*sql).execute(&mut *connection).await?;
         sqlx::query("INSERT INTO migrations (number, applied_at) VALUES ($1, $2)")
             .bind(number)
             .bind(now_ms() as i64)
-            .execute(&mut *tx)
+            .execute(&mut *connection)
             .await?;
     }
-    tx.commit().await?;
     Ok(())
 }
 

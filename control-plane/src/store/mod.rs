@@ -5,8 +5,10 @@
 pub mod activity;
 pub mod attempts;
 pub mod auth_token;
+pub mod backup;
 pub mod container;
 pub mod dispatch;
+pub mod epoch;
 mod error;
 pub mod event;
 pub mod firewall_texts;
@@ -31,6 +33,7 @@ pub mod profile;
 pub mod project;
 pub mod project_permission;
 pub mod realm;
+pub mod replica;
 pub mod report;
 pub mod reservation;
 pub mod scope;
@@ -45,6 +48,7 @@ pub mod status_log;
 pub mod testing;
 mod transaction;
 pub mod two_factor;
+pub mod unknown;
 pub mod user;
 pub mod vault;
 pub mod waitlist;
@@ -88,32 +92,37 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 impl Store {
     /// Opens `sqlite://<path>` or `postgres://…` and applies the migrations.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let store = Self::connect(url).await?;
+        migrations::apply(&store).await?;
+        Ok(store)
+    }
+
+    /// Opens the database as it is: what is restored makes its own tables.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let store = if url.starts_with("sqlite:") {
+        if url.starts_with("sqlite:") {
             // One writer: SQLite allows no second, and queueing here is fair where its busy handler is not.
             let write = sqlite_pool(url, 1, "rwc").await?;
             let read = sqlite_pool(url, CONNECTIONS, "rw").await?;
             let committed = Arc::<Notify>::default();
             let grouped = Writes::new(Backend::Sqlite, write.clone(), committed.clone());
-            Self { backend: Backend::Sqlite, read, write, grouped, committed, url: Secret::new(url.to_owned()) }
+            Ok(Self { backend: Backend::Sqlite, read, write, grouped, committed, url: Secret::new(url.to_owned()) })
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
             let pool = options.connect(url).await?;
             let committed = Arc::<Notify>::default();
             let grouped = Writes::new(Backend::Postgres, pool.clone(), committed.clone());
-            Self {
+            Ok(Self {
                 backend: Backend::Postgres,
                 read: pool.clone(),
                 write: pool,
                 grouped,
                 committed,
                 url: Secret::new(url.to_owned()),
-            }
+            })
         } else {
-            return Err(StoreError::UnknownUrl);
-        };
-        migrations::apply(&store).await?;
-        Ok(store)
+            Err(StoreError::UnknownUrl)
+        }
     }
 
     /// Which database this is.

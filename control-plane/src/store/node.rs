@@ -5,8 +5,10 @@ use crate::event::{Actor, EventKind};
 use hoody_protocol::{
     id::ServerId,
     link::{Hello, NodeFacts},
+    time::UnixMs,
     transport::PublicKey,
 };
+use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 /// What an operator or the enrolment made of a server.
@@ -52,9 +54,37 @@ pub struct Node {
     pub status: ServerStatus,
     /// The key that was pinned at enrolment.
     pub public_key: Option<PublicKey>,
+    /// The replica that has its link.
+    pub linked_to: Option<String>,
+    /// The agent's process that linked last.
+    pub instance: Option<String>,
 }
 
-const COLUMNS: &str = "id, name, status, public_key";
+/// Who says hello, and to whom.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The agent's key.
+    pub key: PublicKey,
+    /// The authority that issued its certificate.
+    pub issuer: String,
+    /// The replica that it came to.
+    pub replica: String,
+}
+
+/// An agent that came with the identity of a server whose link was up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityConflict {
+    /// When.
+    pub at: UnixMs,
+    /// From where.
+    pub remote: String,
+    /// The host name it gave.
+    pub hostname: String,
+    /// The boot id it gave.
+    pub boot_id: String,
+}
+
+const COLUMNS: &str = "id, name, status, public_key, CASE WHEN online = 1 THEN linked_to END AS linked_to, instance";
 
 fn node(row: &AnyRow) -> Result<Node, StoreError> {
     Ok(Node {
@@ -68,6 +98,8 @@ fn node(row: &AnyRow) -> Result<Node, StoreError> {
             ),
             None => None,
         },
+        linked_to: row.try_get("linked_to")?,
+        instance: row.try_get("instance")?,
     })
 }
 
@@ -177,37 +209,39 @@ fn capacity(facts: &NodeFacts) -> [i64; 3] {
     [i64::from(facts.cpu_cores) * 1000, signed(facts.memory_bytes), signed(facts.disk_bytes)]
 }
 
-/// The server's link is still there.
-pub async fn set_online(store: &Store, server: ServerId, now: i64) -> Result<(), StoreError> {
-    let online: Option<i64> = sqlx::query_scalar("SELECT online FROM servers WHERE id = $1")
+/// The server's link is at the replica of `arrival`, with this process of its agent.
+pub async fn record_link(
+    connection: &mut AnyConnection,
+    server: ServerId,
+    arrival: &Arrival,
+    instance: Option<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE servers SET linked_to = $2, instance = $3, authority = $4 WHERE id = $1")
         .bind(server.to_string())
-        .fetch_optional(store.reader())
+        .bind(arrival.replica.clone())
+        .bind(instance.map(str::to_owned))
+        .bind(arrival.issuer.clone())
+        .execute(connection)
         .await?;
-    if online != Some(0) {
-        return Ok(());
-    }
-    write_online(store, server, true, now).await
+    Ok(())
 }
 
-/// The server's link is gone.
-pub async fn set_offline(store: &Store, server: ServerId, now: i64) -> Result<(), StoreError> {
-    write_online(store, server, false, now).await
-}
-
-async fn write_online(store: &Store, server: ServerId, online: bool, now: i64) -> Result<(), StoreError> {
+/// The server's link at this replica has ended. One that another replica has meanwhile stays.
+pub async fn set_offline(store: &Store, server: ServerId, replica: &str, now: i64) -> Result<(), StoreError> {
+    let replica = replica.to_owned();
     let write = store.write(move |connection| {
         Box::pin(async move {
             let row = sqlx::query(
-                "UPDATE servers SET online = $2, online_changed_at = $3 WHERE id = $1 AND online <> $2 \
-                 RETURNING name, owner_id",
+                "UPDATE servers SET online = 0, linked_to = NULL, online_changed_at = $2 WHERE id = $1 \
+                 AND linked_to = $3 RETURNING name, owner_id",
             )
             .bind(server.to_string())
-            .bind(i64::from(online))
             .bind(now)
+            .bind(replica)
             .fetch_optional(&mut *connection)
             .await?;
             match row {
-                Some(row) => record_health(connection, server, &row, online).await,
+                Some(row) => record_health(connection, server, &row, false).await,
                 None => Ok(()),
             }
         })
@@ -215,24 +249,32 @@ async fn write_online(store: &Store, server: ServerId, online: bool, now: i64) -
     write.await
 }
 
-/// At the start of the only replica: nobody is linked.
-pub async fn set_all_offline(store: &Store, now: i64) -> Result<(), StoreError> {
+/// Writes down that another agent came with the identity of `server`; the last one counts.
+pub async fn record_conflict(store: &Store, server: ServerId, conflict: &IdentityConflict) -> Result<(), StoreError> {
+    let json = serde_json::to_string(conflict)
+        .map_err(|error| StoreError::Corrupt { what: "servers.identity_conflict", source: Box::new(error) })?;
     let mut tx = store.begin().await?;
-    let rows = sqlx::query(
-        "UPDATE servers SET online = 0, online_changed_at = $1 WHERE online = 1 RETURNING id, name, owner_id",
+    sqlx::query("UPDATE servers SET identity_conflict = $2 WHERE id = $1")
+        .bind(server.to_string())
+        .bind(json)
+        .execute(&mut *tx)
+        .await?;
+    Ok(tx.commit().await?)
+}
+
+/// Names of servers that may still link with a certificate of another authority than `issuer`.
+pub async fn not_moved(store: &Store, issuer: &str) -> Result<Vec<String>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT name FROM servers WHERE status IN ('enrolled', 'disabled') AND (authority IS NULL OR authority <> $1) \
+         ORDER BY name",
     )
-    .bind(now)
-    .fetch_all(&mut *tx)
-    .await?;
-    for row in &rows {
-        record_health(&mut tx, id(row, "id")?, row, false).await?;
-    }
-    tx.commit().await?;
-    Ok(())
+    .bind(issuer.to_owned())
+    .fetch_all(store.reader())
+    .await?)
 }
 
 /// The event of a link that came or went.
-async fn record_health(
+pub(super) async fn record_health(
     connection: &mut AnyConnection,
     server: ServerId,
     row: &AnyRow,

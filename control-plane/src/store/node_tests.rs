@@ -64,14 +64,17 @@ async fn online_changes_are_dated_once() {
     each_backend(|store| async move {
         let id = server(&store, "one").await;
         say(&store, id, &hello(1, 1), 10).await;
-        set_offline(&store, id, 20).await.unwrap();
-        set_offline(&store, id, 30).await.unwrap();
+        let key = generate_node_key().unwrap().public_key();
+        let mut tx = store.begin().await.unwrap();
+        let arrival = Arrival { key, issuer: "authority".to_owned(), replica: "here".to_owned() };
+        record_link(&mut tx, id, &arrival, Some("first")).await.unwrap();
+        tx.commit().await.unwrap();
+        set_offline(&store, id, "elsewhere", 15).await.unwrap();
+        assert_eq!(numbers(&store, "online, online_changed_at").await, [1, 10], "a newer link is elsewhere");
+        set_offline(&store, id, "here", 20).await.unwrap();
+        set_offline(&store, id, "here", 30).await.unwrap();
         assert_eq!(numbers(&store, "online, online_changed_at").await, [0, 20]);
-        set_online(&store, id, 40).await.unwrap();
-        set_online(&store, id, 50).await.unwrap();
-        assert_eq!(numbers(&store, "online, online_changed_at").await, [1, 40]);
-        set_all_offline(&store, 60).await.unwrap();
-        assert_eq!(numbers(&store, "online, online_changed_at").await, [0, 60]);
+        assert_eq!(not_moved(&store, "authority").await.unwrap(), [""; 0]);
     })
     .await;
 }

@@ -31,13 +31,15 @@ const TABLES: &[Table] = &[
     Table { name: "vault_data_keys", id: "user_id", sealed: "sealed", purpose: "'vault-data-key'" },
 ];
 
-/// Every sealed secret.
+/// Every sealed secret; those of retired authorities are forgotten, and empty.
 pub async fn all(connection: &mut AnyConnection) -> Result<Vec<Secret>, StoreError> {
     let mut found = Vec::new();
     for table in TABLES {
         let Table { name, id, sealed, purpose } = table;
         let lock = super::row_lock(connection, name);
-        let sql = format!("SELECT {id} AS id, {sealed} AS sealed, {purpose} AS purpose FROM {name}{lock}");
+        let sql = format!(
+            "SELECT {id} AS id, {sealed} AS sealed, {purpose} AS purpose FROM {name} WHERE {sealed} <> ''{lock}"
+        );
         for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *connection).await? {
             let (purpose, id, sealed) = (row.try_get("purpose")?, row.try_get("id")?, row.try_get("sealed")?);
             found.push(Secret { table, purpose, id, sealed });

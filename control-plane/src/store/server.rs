@@ -1,7 +1,7 @@
 //! Server rows as tenants and operators see them. Identity and liveness are in [`super::node`], capacity
 //! that containers have reserved in the containers' reservations.
 
-use super::{Store, StoreError, event, pool};
+use super::{Store, StoreError, event, node::IdentityConflict, pool};
 use crate::{
     event::{Actor, EventKind, NewEvent},
     page::Page,
@@ -50,6 +50,8 @@ pub struct Server {
     pub capacity: Capacity,
     /// What containers have reserved of it; `containers` are how many.
     pub used: Capacity,
+    /// The last agent that came with its identity while its link was up.
+    pub identity_conflict: Option<IdentityConflict>,
     /// Milliseconds since the epoch.
     pub created_at: i64,
     /// Milliseconds since the epoch.
@@ -86,7 +88,7 @@ const COLUMNS: &str = "id, name, owner_id, pool_id, is_free, status, country, re
     rental_end, \
     facts, agent_version, CASE WHEN public_key IS NULL THEN 0 ELSE 1 END AS has_key, online, online_changed_at, \
     architecture, cpu_millis, memory_bytes, disk_bytes, max_containers, cpu_millis_used, memory_bytes_used, \
-    disk_bytes_used, containers_used, created_at, updated_at";
+    disk_bytes_used, containers_used, identity_conflict, created_at, updated_at";
 
 fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> StoreError {
     move |error| StoreError::Corrupt { what, source: Box::new(error) }
@@ -133,6 +135,9 @@ fn from_row(row: &AnyRow) -> Result<Server, StoreError> {
             disk_bytes: row.try_get("disk_bytes_used")?,
             containers: row.try_get("containers_used")?,
         },
+        identity_conflict: row
+            .try_get::<Option<String>, _>("identity_conflict")?
+            .and_then(|text| serde_json::from_str(&text).ok()),
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

@@ -16,6 +16,17 @@ pub async fn initialise(store: &Store) -> Result<(), StoreError> {
     Ok(tx.commit().await?)
 }
 
+/// Begins another life of this database.
+pub async fn set_epoch(connection: &mut AnyConnection, epoch: u64) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO settings (key, value) VALUES ('epoch', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    )
+    .bind(epoch.to_string())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// The life of this database: specifications of a higher epoch win over every one of a lower.
 pub async fn epoch(connection: &mut AnyConnection) -> Result<u64, StoreError> {
     let stored: Option<String> =

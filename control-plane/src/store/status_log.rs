@@ -146,6 +146,26 @@ pub(super) async fn add(connection: &mut AnyConnection, entry: Entry<'_>) -> Res
     Ok(())
 }
 
+/// Changes kept of one container: the newest.
+pub const KEPT: i64 = 1000;
+/// Rows removed at once.
+const PRUNED_AT_ONCE: i64 = 512;
+
+/// Removes what is older than the newest [`KEPT`] changes of the container, so that a node cannot fill the
+/// database with changes that it makes up.
+pub async fn prune(connection: &mut AnyConnection, container: ContainerId) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM status_logs WHERE id IN (SELECT id FROM status_logs WHERE container_id = $1 \
+         ORDER BY transition_time DESC, id DESC LIMIT $2 OFFSET $3)",
+    )
+    .bind(container.to_string())
+    .bind(PRUNED_AT_ONCE)
+    .bind(KEPT)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// A page of a container's changes, and how many there are.
 pub async fn list(store: &Store, container: ContainerId, slice: Slice) -> Result<(Vec<StatusLogRow>, u64), StoreError> {
     let total: i64 = sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM status_logs WHERE container_id = $1")

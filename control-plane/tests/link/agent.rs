@@ -103,6 +103,7 @@ pub fn hello(inventory: Vec<InventoryEntry>) -> Hello {
         protocol: version::SUPPORTED,
         agent_version: Text::truncated("0.1.0"),
         boot_id: Text::truncated("boot"),
+        instance: None,
         facts: NodeFacts {
             hostname: Text::truncated("node"),
             architecture: Text::truncated("amd64"),

@@ -54,7 +54,7 @@ async fn a_token_of_another_control_plane_is_refused_by_the_agent() {
     let error = join(plane.address, &token, &generate_node_key().unwrap()).await.err().unwrap();
     assert!(error.contains("UnknownIssuer"), "{error}");
     let parsed: JoinToken = token.parse().unwrap();
-    assert_ne!(parsed.authority, authority::open(&plane.app.store, &plane.app.keys).await.unwrap().digest());
+    assert_ne!(parsed.authority, authority::open(&plane.app.store, &plane.app.keys).await.unwrap().present.digest());
     // The token was not shown to the wrong one: it still works where it belongs.
     join(other.address, &token, &generate_node_key().unwrap()).await.unwrap();
 }
@@ -128,7 +128,7 @@ async fn an_expired_certificate_may_be_renewed_and_nothing_else() {
     let plane = Plane::start().await;
     let agent = enrolled(&plane, "one").await;
     let issued = SystemTime::now() - NODE_CERTIFICATE_LIFETIME - Duration::from_secs(60);
-    let authority = authority::open(&plane.app.store, &plane.app.keys).await.unwrap();
+    let authority = authority::open(&plane.app.store, &plane.app.keys).await.unwrap().present;
     let chain = authority.issue_node(agent.server, &agent.key().public_key(), issued).unwrap();
     let mut expired = agent.clone();
     expired.identity = Identity::of_node(chain, &agent.key());

@@ -171,7 +171,8 @@ async fn a_silent_agent_is_dropped_although_its_connection_lives() {
 async fn a_certificates_end_is_the_links_end() {
     let plane = Plane::start().await;
     let mut agent = enrolled(&plane, "one").await;
-    let authority = hoody_control_plane::nodes::authority::open(&plane.app.store, &plane.app.keys).await.unwrap();
+    let authority =
+        hoody_control_plane::nodes::authority::open(&plane.app.store, &plane.app.keys).await.unwrap().present;
     let lifetime = hoody_protocol::transport::NODE_CERTIFICATE_LIFETIME;
     let issued = std::time::SystemTime::now() - lifetime + Duration::from_secs(3);
     let chain = authority.issue_node(agent.server, &agent.key().public_key(), issued).unwrap();
@@ -195,9 +196,8 @@ async fn unknown_containers_are_kept_and_listed() {
     };
     let (reply, _link) = agent.say(&plane, &hello(vec![stray, entry(&ours, 1), entry(&foreign, 1)])).await.unwrap();
     assert!(matches!(reply, HelloReply::Accepted { .. }));
-    let mut unknown: Vec<_> =
-        plane.app.nodes.unknown_containers(agent.server).iter().map(|entry| entry.container).collect();
-    unknown.sort();
+    let unknown = hoody_control_plane::store::unknown::list(&plane.app.store, agent.server).await.unwrap();
+    let unknown: Vec<_> = unknown.iter().map(|row| row.container).collect();
     let mut expected = vec![stray.container, foreign.id];
     expected.sort();
     assert_eq!(unknown, expected);

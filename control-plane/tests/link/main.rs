@@ -14,5 +14,8 @@ mod dispatch;
 mod enrolment;
 mod frames;
 mod hello;
+mod hostile;
 mod plane;
 mod reports;
+mod rotation;
+mod twins;

@@ -8,7 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) async fn execute(config: Config) -> Result<ExitCode, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let agent = Agent::start(config).await?;
+    let mut agent = Agent::start(config).await?;
+    let closer = agent.link_closer();
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());
     let work = agent.run();
@@ -20,6 +21,9 @@ pub(super) async fn execute(config: Config) -> Result<ExitCode, Failure> {
     };
     tracing::info!(reason, "ending; containers go on");
     notify(&[sd_notify::NotifyState::Stopping]);
+    if let Some(closer) = closer {
+        closer.close().await;
+    }
     watchdog.abort();
     Ok(ExitCode::SUCCESS)
 }

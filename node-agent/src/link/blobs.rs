@@ -40,7 +40,7 @@ impl ControlPlaneBlobs {
         let identity = self.identity.load().map_err(|error| unusable(&error))?.ok_or(BlobError::Unreachable)?;
         let config = transport::client_config(Some(&identity.identity), &identity.authorities, transport::BULK)
             .map_err(|error| unusable(&error))?;
-        let connection = dial(&identity.addresses, &config).await.map_err(|error: DialError| unusable(&error))?;
+        let (_, connection) = dial(&identity.addresses, &config).await.map_err(|error: DialError| unusable(&error))?;
         *kept = Some(connection.clone());
         Ok(connection)
     }

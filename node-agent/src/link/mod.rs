@@ -13,7 +13,7 @@ mod session;
 mod supervisor;
 
 pub use session::SessionWork;
-pub use supervisor::{Link, LinkState};
+pub use supervisor::{Link, LinkCloser, LinkState};
 
 use hoody_protocol::transport;
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub async fn probe(
     node: &identity::NodeIdentity,
 ) -> Result<std::net::SocketAddr, Box<dyn std::error::Error + Send + Sync>> {
     let config = transport::client_config(Some(&node.identity), &node.authorities, transport::NODE)?;
-    let connection = dial(&node.addresses, &config).await?;
+    let (_, connection) = dial(&node.addresses, &config).await?;
     if let Ok(closed) = tokio::time::timeout(REFUSAL_TIME, connection.closed()).await {
         return Err(closed.into());
     }
@@ -81,11 +81,14 @@ pub async fn probe(
 }
 
 /// Connects to the first of `addresses` that answers. The endpoint lives as long as the connection.
-async fn dial(addresses: &[String], config: &quinn::ClientConfig) -> Result<quinn::Connection, DialError> {
+async fn dial(
+    addresses: &[String],
+    config: &quinn::ClientConfig,
+) -> Result<(quinn::Endpoint, quinn::Connection), DialError> {
     let mut last = DialError::NoAddress;
     for address in addresses {
         match tokio::time::timeout(DIAL_DEADLINE, dial_one(address, config.clone())).await {
-            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Ok(dialled)) => return Ok(dialled),
             Ok(Err(error)) => last = error,
             Err(_) => last = DialError::Deadline { address: address.clone() },
         }
@@ -93,7 +96,10 @@ async fn dial(addresses: &[String], config: &quinn::ClientConfig) -> Result<quin
     Err(last)
 }
 
-async fn dial_one(address: &str, config: quinn::ClientConfig) -> Result<quinn::Connection, DialError> {
+async fn dial_one(
+    address: &str,
+    config: quinn::ClientConfig,
+) -> Result<(quinn::Endpoint, quinn::Connection), DialError> {
     let resolved = tokio::net::lookup_host(address).await;
     let mut resolved = resolved.map_err(|source| DialError::Resolve { address: address.to_owned(), source })?;
     let nothing = || std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
@@ -108,5 +114,6 @@ async fn dial_one(address: &str, config: quinn::ClientConfig) -> Result<quinn::C
     let connecting = endpoint
         .connect_with(config, remote, hoody_protocol::transport::SERVER_NAME)
         .map_err(|source| DialError::Dial { address: address.to_owned(), source })?;
-    connecting.await.map_err(|source| DialError::Connect { address: address.to_owned(), source })
+    let connection = connecting.await.map_err(|source| DialError::Connect { address: address.to_owned(), source })?;
+    Ok((endpoint, connection))
 }

@@ -1,4 +1,4 @@
-//! Renews the certificate over the live link at two thirds of its life. The new one is used from the next
+//! Renews the certificate over the live link at two thirds of its life, or when the control plane asks for it. The new one is used from the next
 //! connection on; the control plane closes a connection whose certificate expires.
 
 use super::{
@@ -12,7 +12,8 @@ use hoody_protocol::{
     transport::{self, IdentityError},
 };
 use quinn::Connection;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
 
 const RENEW_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause after a renewal that failed.
@@ -22,15 +23,23 @@ const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// Waits for the time and renews. Returns after a renewal, which ends the session, so that the next one
 /// is made with the new certificate.
-pub(super) async fn run(connection: Connection, store: IdentityStore, identity: NodeIdentity) -> SessionEnd {
-    let due = match due(&identity) {
+pub(super) async fn run(
+    connection: Connection,
+    store: IdentityStore,
+    identity: NodeIdentity,
+    ordered: Arc<Notify>,
+) -> SessionEnd {
+    let mut due = match due(&identity) {
         Ok(due) => due,
         Err(error) => return error.into(),
     };
     loop {
         let remaining = Duration::from_millis(due.saturating_sub(now_ms()));
         if !remaining.is_zero() {
-            tokio::time::sleep(remaining.min(LOOK_AGAIN)).await;
+            tokio::select! {
+                () = tokio::time::sleep(remaining.min(LOOK_AGAIN)) => {}
+                () = ordered.notified() => due = 0,
+            }
             continue;
         }
         match renew(&connection, &store, &identity).await {
@@ -62,7 +71,7 @@ pub(super) fn is_expired(identity: &NodeIdentity) -> bool {
 /// the control plane has pinned proves who asks. The control plane is verified by its authority as always.
 pub(super) async fn renew_expired(store: &IdentityStore, identity: &NodeIdentity) -> Result<(), SessionEnd> {
     let config = transport::client_config(None, &identity.authorities, transport::ENROL)?;
-    let connection = super::dial(&identity.addresses, &config).await?;
+    let (_, connection) = super::dial(&identity.addresses, &config).await?;
     let renewed = renew(&connection, store, identity).await;
     transport::Close::Done.close(&connection);
     renewed

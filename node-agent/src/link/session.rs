@@ -9,7 +9,10 @@ use hoody_protocol::{
     bounded::Text,
     codec::Frame,
     container::{Cause, ContainerSpec},
-    link::{CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, ReportAck, ReportBatch},
+    link::{
+        CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, RenewalOrder, ReportAck, ReportBatch,
+        SpecQuery, SpecReply,
+    },
     operation::OperationRequest,
     stats::StatsBatch,
     stream::{self, StreamError},
@@ -19,7 +22,7 @@ use hoody_protocol::{
 };
 use quinn::{Connection, RecvStream, SendStream};
 use std::{sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use tokio::{sync::Notify, task::JoinSet};
 
 /// The time between hello and its answer.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
@@ -43,6 +46,8 @@ pub struct SessionWork {
     pub facts: NodeFacts,
     /// The kernel's boot id.
     pub boot_id: String,
+    /// This process, see [`Hello::instance`].
+    pub instance: String,
 }
 
 /// How a session ended.
@@ -80,10 +85,11 @@ pub(super) async fn run(
     up();
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeats(control, work.journal.clone(), pause));
-    tasks.spawn(commands(connection.clone(), work.reconciler.clone()));
+    let renewal = Arc::new(Notify::new());
+    tasks.spawn(commands(connection.clone(), work.reconciler.clone(), renewal.clone()));
     tasks.spawn(reports(connection.clone(), work.journal.clone()));
     tasks.spawn(measurements(connection.clone(), work.clone(), pause));
-    tasks.spawn(renewal::run(connection.clone(), store.clone(), identity.clone()));
+    tasks.spawn(renewal::run(connection.clone(), store.clone(), identity.clone(), renewal));
     // Containers that failed for want of the control plane, an image for example, try again now.
     work.reconciler.wake_all();
     let end = match tasks.join_next().await {
@@ -107,6 +113,7 @@ async fn hello(connection: &Connection, work: &SessionWork) -> Result<(SendStrea
         protocol: version::SUPPORTED,
         agent_version: Text::truncated(env!("CARGO_PKG_VERSION")),
         boot_id: Text::truncated(work.boot_id.clone()),
+        instance: Some(Text::truncated(work.instance.clone())),
         facts: work.facts.clone(),
         inventory: inventory.try_into()?,
         journal_lost: work.journal.lost(),
@@ -138,13 +145,13 @@ async fn heartbeats(mut control: SendStream, journal: Journal, pause: Duration) 
 }
 
 /// Answers commands, each on its own stream; QUIC's limit on open streams bounds them.
-async fn commands(connection: Connection, reconciler: Reconciler) -> SessionEnd {
+async fn commands(connection: Connection, reconciler: Reconciler, renewal: Arc<Notify>) -> SessionEnd {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             accepted = connection.accept_bi() => match accepted {
                 Ok((send, recv)) => {
-                    running.spawn(command(send, recv, reconciler.clone()));
+                    running.spawn(command(send, recv, reconciler.clone(), renewal.clone()));
                 }
                 Err(error) => return error.into(),
             },
@@ -157,10 +164,10 @@ async fn commands(connection: Connection, reconciler: Reconciler) -> SessionEnd 
     }
 }
 
-async fn command(mut send: SendStream, mut recv: RecvStream, reconciler: Reconciler) {
+async fn command(mut send: SendStream, mut recv: RecvStream, reconciler: Reconciler, renewal: Arc<Notify>) {
     let answered = async {
         match stream::read_frame(&mut recv).await {
-            Ok(frame) => answer(&mut send, &frame, &reconciler).await,
+            Ok(frame) => answer(&mut send, &frame, &reconciler, &renewal).await,
             Err(StreamError::Decode(error)) => refuse(&mut send, "malformed", &error.to_string()).await,
             Err(error) => Err(error),
         }
@@ -172,7 +179,12 @@ async fn command(mut send: SendStream, mut recv: RecvStream, reconciler: Reconci
     }
 }
 
-async fn answer(send: &mut SendStream, frame: &Frame, reconciler: &Reconciler) -> Result<(), StreamError> {
+async fn answer(
+    send: &mut SendStream,
+    frame: &Frame,
+    reconciler: &Reconciler,
+    renewal: &Notify,
+) -> Result<(), StreamError> {
     hoody_fault::point!("command.received");
     let reply: CommandReply = if frame.is::<ContainerSpec>() {
         match frame.decode() {
@@ -184,6 +196,16 @@ async fn answer(send: &mut SendStream, frame: &Frame, reconciler: &Reconciler) -
             Ok(request) => reconciler.operate(request).await,
             Err(error) => return refuse(send, "malformed", &error.to_string()).await,
         }
+    } else if frame.is::<SpecQuery>() {
+        return match frame.decode::<SpecQuery>() {
+            Ok(query) => stream::write(send, &SpecReply { spec: reconciler.held(query.container).await }).await,
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
+    } else if frame.is::<RenewalOrder>() {
+        stream::write(send, &CommandReply::Accepted).await?;
+        // Answered first: the renewal ends the session.
+        renewal.notify_one();
+        return Ok(());
     } else {
         return refuse(send, "unexpected", &format!("message tag {} is not a command", frame.tag)).await;
     };

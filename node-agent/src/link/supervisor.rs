@@ -38,9 +38,27 @@ pub enum LinkState {
     },
 }
 
+/// The time in which the control plane learns that the link ends.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Ends the link in order: the control plane then knows at once, and need not wait for silence.
+#[derive(Debug)]
+pub struct LinkCloser(watch::Sender<bool>);
+
+impl LinkCloser {
+    /// Closes the link and waits until that is said.
+    pub async fn close(self) {
+        self.0.send_replace(true);
+        if tokio::time::timeout(CLOSE_DEADLINE, self.0.closed()).await.is_err() {
+            tracing::warn!("the control plane was not told that the link ends");
+        }
+    }
+}
+
 /// The link.
 #[derive(Debug)]
 pub struct Link {
+    stop: watch::Receiver<bool>,
     identity: IdentityStore,
     work: Arc<SessionWork>,
     state: watch::Sender<LinkState>,
@@ -48,9 +66,10 @@ pub struct Link {
 
 impl Link {
     /// A link that is down; [`Link::run`] brings it up.
-    pub fn new(identity: IdentityStore, work: SessionWork) -> Self {
+    pub fn new(identity: IdentityStore, work: SessionWork) -> (Self, LinkCloser) {
         let state = LinkState::Down { since: now_ms(), reason: "not tried yet".into() };
-        Self { identity, work: Arc::new(work), state: watch::Sender::new(state) }
+        let (stopping, stop) = watch::channel(false);
+        (Self { stop, identity, work: Arc::new(work), state: watch::Sender::new(state) }, LinkCloser(stopping))
     }
 
     /// Watches the state.
@@ -58,11 +77,15 @@ impl Link {
         self.state.subscribe()
     }
 
-    /// Keeps the link up; never returns.
+    /// Keeps the link up until it is closed.
     pub async fn run(self) {
+        let mut stop = self.stop.clone();
         let mut pause = FIRST_PAUSE;
         loop {
             let ended = self.session().await;
+            if matches!(ended, LinkEnd::Stopped) {
+                return;
+            }
             let was_up = matches!(*self.state.borrow(), LinkState::Up { .. });
             if was_up {
                 pause = FIRST_PAUSE;
@@ -73,7 +96,10 @@ impl Link {
             let reason = ended.to_string();
             tracing::warn!(%reason, pause_ms = pause.as_millis() as u64, "the link is down");
             self.state.send_replace(LinkState::Down { since: now_ms(), reason });
-            tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
+                () = stopped(&mut stop) => return,
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -96,21 +122,40 @@ impl Link {
             Ok(config) => config,
             Err(error) => return LinkEnd::Configuration(error.to_string()),
         };
-        let connection = match dial(&identity.addresses, &config).await {
-            Ok(connection) => connection,
+        let mut stop = self.stop.clone();
+        let dialled = tokio::select! {
+            dialled = dial(&identity.addresses, &config) => dialled,
+            () = stopped(&mut stop) => return LinkEnd::Stopped,
+        };
+        let (endpoint, connection) = match dialled {
+            Ok(dialled) => dialled,
             Err(error) => return LinkEnd::Dial(error),
         };
         let up = || {
             tracing::info!(server = %identity.server, remote = %connection.remote_address(), "the link is up");
             self.state.send_replace(LinkState::Up { since: now_ms() });
         };
-        match session::run(&connection, &self.work, &self.identity, &identity, up).await {
+        let ended = tokio::select! {
+            ended = session::run(&connection, &self.work, &self.identity, &identity, up) => ended,
+            () = stopped(&mut stop) => {
+                transport::Close::Done.close(&connection);
+                endpoint.wait_idle().await;
+                return LinkEnd::Stopped;
+            }
+        };
+        match ended {
             SessionEnd::Refused { cause, retry } => LinkEnd::Refused { cause, retry },
             SessionEnd::Broken(error) => LinkEnd::Broken(error),
             SessionEnd::Renewed => LinkEnd::Renewed,
             SessionEnd::Restarting => LinkEnd::Restarting,
         }
     }
+}
+
+/// Returns when the link is to be closed.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An agent that drops its closer has ended as well.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +170,8 @@ enum LinkEnd {
     Dial(DialError),
     #[error("the control plane refused the link: {}", .cause.message)]
     Refused { cause: Cause, retry: bool },
+    #[error("the agent ends")]
+    Stopped,
     #[error("connecting again with the renewed certificate")]
     Renewed,
     #[error("the control plane is restarting")]

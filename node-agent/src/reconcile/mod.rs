@@ -30,7 +30,7 @@ use crate::desired::{
     record::{self, Record, Records},
 };
 use hoody_protocol::{
-    container::{Cause, ContainerSpec, Desired, State},
+    container::{Cause, ContainerSpec, State},
     id::ContainerId,
     image::Digest,
     link::{CommandReply, InventoryEntry},
@@ -135,8 +135,9 @@ impl Reconciler {
 
     /// Accepts a specification: persisted when this answers `Accepted`.
     pub async fn apply(&self, spec: ContainerSpec) -> CommandReply {
-        if let Err(cause) = acceptable(&spec) {
-            return CommandReply::Refused(cause);
+        // What the control plane checked is checked again: a specification that passes can be carried out.
+        if let Err(problem) = spec.check() {
+            return CommandReply::Refused(Cause::new("invalid_specification", problem));
         }
         let id = spec.id;
         loop {
@@ -190,6 +191,13 @@ impl Reconciler {
             Some(outcome) => CommandReply::Done(outcome),
             None => CommandReply::Refused(Cause::new("unknown_container", "this server does not hold the container")),
         }
+    }
+
+    /// The specification held of a container.
+    pub async fn held(&self, id: ContainerId) -> Option<ContainerSpec> {
+        let (reply, answer) = oneshot::channel();
+        self.handle(id)?.inbox.send(Request::Held(reply)).await.ok()?;
+        answer.await.ok()
     }
 
     /// What the agent holds, for the hello.
@@ -274,31 +282,5 @@ impl Reconciler {
             owner.run().await;
             this.forget(id, &handle);
         });
-    }
-}
-
-/// Checks again what the control plane checked: a specification that passes can be carried out.
-fn acceptable(spec: &ContainerSpec) -> Result<(), Cause> {
-    let refuse = |message: &str| Err(Cause::new("invalid_specification", message));
-    let label = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    if spec.hostname.is_empty() || !spec.hostname.chars().all(label) || spec.hostname.starts_with('-') {
-        return refuse("the host name is not a DNS label");
-    }
-    if !spec.limits.is_valid() {
-        return refuse("a limit is below its minimum");
-    }
-    if !spec.image.is_consistent() {
-        return refuse("the image's digest is not that of its parts");
-    }
-    if spec.firewall.ingress.len() + spec.firewall.egress.len() > hoody_protocol::firewall::MAX_RULES {
-        return refuse("there are too many firewall rules");
-    }
-    let nul = |text: &str| text.contains('\0');
-    if spec.env.iter().any(|(key, value)| key.is_empty() || key.contains('=') || nul(key) || nul(value)) {
-        return refuse("an environment variable is malformed");
-    }
-    match spec.desired {
-        Desired::Running { run: 0 } | Desired::Paused { run: 0 } => refuse("start requests are counted from 1"),
-        _ => Ok(()),
     }
 }

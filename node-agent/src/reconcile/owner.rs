@@ -42,6 +42,8 @@ pub(super) enum Request {
     Spec(Box<ContainerSpec>, oneshot::Sender<CommandReply>),
     /// An operation, answered when it is persisted.
     Operation(OperationRequest, oneshot::Sender<CommandReply>),
+    /// Asks for the specification held.
+    Held(oneshot::Sender<ContainerSpec>),
     /// Look now.
     Wake,
 }
@@ -387,6 +389,10 @@ impl Owner {
         match request {
             // Not a request: what a pass waits for goes on.
             Request::Wake => self.woken = true,
+            Request::Held(reply) => {
+                // Whoever stopped waiting needs no answer.
+                let _ = reply.send(self.cell.record().spec);
+            }
             Request::Spec(spec, reply) => {
                 let answer = self.accept_spec(*spec).await;
                 // A link that broke meanwhile asks again.
@@ -415,11 +421,19 @@ impl Owner {
         if held.desired == Desired::Deleted && spec.desired != Desired::Deleted {
             return refused("deleted", "the container is being deleted");
         }
-        if (spec.image.digest, spec.owner, spec.project) != (held.image.digest, held.owner, held.project) {
+        // After a restore an operator may have given the container to another project, and the order of
+        // specifications and operations begins anew: what the lost state had numbered does not count.
+        let new_epoch = spec.version.epoch > held.version.epoch;
+        let moved = (spec.owner, spec.project) != (held.owner, held.project);
+        if spec.image.digest != held.image.digest || (moved && !new_epoch) {
             return refused("immutable", "image, owner and project of a container do not change");
         }
+        if moved {
+            // Rules say who the owner is: they are put in force again.
+            self.cell.set_enforced(|enforced| *enforced = Enforced::default());
+        }
         self.persisted(|record| {
-            record.sequence = record.sequence.max(spec.sequence);
+            record.sequence = if new_epoch { spec.sequence } else { record.sequence.max(spec.sequence) };
             record.spec = spec;
         })
         .await

@@ -54,8 +54,7 @@ impl Authority {
         let mut params = params(now, AUTHORITY_LIFETIME);
         // Each authority has a name of its own, so that a certificate of another one is reported as that
         // and not as a forged signature.
-        let name = &key.public_key().to_string()[..NAME_CHARS];
-        params.distinguished_name.push(DnType::CommonName, format!("hoody control plane {name}"));
+        params.distinguished_name.push(DnType::CommonName, name(&key));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(key.pair())?;
@@ -72,6 +71,11 @@ impl Authority {
     /// The certificate, DER.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// The name that certificates of this authority carry as their issuer's; another one for every authority.
+    pub fn name(&self) -> String {
+        name(&self.key)
     }
 
     /// The key, PKCS #8 DER, to be stored sealed.
@@ -113,6 +117,10 @@ impl Authority {
     fn issuer(&self) -> Result<Issuer<'_, &KeyPair>, AuthorityError> {
         Ok(Issuer::from_ca_cert_der(&self.certificate, self.key.pair())?)
     }
+}
+
+fn name(key: &NodeKey) -> String {
+    format!("hoody control plane {}", &key.public_key().to_string()[..NAME_CHARS])
 }
 
 /// What all certificates have in common: validity around `now`, a random serial number, no subject.

@@ -105,6 +105,8 @@ pub struct PeerIdentity {
     pub not_after: UnixMs,
     /// Serial number of the certificate, hexadecimal.
     pub serial: String,
+    /// Name of the authority that issued it, as [`super::Authority::name`] gives it.
+    pub issuer: String,
 }
 
 /// Why a certificate, request or key is not one of a node.
@@ -150,6 +152,7 @@ pub fn certificate_identity(certificate: &CertificateDer<'_>) -> Result<PeerIden
         public_key: PublicKey::of_spki(parsed.public_key())?,
         not_after: u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0).saturating_mul(1000),
         serial: hex::encode(parsed.raw_serial()),
+        issuer: parsed.issuer().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or("").to_owned(),
     })
 }
 

@@ -32,6 +32,8 @@ pub struct ControlPlane {
     /// Added to the environment of what is started from now on.
     pub environment: Vec<(String, String)>,
     process: Option<Process>,
+    /// How far off its clock is from the next start on, for example `+40d`.
+    pub clock: Option<String>,
 }
 
 /// A binary of the workspace, built beside this one.
@@ -60,7 +62,16 @@ impl ControlPlane {
         // Simulated agents, the only ones of a cluster without servers, are on this machine.
         let node_addresses = if node_addresses.is_empty() { vec![Ipv4Addr::LOCALHOST] } else { node_addresses };
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
-        Ok(Self { folder, database_url, http_port, node_port, node_addresses, environment: Vec::new(), process: None })
+        Ok(Self {
+            folder,
+            database_url,
+            http_port,
+            node_port,
+            node_addresses,
+            environment: Vec::new(),
+            process: None,
+            clock: None,
+        })
     }
 
     fn command(&self) -> Command {
@@ -108,6 +119,7 @@ impl ControlPlane {
         let environment = self.environment.iter().map(|(name, value)| (name, value));
         let mut command = self.command();
         command.envs(environment).arg("serve");
+        super::clock::shift(&mut command, self.clock.as_deref())?;
         self.process = Some(Process::start("the control plane", &mut command, &self.log())?);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The cluster and everything it makes. Dropping it removes all of it, also after a failed test.
 
 mod capabilities;
+mod clock;
 mod control_plane;
 mod disk;
 mod process;

@@ -29,6 +29,8 @@ pub struct Server {
     pub address: Ipv4Addr,
     /// Where its files are.
     pub folder: PathBuf,
+    /// How far off the agent's clock is from its next start on, for example `-8m`.
+    pub clock: Option<String>,
     /// Added to the environment of the agent's program, from now on.
     pub environment: Vec<(String, String)>,
     /// The agent's program; `None`: the one beside this program.
@@ -87,6 +89,7 @@ impl Server {
             folder,
             environment: Vec::new(),
             program: None,
+            clock: None,
             agent: None,
             containers: slot.containers(number),
             pool,
@@ -111,6 +114,29 @@ impl Server {
         command
     }
 
+    /// The folder of the agent's identity.
+    pub fn identity_dir(&self) -> PathBuf {
+        self.folder.join("state/identity")
+    }
+
+    /// Loses this share of the packets between agent and control plane, in both directions; 0 loses none.
+    pub fn lose(&self, percent: u8, node_port: u16) -> Result<()> {
+        // Absent is what is wanted.
+        let _ = self.command("nft").args(["delete", "table", "inet", "loss"]).output();
+        if percent == 0 {
+            return Ok(());
+        }
+        run(self.command("nft").args(["add", "table", "inet", "loss"]))?;
+        for (hook, port) in [("input", "sport"), ("output", "dport")] {
+            let chain = format!("add chain inet loss {hook} {{ type filter hook {hook} priority 0; }}");
+            let rule =
+                format!("add rule inet loss {hook} udp {port} {node_port} numgen random mod 100 < {percent} drop");
+            run(self.command("nft").arg(chain))?;
+            run(self.command("nft").arg(rule))?;
+        }
+        Ok(())
+    }
+
     fn agent_program(&self) -> PathBuf {
         self.program.clone().unwrap_or_else(|| super::control_plane::program("hoody-agent"))
     }
@@ -127,6 +153,7 @@ impl Server {
         agent.arg("--config").arg(self.folder.join("agent.toml")).arg("run");
         let mut command = capabilities::confine(self.command("setpriv"), &agent)?;
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        super::clock::shift(&mut command, self.clock.as_deref())?;
         self.agent = Some(Process::start(&format!("the agent of {}", self.name), &mut command, &log)?);
         Ok(())
     }

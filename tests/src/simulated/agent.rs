@@ -139,6 +139,8 @@ impl Identified {
             facts: facts(),
             inventory: inventory.try_into()?,
             journal_lost: 0,
+            // One process has all agents, for good.
+            instance: Some(Text::truncated(self.server.to_string())),
         };
         let (mut send, mut recv) = connection.open_bi().await?;
         stream::write(&mut send, &hello).await?;

@@ -1,9 +1,12 @@
 //! `admin …`: what an operator does on the control plane's own machine.
 
+mod authority;
 mod create_user;
 mod join_token;
+mod new_epoch;
 mod revoke_node;
 mod rotate_master_key;
+mod unknown_containers;
 
 use super::CliError;
 use crate::{app::App, store::node};
@@ -18,6 +21,14 @@ pub(super) enum Command {
     JoinToken(Box<join_token::Arguments>),
     /// Keep a server's agent out for good
     RevokeNode(Box<revoke_node::Arguments>),
+    /// The authority that nodes and control plane know each other by
+    #[command(subcommand)]
+    Authority(authority::Command),
+    /// What nodes hold and the control plane does not know
+    #[command(subcommand)]
+    UnknownContainers(unknown_containers::Command),
+    /// Begin a new epoch, after the database was restored by other means than `restore`
+    NewEpoch(Box<new_epoch::Arguments>),
     /// Seal every stored secret with a new master key
     RotateMasterKey(Box<rotate_master_key::Arguments>),
 }
@@ -27,6 +38,9 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         Command::CreateUser(arguments) => create_user::run(*arguments).await,
         Command::JoinToken(arguments) => join_token::run(*arguments).await,
         Command::RevokeNode(arguments) => revoke_node::run(*arguments).await,
+        Command::Authority(command) => authority::run(command).await,
+        Command::UnknownContainers(command) => unknown_containers::run(command).await,
+        Command::NewEpoch(arguments) => new_epoch::run(*arguments).await,
         Command::RotateMasterKey(arguments) => rotate_master_key::run(*arguments).await,
     }
 }

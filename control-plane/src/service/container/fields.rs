@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Longest name.
 const MAX_NAME_CHARS: usize = 100;
 /// Shortest name of a new container.
-pub(super) const MIN_NEW_NAME_CHARS: usize = 3;
+pub(in crate::service) const MIN_NEW_NAME_CHARS: usize = 3;
 /// Longest remark.
 const MAX_COMMENT_CHARS: usize = 16_000;
 /// Longest key of an environment variable.
@@ -35,7 +35,7 @@ pub(super) fn not_built(options: &[(bool, &str, &str)]) -> Result<(), ServiceErr
 }
 
 /// Letters, digits, hyphens and underscores.
-pub(super) fn check_name(name: &str, min: usize) -> Checked {
+pub(in crate::service) fn check_name(name: &str, min: usize) -> Checked {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if (min..=MAX_NAME_CHARS).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());

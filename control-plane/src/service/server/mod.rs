@@ -2,6 +2,7 @@
 
 mod browse;
 pub mod operate;
+pub mod unknown;
 
 pub use browse::Filter;
 

@@ -53,6 +53,28 @@ fn what_never_changes_is_refused_in_another_form() {
 }
 
 #[test]
+fn a_new_epoch_begins_the_order_anew_and_may_move_the_container_to_another_owner() {
+    let node = Node::new();
+    node.run(async |agent| {
+        let mut held = stopped(5, false);
+        held.sequence = 40;
+        agent.reach(&held).await;
+        let mut restored = stopped(2, false);
+        restored.version = SpecVersion { epoch: 2, generation: 2 };
+        (restored.sequence, restored.owner) = (7, UserId::from_bytes([9; 12]));
+        agent.reach(&restored).await;
+        let entry = agent.reconciler.inventory()[0];
+        assert_eq!((entry.version, entry.sequence), (restored.version, 7), "the lost state's numbers do not count");
+        assert_eq!(agent.reconciler.held(restored.id).await.map(|spec| spec.owner), Some(restored.owner));
+        // Not again within the epoch, and never back to the one before.
+        let mut moved = stopped(3, false);
+        moved.version = SpecVersion { epoch: 2, generation: 3 };
+        assert_eq!(code(agent.reconciler.apply(moved).await), "immutable");
+        assert_eq!(agent.reconciler.apply(held).await, CommandReply::Superseded { held: restored.version });
+    });
+}
+
+#[test]
 fn a_deletion_is_final() {
     let node = Node::new();
     node.reachable.send_replace(false);

@@ -113,6 +113,15 @@ struct Facts {
     disk_bytes: u64,
 }
 
+/// An agent with the identity of a server that another agent has.
+#[derive(Debug, Serialize, ToSchema)]
+struct Conflict {
+    at: String,
+    remote_address: String,
+    hostname: String,
+    boot_id: String,
+}
+
 /// A server as operators see it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ServerData {
@@ -135,6 +144,9 @@ pub(super) struct ServerData {
     facts: Option<Facts>,
     capacity: Amount,
     used: Amount,
+    /// The last agent that came with this server's identity while its link was up, and was refused: the server
+    /// was probably copied.
+    identity_conflict: Option<Conflict>,
     created_at: String,
     updated_at: String,
 }
@@ -168,6 +180,12 @@ impl From<Server> for ServerData {
             }),
             capacity: server.capacity.into(),
             used: server.used.into(),
+            identity_conflict: server.identity_conflict.map(|conflict| Conflict {
+                at: rfc3339(conflict.at as i64),
+                remote_address: conflict.remote,
+                hostname: conflict.hostname,
+                boot_id: conflict.boot_id,
+            }),
             created_at: rfc3339(server.created_at),
             updated_at: rfc3339(server.updated_at),
         }
