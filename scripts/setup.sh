@@ -37,6 +37,10 @@ packages=(
     util-linux:unshare
     procps:ps
     git:git
+    nodejs:node
+    npm:npm
+    chromium:chromium
+    python3-venv:/usr/share/doc/python3-venv
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
 
@@ -69,6 +73,14 @@ if [ ${#missing[@]} -gt 0 ]; then
     }
     apt_get update | sed 's/^/setup: /'
     apt_get install -y --no-install-recommends "${missing[@]}" | sed 's/^/setup: /'
+fi
+
+# What the tests of signing in need, as package-lock.json pins it.
+browser=$(dirname "$0")/../tests/browser
+if ! cmp -s "$browser/package-lock.json" "$browser/node_modules/.installed"; then
+    echo "setup: installing the packages of tests/browser"
+    (cd "$browser" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error | sed 's/^/setup: /')
+    cp "$browser/package-lock.json" "$browser/node_modules/.installed"
 fi
 
 if [ "${1:-}" = lint ]; then

@@ -10,6 +10,7 @@ mod basic;
 pub mod caller;
 pub mod client;
 pub mod containers;
+mod device_page;
 mod docs;
 pub mod envelope;
 pub mod environment;
@@ -120,6 +121,7 @@ pub fn router(app: App) -> Router {
     rules.add(not_built::operations());
     let routes = routes
         .merge(docs::router(&docs::complete(document)))
+        .merge(device_page::router())
         .merge(not_built::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);

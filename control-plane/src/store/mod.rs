@@ -5,13 +5,16 @@
 pub mod attempts;
 pub mod auth_token;
 pub mod container;
+pub mod device_login;
 pub mod dispatch;
 mod error;
 pub mod event;
 pub mod firewall_texts;
 pub mod free_tier;
+pub mod grant;
 pub mod hello;
 pub mod idempotency;
+pub mod identity;
 pub mod image;
 pub mod invite_code;
 pub mod join_token;

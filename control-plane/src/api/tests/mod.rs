@@ -15,6 +15,7 @@ mod members;
 mod pools;
 mod projects;
 mod servers;
+mod sign_in;
 mod sign_up;
 mod two_factor;
 mod users;
