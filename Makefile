@@ -15,10 +15,10 @@ DEV := $(TARGET)/debug/dev
 SOAK_SECONDS ?= 600
 SOAK_SEED ?=
 
-.PHONY: help demo test soak up down bench lint fmt setup build root
+.PHONY: help demo test test-cgroup2 soak up down bench bench-events bench-scale release lint fmt setup build root
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 root:
 	@if [ "$$(id -u)" != 0 ]; then
@@ -57,9 +57,25 @@ soak: build ## random operations, kills and partitions on three servers, 10 minu
 	export SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED)
 	cargo test -p hoody-tests --test soak -- --nocapture
 
-bench: setup ## create, start, stop and the like beside a bare runc run, from a release build
+test-cgroup2: root ## the runtime's tests on cgroup v2, in a virtual machine (emulated: some minutes)
+	@scripts/setup.sh cgroup2
+	@scripts/cgroup2.sh
+
+release: root
+	@scripts/setup.sh bench
 	cargo build --release --workspace --bins
+	cargo build --release -p hoody-control-plane --example bare_read
+
+bench: release ## times, traffic and memory beside peers measured in the same run, from a release build
 	@$(TARGET)/release/dev bench
+
+bench-scale: release ## 10,000 simulated agents on one control plane (AGENTS=1000 for fewer)
+	@$(TARGET)/release/dev bench-scale
+
+bench-events: setup ## memory of 5,000 idle event listeners, time from event to delivery, from a release build
+	cargo build --release -p hoody-control-plane --bins --example events_bench
+	ulimit -n 20000
+	@$(TARGET)/release/examples/events_bench
 
 lint: root ## format, clippy, licences and sources of dependencies, shell scripts
 	@scripts/setup.sh lint

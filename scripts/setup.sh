@@ -3,7 +3,9 @@
 # missing; says nothing where nothing is missing.
 #
 #   setup.sh          what `make demo`, `make up` and `make test` need
+#   setup.sh bench    also the peers of `make bench`: iperf3, podman
 #   setup.sh lint     also what `make lint` needs (builds cargo-deny, which takes some minutes once)
+#   setup.sh cgroup2  also what `make test-cgroup2` needs
 set -euo pipefail
 
 fail() {
@@ -40,9 +42,10 @@ packages=(
     nodejs:node
     npm:npm
     chromium:chromium
-    python3-venv:/usr/share/doc/python3-venv
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
+[ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman)
+[ "${1:-}" != cgroup2 ] || packages+=(qemu-system-x86:qemu-system-x86_64 cpio:cpio)
 
 is_there() {
     case $1 in

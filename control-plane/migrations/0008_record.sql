@@ -21,6 +21,8 @@ CREATE TABLE events (
     created_at BIGINT NOT NULL
 );
 CREATE INDEX events_user ON events (user_id, created_at);
+-- For listeners that resume.
+CREATE INDEX events_delivery ON events (user_id, sequence);
 CREATE INDEX events_created ON events (created_at);
 CREATE INDEX events_resource ON events (resource_id, created_at);
 CREATE INDEX events_subject ON events (subject, position);

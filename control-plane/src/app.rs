@@ -3,10 +3,11 @@
 use crate::{
     config::Config,
     keys::Keys,
+    live::Live,
     mail::Mailer,
     nodes::Nodes,
     rate_limit::Limiters,
-    service::{auth_token::Uses, password::Passwords, sign_in::Providers},
+    service::{activity::Recorder, auth_token::Uses, password::Passwords, sign_in::Providers},
     store::Store,
 };
 use std::sync::Arc;
@@ -22,8 +23,12 @@ pub struct App {
     pub keys: Arc<Keys>,
     /// The links to the nodes.
     pub nodes: Nodes,
+    /// Those who listen to events.
+    pub live: Live,
     /// Counts requests.
     pub limiters: Arc<Limiters>,
+    /// Takes lines of the activity log.
+    pub activity: Recorder,
     /// Uses of auth tokens that are not written down yet.
     pub token_uses: Uses,
     /// Hashes passwords.
@@ -42,6 +47,8 @@ impl App {
             store,
             keys: Arc::new(keys),
             nodes: Nodes::default(),
+            live: Live::default(),
+            activity: Recorder::default(),
             token_uses: Uses::default(),
             passwords: Passwords::new(config.password_cost),
             mailer: Mailer::new(&config),

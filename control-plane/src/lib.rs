@@ -1,7 +1,8 @@
 //! The control plane: the public HTTP API, the store of what should be, and the links to the nodes.
 //!
 //! Data flows one way: [`api`] (routes, request and response types) → [`service`] (authorise, validate,
-//! orchestrate) → [`store`] (the only place with SQL). [`nodes`] speaks with the agents, [`scheduler`]
+//! orchestrate) → [`store`] (the only place with SQL). [`event`] is the record of what took place, [`live`]
+//! delivers it. [`nodes`] speaks with the agents, [`scheduler`]
 //! places containers, [`tasks`] run in the background.
 
 pub mod access;
@@ -13,6 +14,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod keys;
+pub mod live;
 pub mod mail;
 pub mod nodes;
 pub mod page;

@@ -1,15 +1,19 @@
-//! The program as an operator runs it: first start, accounts from the command line, probes, TLS, and the
-//! orderly end.
+//! The program as an operator runs it: first start, accounts from the command line, probes, TLS, the orderly
+//! end, and the other one.
 
 #![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -203,4 +207,167 @@ fn a_port_that_is_taken_is_named() {
     assert!(!output.status.success());
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains(&format!("listen on {address}")), "{message}");
+}
+
+/// Sends a request with a token; the status and the whole answer, or nothing where the process is gone.
+fn call(address: SocketAddr, token: &str, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = stream;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    // Cut off within the body: not an answer.
+    answer.ends_with('}').then_some((status, answer))
+}
+
+fn field<'a>(answer: &'a str, name: &str) -> &'a str {
+    let (_, rest) = answer.split_once(&format!("\"{name}\":\"")).unwrap();
+    rest.split('"').next().unwrap()
+}
+
+/// Makes and deletes projects until the process is gone; ids of those whose creation and deletion were answered.
+fn make_and_delete(address: SocketAddr, token: &str, alias: &str, answers: &AtomicUsize) -> [Vec<String>; 2] {
+    let [mut made, mut deleted] = [vec![], vec![]];
+    for number in 0.. {
+        let body = format!(r#"{{"alias": "{alias} {number}"}}"#);
+        let Some((201, answer)) = call(address, token, "POST", "/api/v1/projects", &body) else { break };
+        let id = field(answer.split_once("\"data\":").unwrap().1, "id").to_owned();
+        made.push(id.clone());
+        answers.fetch_add(1, Ordering::Relaxed);
+        let Some((200, _)) = call(address, token, "DELETE", &format!("/api/v1/projects/{id}"), "") else { break };
+        deleted.push(id);
+        answers.fetch_add(1, Ordering::Relaxed);
+    }
+    [made, deleted]
+}
+
+/// Kills the process at work several times; afterwards exactly the changes that are there have events, and
+/// all of them are delivered.
+fn killed_at_work(database: &str, more: &[&str], data: &Path) {
+    const ROUNDS: usize = 4;
+    const WRITERS: usize = 4;
+    const ANSWERS: usize = 37;
+    let flags = [more, &["--rate-limit-authenticated", "1000000", "--rate-limit-anonymous", "1000000"]].concat();
+    let created = command(
+        data,
+        &[&["admin", "create-user", "ann", "--password-file"], &[data.join("p").to_str().unwrap()][..], more].concat(),
+    )
+    .output()
+    .unwrap();
+    assert!(created.status.success(), "{created:?}");
+    let mut acknowledged = [BTreeSet::new(), BTreeSet::new()];
+    let mut token = String::new();
+    for round in 0..ROUNDS {
+        let mut serving = Serving::start(data, &flags);
+        let address = serving.http;
+        if token.is_empty() {
+            let body = r#"{"username": "ann", "password": "correct horse"}"#;
+            let (_, answer) = call(address, "none", "POST", "/api/v1/users/auth/login", body).unwrap();
+            token = field(&answer, "token").to_owned();
+        }
+        let answers = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let (answers, token) = (&answers, &token);
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|writer| {
+                    let alias = format!("{round} {writer}");
+                    scope.spawn(move || make_and_delete(address, token, &alias, answers))
+                })
+                .collect();
+            let deadline = Instant::now() + PATIENCE;
+            while answers.load(Ordering::Relaxed) < ANSWERS + round {
+                assert!(Instant::now() < deadline, "too few answers");
+                std::thread::yield_now();
+            }
+            serving.child.kill().unwrap();
+            for writer in writers {
+                let [made, deleted] = writer.join().unwrap();
+                acknowledged[0].extend(made);
+                acknowledged[1].extend(deleted);
+            }
+        });
+        serving.child.wait().unwrap();
+    }
+
+    let serving = Serving::start(data, &flags);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ids = |sql: &'static str| -> BTreeSet<String> {
+        runtime.block_on(async {
+            let store = hoody_control_plane::store::Store::open(database).await.unwrap();
+            let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(store.reader()).await.unwrap();
+            store.close().await;
+            found.into_iter().collect()
+        })
+    };
+    let there = ids("SELECT id FROM projects");
+    let made = ids("SELECT resource_id FROM events WHERE event_type = 'project.created'");
+    let deleted = ids("SELECT resource_id FROM events WHERE event_type = 'project.deleted'");
+    assert_eq!(there, &made - &deleted, "a change without its event, or an event without its change");
+    assert!(acknowledged[0].is_subset(&made) && acknowledged[1].is_subset(&deleted), "what was answered is there");
+
+    // Also what was committed and not published when the process was killed.
+    let stream = TcpStream::connect(serving.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "GET /api/v1/events/stream?resource_type=project&last_event_id=0 HTTP/1.1\r\nhost: x\r\n\
+         authorization: Bearer {token}\r\n\r\n"
+    );
+    (&stream).write_all(request.as_bytes()).unwrap();
+    let mut delivered = BTreeMap::<String, Vec<String>>::new();
+    let mut lines = BufReader::new(&stream).lines();
+    let mut count = 0;
+    while count < made.len() + deleted.len() {
+        let line = lines.next().expect("the stream goes on").unwrap();
+        if line.starts_with("data: ") {
+            count += 1;
+            delivered
+                .entry(field(&line, "resource_id").to_owned())
+                .or_default()
+                .push(field(&line, "event_type").to_owned());
+        }
+    }
+    for id in &made {
+        let expected: &[&str] =
+            if deleted.contains(id) { &["project.created", "project.deleted"] } else { &["project.created"] };
+        assert_eq!(delivered[id], expected, "each once and in order");
+    }
+}
+
+#[test]
+fn killed_at_work_no_change_is_without_its_event() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p"), "correct horse\n").unwrap();
+    let database = format!("sqlite://{}", folder.path().join("hoody.db").display());
+    killed_at_work(&database, &[], folder.path());
+}
+
+#[test]
+fn killed_at_work_on_postgresql_no_change_is_without_its_event() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p"), "correct horse\n").unwrap();
+    let server = std::env::var("HOODY_TEST_POSTGRES").expect("HOODY_TEST_POSTGRES names a PostgreSQL server");
+    let name = format!("hoody_killed_{}", std::process::id());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let run = |sql: String| {
+        runtime.block_on(async {
+            sqlx::any::install_default_drivers();
+            let pool = sqlx::AnyPool::connect(&server).await.unwrap();
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+            pool.close().await;
+        });
+    };
+    run(format!("CREATE DATABASE {name}"));
+    let database = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
+    let outcome = std::panic::catch_unwind(|| {
+        killed_at_work(&database, &["--database-url", &database], folder.path());
+    });
+    run(format!("DROP DATABASE {name} WITH (FORCE)"));
+    outcome.unwrap();
 }

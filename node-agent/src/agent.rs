@@ -15,6 +15,7 @@ use crate::{
     storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
 };
 use hoody_protocol::id::ContainerId;
+use ipnet::Ipv4Net;
 use nix::fcntl::{Flock, FlockArg};
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
@@ -126,12 +127,18 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, AgentError> {
         make_folders(&config)?;
         let only_one = lock(&config.state_dir)?;
+        crate::runtime::raise_shared_counts();
         let identity = IdentityStore::new(config.identity_dir());
 
         let network = RoutedVeth::new(RoutedVethConfig { gateway: config.gateway, mtu: config.mtu })
             .map_err(capability("the network settings cannot be used"))?;
         network.prepare().await.map_err(capability("the network cannot be prepared"))?;
-        let firewall = NftConfig { table: config.nft_table.clone(), ..NftConfig::new(config.node_cidr) };
+        let firewall = NftConfig {
+            table: config.nft_table.clone(),
+            closed_networks: config.closed_networks.iter().map(Ipv4Net::trunc).collect(),
+            closed_endpoints: identity.control_planes().await,
+            ..NftConfig::new(config.node_cidr)
+        };
         let firewall = NftFirewall::open(firewall).map_err(capability("the firewall cannot be used"))?;
         firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
         let storage =

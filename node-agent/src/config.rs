@@ -7,6 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Metadata services of clouds outside the link-local range, which is closed always: Alibaba's, Azure's,
+/// Oracle's. They tell whoever asks from the server's address its secrets.
+const METADATA_SERVICES: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+
 /// The agent's settings. Several agents on one kernel (tests) differ in every path, the cgroup parent,
 /// the pool, the network and the id range.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -26,6 +31,8 @@ pub struct Config {
     pub dns: Vec<Ipv4Addr>,
     /// Bytes of the largest packet on a container's interface.
     pub mtu: u32,
+    /// Networks that no container reaches, whatever its rules: metadata services of clouds.
+    pub closed_networks: Vec<Ipv4Net>,
     /// Name of the nft table of our own.
     pub nft_table: String,
     /// Cgroup below which everything of the containers lives.
@@ -72,6 +79,7 @@ impl Default for Config {
             gateway: Ipv4Addr::new(169, 254, 1, 1),
             dns: vec![Ipv4Addr::new(9, 9, 9, 9), Ipv4Addr::new(1, 1, 1, 1)],
             mtu: 1500,
+            closed_networks: METADATA_SERVICES.map(Ipv4Net::from).to_vec(),
             nft_table: "hoody".into(),
             cgroup_parent: "hoody".into(),
             first_id: 1 << 20,

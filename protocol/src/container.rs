@@ -83,6 +83,9 @@ pub struct Limits {
     pub disk_bytes: u64,
     /// Processes and threads.
     pub pids: u32,
+    /// Megabits per second in each direction; absent: not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_mbit: Option<u32>,
 }
 
 impl Limits {
@@ -94,13 +97,16 @@ impl Limits {
     pub const MIN_CPU_MILLIS: u32 = 10;
     /// The fewest processes a container is given.
     pub const MIN_PIDS: u32 = 8;
+    /// The highest network rate that is a limit.
+    pub const MAX_NETWORK_MBIT: u32 = 400_000;
 
-    /// True where every limit is at least its minimum.
+    /// True where every limit is at least its minimum and the network rate one that can be kept.
     pub fn is_valid(&self) -> bool {
         self.cpu_millis >= Self::MIN_CPU_MILLIS
             && self.memory_bytes >= Self::MIN_MEMORY_BYTES
             && self.disk_bytes >= Self::MIN_DISK_BYTES
             && self.pids >= Self::MIN_PIDS
+            && self.network_mbit.is_none_or(|rate| (1..=Self::MAX_NETWORK_MBIT).contains(&rate))
     }
 }
 
@@ -183,6 +189,17 @@ pub struct StatusReport {
     /// Set where the firewall rules of `version` could not be put in force; the rules before them
     /// still stand.
     pub firewall_error: Option<Cause>,
+    /// Set where the limits of `version` could not be put in force while it runs; the limits before them
+    /// still hold, and the new ones are tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits_error: Option<Cause>,
+    /// Processes that the kernel ended for lack of memory since the first process started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u64,
     /// When the node saw it.
     pub at: UnixMs,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

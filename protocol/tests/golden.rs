@@ -113,6 +113,8 @@ fn report_batch() {
         address: Some([10, 0, 0, 2].into()),
         started_at: Some(8),
         firewall_error: None,
+        limits_error: None,
+        oom_kills: 0,
         at: 9,
     };
     let entries = vec![ReportEntry { position: 1, report: Report::Status(report) }].try_into().unwrap();

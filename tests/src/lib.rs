@@ -12,6 +12,7 @@ pub mod image;
 pub mod postgres;
 pub mod probe;
 pub mod secrets;
+pub mod simulated;
 pub mod smtp;
 pub mod soak;
 pub mod totp;

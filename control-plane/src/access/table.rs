@@ -73,7 +73,8 @@ pub fn rule(operation: &str) -> Option<Rule> {
     TABLE.iter().find(|(id, _)| *id == operation).map(|(_, rule)| *rule)
 }
 
-const ANYONE: Rule = Rule::new(Who::Anyone, &[]);
+/// For everybody.
+pub const ANYONE: Rule = Rule::new(Who::Anyone, &[]);
 const SESSION: Rule = Rule::new(Who::Session, &[]);
 const KNOWN: Rule = Rule::new(Who::Known, &[]);
 const VERB: Rule = Rule { by_verb: true, ..KNOWN };
@@ -104,6 +105,9 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("admin.inviteCodes.create", operator(AdminUsers)),
     ("admin.inviteCodes.delete", operator(AdminUsers)),
     ("admin.inviteCodes.list", operator(AdminUsers)),
+    ("admin.notifications.create", operator(AdminSystem)),
+    ("admin.notifications.delete", operator(AdminSystem)),
+    ("admin.notifications.list", operator(AdminSystem)),
     ("admin.operations.get", operator(AdminMonitoring)),
     ("admin.operations.list", operator(AdminMonitoring)),
     ("admin.servers.create", operator(AdminServers)),
@@ -195,6 +199,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("events.get", needs(Events)),
     ("events.getStats", needs(Events)),
     ("events.list", needs(Events)),
+    ("events.socket", needs(Events)),
+    ("events.stream", needs(Events)),
     ("firewall.addEgressRule", needs(Firewalls)),
     ("firewall.addIngressRule", needs(Firewalls)),
     ("firewall.list", needs(ContainersRead)),
@@ -218,6 +224,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("notifications.listPublic", ANYONE),
     ("notifications.markAllRead", needs(ReadAccount)),
     ("notifications.markRead", needs(ReadAccount)),
+    ("notifications.patchAllRead", needs(ReadAccount)),
+    ("notifications.patchRead", needs(ReadAccount)),
     ("poolInvitations.accept", needs(ProjectsUpdate)),
     ("poolInvitations.list", needs(ProjectsRead)),
     ("poolInvitations.reject", needs(ProjectsUpdate)),
@@ -338,6 +346,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("vault.get", needs(Vault)),
     ("vault.getStats", needs(Vault)),
     ("vault.list", needs(Vault)),
+    ("vault.patch", needs(Vault)),
     ("vault.set", needs(Vault)),
     ("waitlist.waitlistEnrich", ANYONE),
     ("waitlist.waitlistJoin", ANYONE),

@@ -3,6 +3,7 @@
 
 pub mod images;
 pub mod invite_codes;
+pub mod notifications;
 pub mod operations;
 pub mod servers;
 pub mod users;

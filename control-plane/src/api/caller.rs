@@ -29,6 +29,9 @@ use hoody_protocol::{
 use http::{HeaderMap, header, request::Parts};
 use std::sync::Arc;
 
+/// How a subprotocol begins that carries a token.
+const SUBPROTOCOL_TOKEN: &str = "bearer.";
+
 const NO_CREDENTIAL: &str = "no credential: log in and send the token as Authorization: Bearer <token>";
 const MALFORMED: &str = "the Authorization header must be Bearer <token>";
 const UNKNOWN_AUTH_TOKEN: &str = "this auth token is not known: make another, or log in";
@@ -85,12 +88,25 @@ pub struct Account {
 
 /// The text after `Bearer`, or why there is none.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, &'static str> {
-    let value = headers.get(header::AUTHORIZATION).ok_or(NO_CREDENTIAL)?.to_str().map_err(|_| MALFORMED)?.trim();
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return subprotocol_token(headers).ok_or(NO_CREDENTIAL);
+    };
+    let value = value.to_str().map_err(|_| MALFORMED)?.trim();
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
         None if value.starts_with(Secret::PREFIX) => Ok(value),
         _ => Err(MALFORMED),
     }
+}
+
+/// The token that a WebSocket client offers as a subprotocol: a browser can set no header.
+fn subprotocol_token(headers: &HeaderMap) -> Option<&str> {
+    let upgrade = headers.get(header::UPGRADE)?.to_str().ok()?;
+    if !upgrade.eq_ignore_ascii_case("websocket") {
+        return None;
+    }
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    offered.flat_map(|list| list.split(',')).find_map(|name| name.trim().strip_prefix(SUBPROTOCOL_TOKEN))
 }
 
 async fn present(app: &App, headers: &HeaderMap) -> Result<Credential, ServiceError> {

@@ -3,6 +3,7 @@
 //! Each resource has a module with `router()`; [`resources`] lists them. [`router`] puts the layers that
 //! every request passes around them.
 
+pub mod activity;
 pub mod admin;
 pub mod auth;
 pub mod auth_tokens;
@@ -14,6 +15,7 @@ mod device_page;
 mod docs;
 pub mod envelope;
 pub mod environment;
+pub mod events;
 pub mod firewall;
 pub mod health;
 pub mod images;
@@ -21,6 +23,7 @@ pub mod json;
 pub mod layer;
 pub mod meta;
 mod not_built;
+pub mod notifications;
 pub mod pagination;
 pub mod path;
 pub mod pools;
@@ -37,6 +40,7 @@ mod tests;
 pub mod time;
 pub mod two_factor;
 pub mod users;
+pub mod vault;
 pub mod waitlist;
 
 use crate::app::App;
@@ -55,8 +59,10 @@ use utoipa_axum::router::OpenApiRouter;
 /// Every resource's routes. One line per module.
 fn resources() -> OpenApiRouter<App> {
     [
+        activity::router(),
         admin::images::router(),
         admin::invite_codes::router(),
+        admin::notifications::router(),
         admin::operations::router(),
         admin::servers::router(),
         admin::users::router(),
@@ -64,17 +70,20 @@ fn resources() -> OpenApiRouter<App> {
         auth_tokens::router(),
         containers::router(),
         environment::router(),
+        events::router(),
         firewall::router(),
         health::router(),
         images::router(),
         meta::router(),
         pools::router(),
+        notifications::router(),
         projects::router(),
         realms::router(),
         servers::router(),
         two_factor::router(),
         users::router(),
         waitlist::router(),
+        vault::router(),
     ]
     .into_iter()
     .fold(OpenApiRouter::new(), OpenApiRouter::merge)
@@ -119,9 +128,11 @@ pub fn router(app: App) -> Router {
     let (routes, document) = resources().split_for_parts();
     let mut rules = layer::access::Rules::new(operations(&document));
     rules.add(not_built::operations());
+    rules.open(events::socket_io::PATH, [Method::GET, Method::POST]);
     let routes = routes
         .merge(docs::router(&docs::complete(document)))
         .merge(device_page::router())
+        .merge(events::socket_io::router(&app))
         .merge(not_built::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);

@@ -128,3 +128,8 @@ impl Client {
         self.with(Method::DELETE, path, &[], None).await
     }
 }
+
+/// Where the requests of tests come from.
+pub fn origin() -> crate::caller::Origin {
+    crate::caller::Origin { address: std::net::Ipv4Addr::LOCALHOST.into(), client: None }
+}

@@ -80,6 +80,7 @@ pub enum CliError {
 /// Runs the command of the process's arguments.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    forbid_core_dumps();
     // Only fails where a provider is installed already, which then is the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -104,6 +105,15 @@ pub fn run() -> ExitCode {
             eprintln!("error: {}", explain(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Keys and secrets in memory must not end in a file, nor be read by other processes of this user.
+fn forbid_core_dumps() {
+    // SAFETY: a plain call with integers; it changes a flag of this process and nothing in its memory.
+    let failed = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0;
+    if failed {
+        eprintln!("warning: core dumps could not be switched off: {}", io::Error::last_os_error());
     }
 }
 

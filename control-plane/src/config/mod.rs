@@ -25,7 +25,8 @@ const MIB: u64 = KIB << 10;
 const GIB: u64 = MIB << 10;
 
 /// Limits of a container whose creation names none.
-const DEFAULT_LIMITS: Limits = Limits { cpu_millis: 1_000, memory_bytes: 512 * MIB, disk_bytes: 4 * GIB, pids: 512 };
+const DEFAULT_LIMITS: Limits =
+    Limits { cpu_millis: 1_000, memory_bytes: 512 * MIB, disk_bytes: 4 * GIB, pids: 512, network_mbit: Some(1_000) };
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
@@ -127,12 +128,17 @@ pub struct Config {
     pub request_deadline: Duration,
     /// How long requests in progress may go on after a request to stop.
     pub shutdown_deadline: Duration,
-    /// Limits of a container whose creation names none.
+    /// Limits of a container whose creation names none. Of the network rate it is also the most that
+    /// can be asked for.
     pub default_limits: Limits,
     /// Containers of one project, where the project says nothing else.
     pub container_max_per_project: u32,
     /// Projects of one user.
     pub project_max_per_user: u32,
+    /// Days that events are kept.
+    pub event_retention_days: u32,
+    /// Days that the activity log is kept.
+    pub activity_retention_days: u32,
     /// Rate limits.
     pub rate_limits: RateLimits,
     /// What hashing a password costs.
@@ -209,6 +215,8 @@ impl Config {
             default_limits: DEFAULT_LIMITS,
             container_max_per_project: 100,
             project_max_per_user: 50,
+            event_retention_days: 90,
+            activity_retention_days: 90,
             rate_limits: RateLimits { authenticated: 1_000, anonymous: 100, login: 10, signup: 5 },
             password_cost: PasswordCost::default(),
             mail: Mail::default(),

@@ -131,12 +131,21 @@ settings! {
     /// Processes that a container may have
     #[arg(long, env = "HOODY_DEFAULT_PIDS")]
     default_pids: u32;
+    /// Network rate of a container in Mbit/s, each direction; also the most that one can ask for. 0: no limit
+    #[arg(long, env = "HOODY_CONTAINER_NETWORK_MBIT")]
+    container_network_mbit: u32;
     /// Containers of one project
     #[arg(long, env = "HOODY_CONTAINER_MAX_PER_PROJECT")]
     container_max_per_project: u32;
     /// Projects of one user
     #[arg(long, env = "HOODY_PROJECT_MAX_PER_USER")]
     project_max_per_user: u32;
+    /// Days that events are kept
+    #[arg(long, env = "HOODY_EVENT_RETENTION_DAYS")]
+    event_retention_days: u32;
+    /// Days that the log of API requests is kept
+    #[arg(long, env = "HOODY_ACTIVITY_RETENTION_DAYS")]
+    activity_retention_days: u32;
     /// Requests a minute per user
     #[arg(long, env = "HOODY_RATE_LIMIT_AUTHENTICATED")]
     rate_limit_authenticated: u32;
@@ -305,8 +314,11 @@ impl Settings {
             default_limits.memory_bytes = bytes(self.default_memory_mib);
             default_limits.disk_bytes = bytes(self.default_disk_mib);
             default_limits.pids = self.default_pids;
+            default_limits.network_mbit = self.container_network_mbit.map(|rate| (rate > 0).then_some(rate));
             container_max_per_project = self.container_max_per_project;
             project_max_per_user = self.project_max_per_user;
+            event_retention_days = self.event_retention_days;
+            activity_retention_days = self.activity_retention_days;
             rate_limits.authenticated = self.rate_limit_authenticated;
             rate_limits.anonymous = self.rate_limit_anonymous;
             rate_limits.login = self.rate_limit_login;
@@ -328,7 +340,10 @@ impl Settings {
             config.node_public_addresses = vec![config.node_address.to_string()];
         }
         if !config.default_limits.is_valid() {
-            return Err(invalid("default_…", "a default limit is below the least a container can have"));
+            return Err(invalid(
+                "default_…",
+                "a default limit is below the least, or above the most, a container can have",
+            ));
         }
         let RateLimits { authenticated, anonymous, login, signup } = config.rate_limits;
         if [authenticated, anonymous, login, signup].contains(&0) {

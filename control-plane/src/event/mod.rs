@@ -22,8 +22,6 @@ pub enum Actor {
     Operator,
     /// A node's report.
     Node,
-    /// The choice of a server.
-    Scheduler,
     /// Housekeeping.
     System,
 }
@@ -34,7 +32,6 @@ impl Actor {
             Self::User(id) => json!({"type": "user", "id": id.to_string()}),
             Self::Operator => json!({"type": "operator"}),
             Self::Node => json!({"type": "node"}),
-            Self::Scheduler => json!({"type": "scheduler"}),
             Self::System => json!({"type": "system"}),
         }
     }

@@ -1,11 +1,7 @@
-//! The master key: 32 bytes from the environment or a file, which seal every stored secret with
-//! XChaCha20-Poly1305. The 24-byte nonce is random; purpose and row id are authenticated with it.
+//! The master key: 32 bytes from the environment or a file, which seal every stored secret
+//! ([`SealingKey`]).
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305,
-    aead::{Aead, Payload},
-};
+use super::sealing::{KEY_BYTES, SealingKey};
 use std::{
     fs,
     io::{self, Write},
@@ -14,10 +10,6 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// Bytes of the key.
-const KEY_BYTES: usize = 32;
-/// Bytes of a nonce.
-const NONCE_BYTES: usize = 24;
 /// Permission bits that let others than owner and group at the file.
 const OTHERS: u32 = 0o007;
 
@@ -44,7 +36,7 @@ pub enum MasterKeyError {
 }
 
 /// The key that seals the others.
-pub struct MasterKey(Zeroizing<[u8; KEY_BYTES]>);
+pub struct MasterKey(SealingKey);
 
 impl std::fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,7 +49,7 @@ impl MasterKey {
     pub fn from_hex(text: &str) -> Result<Self, MasterKeyError> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         hex::decode_to_slice(text.trim(), key.as_mut_slice()).map_err(|_| MasterKeyError::Form)?;
-        Ok(Self(key))
+        Ok(Self(SealingKey(key)))
     }
 
     /// Reads the file; where there is none, makes one (0600, on disk before this returns).
@@ -102,36 +94,19 @@ impl MasterKey {
 
     /// Nonce and ciphertext, base64.
     pub fn seal(&self, purpose: &str, id: &str, secret: &[u8]) -> String {
-        let nonce: [u8; NONCE_BYTES] = rand::random();
-        let aad = associated(purpose, id);
-        let sealed = self
-            .cipher()
-            .encrypt((&nonce).into(), Payload { msg: secret, aad: &aad })
-            .expect("the cipher takes messages up to 256 GiB");
-        STANDARD.encode([nonce.as_slice(), &sealed].concat())
+        self.0.seal(purpose, id, secret)
     }
 
     /// The secret, unless another key, purpose or id sealed it, or it was altered.
     pub fn open(&self, purpose: &str, id: &str, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let bytes = STANDARD.decode(sealed).ok()?;
-        let (nonce, ciphertext) = bytes.split_first_chunk::<NONCE_BYTES>()?;
-        let aad = associated(purpose, id);
-        self.cipher().decrypt(nonce.into(), Payload { msg: ciphertext, aad: &aad }).ok().map(Zeroizing::new)
+        self.0.open(purpose, id, sealed)
     }
-
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new((&*self.0).into())
-    }
-}
-
-/// Purpose and id, unambiguous: neither contains a zero byte.
-fn associated(purpose: &str, id: &str) -> Vec<u8> {
-    [purpose.as_bytes(), &[0], id.as_bytes()].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::{Engine, engine::general_purpose::STANDARD};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

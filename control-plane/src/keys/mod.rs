@@ -9,14 +9,16 @@
 mod master;
 mod response;
 mod ring;
+mod sealing;
 mod token;
 
 pub use master::{MasterKey, MasterKeyError};
 pub use response::{PublicKey, ResponseKeys, SignedClaim};
 pub use ring::RELOAD_INTERVAL;
+pub use sealing::SealingKey;
 pub use token::{ACCESS_LIFETIME, Claims, REFRESH_LIFETIME, TokenError, TokenKeys, TokenKind};
 
-use crate::store::{Store, StoreError, key};
+use crate::store::{Store, StoreError, key, sealed};
 use hoody_protocol::time::now_ms;
 use std::{error::Error, time::Duration};
 use zeroize::Zeroizing;
@@ -155,6 +157,22 @@ impl Keys {
         self.master.seal(purpose, id, secret)
     }
 
+    /// Seals every stored secret with another master key, in one transaction; how many it were. This process
+    /// and others that run go on with the master key they were started with, so they must be started again.
+    pub async fn rotate_master(&self, store: &Store, to: &MasterKey) -> Result<usize, KeyError> {
+        let mut tx = store.begin().await?;
+        let mut sealed = 0;
+        for secret in sealed::all(&mut tx).await? {
+            let opened = self.open_sealed(&secret.purpose, &secret.id, &secret.sealed)?;
+            let renewed = to.seal(&secret.purpose, &secret.id, &opened);
+            sealed::replace(&mut tx, &secret, &renewed).await?;
+            sealed += 1;
+        }
+        sealed::forget_passing(&mut tx).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(sealed)
+    }
+
     /// Opens what [`Keys::seal`] sealed.
     pub fn open_sealed(&self, purpose: &str, id: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         self.master.open(purpose, id, sealed).ok_or_else(|| KeyError::WrongMasterKey { purpose: purpose.to_owned() })
@@ -285,6 +303,29 @@ mod tests {
                 running.rotate(&store, "node-authority", false).await,
                 Err(KeyError::NotRotatable { .. })
             ));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn after_a_rotation_only_the_new_master_key_opens() {
+        each_backend(|store| async move {
+            let (old, new) = ("a1".repeat(32), "b2".repeat(32));
+            let master = |hex: &str| MasterKey::from_hex(hex).unwrap();
+            let keys = Keys::open(&store, master(&old)).await.unwrap();
+            let user = crate::store::link_testing::user(&store).await;
+            let data_key = keys.seal("vault-data-key", &user, b"0123456789abcdef0123456789abcdef");
+            crate::store::vault::data_key(&store, user.parse().unwrap(), &data_key, 1).await.unwrap();
+            // A rotation that cannot open everything changes nothing.
+            assert!(Keys { master: master(&new), ..keys }.rotate_master(&store, &master(&new)).await.is_err());
+            let keys = Keys::open(&store, master(&old)).await.unwrap();
+            assert_eq!(keys.rotate_master(&store, &master(&new)).await.unwrap(), 3);
+            assert!(matches!(Keys::open(&store, master(&old)).await, Err(KeyError::WrongMasterKey { .. })));
+            let renewed = Keys::open(&store, master(&new)).await.unwrap();
+            assert_eq!(renewed.responses.public()[0].hex, keys.responses.public()[0].hex);
+            let stored = crate::store::vault::find_data_key(&store, user.parse().unwrap()).await.unwrap().unwrap();
+            let opened = renewed.open_sealed("vault-data-key", &user, &stored).unwrap();
+            assert_eq!(opened.as_slice(), b"0123456789abcdef0123456789abcdef");
         })
         .await;
     }

@@ -185,9 +185,8 @@ async fn send_spec(link: &Link, settled: &Mutex<Settled>, spec: &ContainerSpec) 
             return if later { Err(Retry::NotPersisted) } else { Ok(()) };
         }
     };
-    let mut tx = store.begin().await?;
-    work::acknowledge(&mut tx, server, spec.id, held).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    let container = spec.id;
+    store.write(move |connection| Box::pin(work::acknowledge(connection, server, container, held))).await?;
     hoody_fault::point!("spec.acknowledged");
     link.context.app.nodes.changes.announce(spec.id);
     Ok(())
@@ -222,9 +221,12 @@ async fn send_operation(link: &Link, settled: &Mutex<Settled>, operation: OpenOp
         CommandReply::Refused(cause) => Some(cause),
     };
     let outcome = OperationOutcome { id: request.id, container: request.container, failure, at: now_ms() };
-    let mut tx = store.begin().await?;
-    work::record_outcome(&mut tx, link.server(), &outcome, now_ms() as i64).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    let server = link.server();
+    store
+        .write(move |connection| {
+            Box::pin(async move { work::record_outcome(connection, server, &outcome, now_ms() as i64).await })
+        })
+        .await?;
     link.context.app.nodes.changes.announce(request.container);
     Ok(())
 }

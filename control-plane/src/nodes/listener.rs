@@ -156,8 +156,10 @@ async fn run(context: Context, endpoint: Endpoint, mut stopped: signal::Receiver
     endpoint.wait_idle().await;
 }
 
-/// Permits for a handshake and for the connection; refuses, or asks for proof of the address, where they
-/// are scarce.
+/// Permits for a handshake and for the connection. Where handshakes are scarce it asks for proof of the
+/// address, and passes over those who have given it: QUIC sends the first packet again after one, two, four
+/// seconds, so that agents that all come back at once spread by themselves. A refusal would send each of
+/// them into its own growing pause. Refused are connections beyond their number.
 fn accept(
     incoming: Incoming,
     handshakes: &Arc<Semaphore>,
@@ -169,14 +171,17 @@ fn accept(
         let _ = incoming.retry();
         return None;
     }
-    match (handshakes.clone().try_acquire_owned(), connections.clone().try_acquire_owned()) {
-        (Ok(handshake), Ok(connection)) => Some((incoming, (handshake, connection))),
-        _ => {
-            metrics::counter!("hoody_node_connections_refused_total").increment(1);
-            incoming.refuse();
-            None
-        }
-    }
+    let Ok(connection) = connections.clone().try_acquire_owned() else {
+        metrics::counter!("hoody_node_connections_refused_total").increment(1);
+        incoming.refuse();
+        return None;
+    };
+    let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
+        metrics::counter!("hoody_node_handshakes_deferred_total").increment(1);
+        incoming.ignore();
+        return None;
+    };
+    Some((incoming, (handshake, connection)))
 }
 
 async fn serve(

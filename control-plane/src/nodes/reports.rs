@@ -11,7 +11,7 @@ use crate::store::{
 };
 use hoody_protocol::{
     container::Cause,
-    id::ContainerId,
+    id::{ContainerId, ServerId},
     link::{Report, ReportAck, ReportBatch, ReportEntry},
     time::now_ms,
 };
@@ -70,12 +70,16 @@ pub(super) async fn ingest(link: &Link, batch: ReportBatch) -> Result<ReportAck,
         tokio::time::sleep(wait).await;
     }
     hoody_fault::point!("batch.received");
-    let outcome = store(link, &batch.entries).await.map_err(|error| {
+    let reports = batch.entries.len() as u64;
+    let (store, server) = (&link.context.app.store, link.server());
+    let write = store.write(move |connection| Box::pin(record(connection, server, batch)));
+    let outcome = write.await.map_err(|error| {
         tracing::error!(server = %link.server(), error = &error as &dyn std::error::Error, "store reports");
         unavailable()
     })?;
+    hoody_fault::point!("batch.committed");
     drop(quota);
-    metrics::counter!("hoody_reports_total").increment(batch.entries.len() as u64);
+    metrics::counter!("hoody_reports_total").increment(reports);
     announce(link, &outcome);
     Ok(ReportAck { position: last })
 }
@@ -100,37 +104,34 @@ fn announce(link: &Link, outcome: &Outcome) {
     }
 }
 
-async fn store(link: &Link, entries: &[ReportEntry]) -> Result<Outcome, StoreError> {
+async fn record(connection: &mut AnyConnection, server: ServerId, batch: ReportBatch) -> Result<Outcome, StoreError> {
     let mut outcome = Outcome::default();
-    let mut tx = link.context.app.store.begin().await?;
-    let about = entries.iter().map(|entry| entry.report.container());
-    container::lock_all(&mut tx, &about.collect()).await?;
-    for entry in entries {
-        match apply(link, &mut tx, entry, &mut outcome).await {
+    let about = batch.entries.iter().map(|entry| entry.report.container());
+    container::lock_all(connection, &about.collect()).await?;
+    for entry in batch.entries.iter() {
+        match apply(server, connection, entry, &mut outcome).await {
             Ok(()) => {}
             // One damaged row must not keep the reports of all others back for ever.
             Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::error!(server = %link.server(), position = entry.position,
+                tracing::error!(%server, position = entry.position,
                     error = &error as &dyn std::error::Error, "a report cannot be stored; passed over");
             }
             Err(error) => return Err(error),
         }
     }
     hoody_fault::point!("batch.stored");
-    tx.commit().await?;
-    hoody_fault::point!("batch.committed");
     Ok(outcome)
 }
 
 async fn apply(
-    link: &Link,
+    server: ServerId,
     connection: &mut AnyConnection,
     entry: &ReportEntry,
     outcome: &mut Outcome,
 ) -> Result<(), StoreError> {
     let now = now_ms() as i64;
     match &entry.report {
-        Report::Status(status) => match report::apply(connection, link.server(), entry.position, status, now).await? {
+        Report::Status(status) => match report::apply(connection, server, entry.position, status, now).await? {
             Applied::Stored => {
                 outcome.changed.insert(status.container);
             }
@@ -143,7 +144,7 @@ async fn apply(
             Applied::Foreign => outcome.foreign += 1,
         },
         Report::Outcome(operation) => {
-            if work::record_outcome(connection, link.server(), operation, now).await? {
+            if work::record_outcome(connection, server, operation, now).await? {
                 outcome.changed.insert(operation.container);
             }
         }

@@ -36,6 +36,10 @@ pub struct Faults {
     pub fails: Option<Cause>,
     /// Cannot put firewall rules in force.
     pub firewall: Option<Cause>,
+    /// Cannot put limits in force.
+    pub limits: Option<Cause>,
+    /// Processes ended for lack of memory.
+    pub oom_kills: u64,
 }
 
 /// The node; it ends with this handle.
@@ -173,6 +177,8 @@ fn report_of(spec: &ContainerSpec, faults: &Faults) -> StatusReport {
         address: Some(Ipv4Addr::new(10, 77, 0, 2)),
         started_at: (state == State::Running).then(now_ms),
         firewall_error: faults.firewall.clone(),
+        limits_error: faults.limits.clone(),
+        oom_kills: faults.oom_kills,
         at: now_ms(),
     }
 }

@@ -21,7 +21,7 @@ fn server(number: u8) -> ServerRow {
 }
 
 fn limits() -> Limits {
-    Limits { cpu_millis: 1000, memory_bytes: 512 << 20, disk_bytes: 4096 << 20, pids: 512 }
+    Limits { cpu_millis: 1000, memory_bytes: 512 << 20, disk_bytes: 4096 << 20, pids: 512, network_mbit: None }
 }
 
 fn ranked(servers: &[ServerRow]) -> Vec<u8> {
@@ -107,7 +107,7 @@ proptest! {
             server.id = super::tests::server(number as u8).id;
         }
         for (cpu_millis, memory, disk) in demands {
-            let limits = Limits { cpu_millis, memory_bytes: memory << 20, disk_bytes: disk << 20, pids: 64 };
+            let limits = Limits { cpu_millis, memory_bytes: memory << 20, disk_bytes: disk << 20, pids: 64, network_mbit: None };
             let demand = Demand { limits: &limits, architecture: "amd64" };
             let ranked = rank(&servers, demand);
             let mut reversed = servers.clone();

@@ -6,7 +6,7 @@
 mod probe;
 mod supervisor;
 
-use crate::{api, app::App, config::Tls, error::chain, nodes, tasks};
+use crate::{api, app::App, config::Tls, error::chain, live, nodes, tasks};
 use axum_server::{
     Handle, Server,
     accept::NoDelayAcceptor,
@@ -27,6 +27,9 @@ use tokio::{
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 /// Pause between the pings that find out whether an HTTP/2 client is still there.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The time for writing what waits in memory, at the end.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why the process could not run on.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +66,17 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         tokio::spawn(server.serve(service))
     });
     let background = [
+        tokio::spawn(live::feed::run(app.store.clone(), app.live.clone())),
         tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL)),
         tokio::spawn(tasks::expiry::run(app.clone())),
         tokio::spawn(tasks::keys::run(app.clone())),
         tokio::spawn(tasks::mail::run(app.clone())),
+        tokio::spawn(tasks::retention::run(app.clone(), tasks::retention::INTERVAL)),
         tokio::spawn(tasks::token_uses::run(app.clone(), tasks::token_uses::INTERVAL)),
     ];
+    let activity = app.activity.clone();
+    let recording = tokio::spawn(app.activity.clone().run(app.store.clone()));
+    let listeners = app.live.clone();
     let uses = (app.token_uses.clone(), app.store.clone());
     tracing::info!(address = %public.address, tls = public.tls.is_some(), "serving the public API");
     let handle: Handle<SocketAddr> = Handle::new();
@@ -85,6 +93,8 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         Some(ended) => ended,
         None => {
             tracing::info!(deadline_s = deadline.as_secs(), "stopping: waiting for requests in progress");
+            // Streams would go on for ever.
+            listeners.close();
             handle.graceful_shutdown(Some(deadline));
             serving.await
         }
@@ -95,6 +105,11 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     }
     watchdog.abort();
     background.iter().for_each(JoinHandle::abort);
+    activity.stop();
+    // What waits is one batch or a few; a database that does not answer must not keep the process.
+    if tokio::time::timeout(FLUSH_DEADLINE, recording).await.is_err() {
+        tracing::warn!("the last lines of the activity log were not written");
+    }
     if let Err(error) = uses.0.write(&uses.1).await {
         tracing::warn!(error = chain(&error), "the last uses of auth tokens were not written");
     }

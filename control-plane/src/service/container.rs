@@ -6,6 +6,7 @@ mod creation;
 mod delete;
 mod fields;
 mod image;
+mod limits;
 mod list;
 mod operate;
 mod restart;
@@ -13,8 +14,9 @@ mod update;
 
 pub use change::{Effect, Progress, change, settle};
 pub use create::create;
-pub use creation::{CreateInput, SpecsInput};
+pub use creation::CreateInput;
 pub use delete::{Deletion, delete};
+pub use limits::SpecsInput;
 pub use list::{ListInput, list, list_by_project, status_logs};
 pub use operate::{Operation, UnknownOperation, operate};
 pub use update::{UpdateInput, update};

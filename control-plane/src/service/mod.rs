@@ -1,14 +1,17 @@
 //! Authorise, validate, orchestrate.
 
 pub mod account;
+pub mod activity;
 pub mod auth_token;
 pub mod container;
 pub mod enrolment;
 pub mod environment;
+pub mod event;
 pub mod firewall;
 pub mod free_tier;
 pub mod identity;
 pub mod image;
+pub mod notification;
 pub mod one_time;
 pub mod operation_list;
 pub mod password;
@@ -22,4 +25,5 @@ pub mod session;
 pub mod sign_in;
 pub mod social_stats;
 pub mod two_factor;
+pub mod vault;
 pub mod waitlist;

@@ -1,10 +1,13 @@
 //! Auth tokens: who they speak for, and what they permit. Their values are only known here by their hash.
 
 use super::{
-    Store, StoreError,
+    Store, StoreError, event,
     user::{self, User},
 };
-use crate::access::Permissions;
+use crate::{
+    access::Permissions,
+    event::{Actor, EventKind, NewEvent},
+};
 use hoody_protocol::id::{AuthTokenId, RealmId, UserId};
 use ipnet::IpNet;
 use serde::{Serialize, de::DeserializeOwned};
@@ -191,13 +194,25 @@ pub async fn insert(connection: &mut AnyConnection, token: &AuthToken, hash: &st
     .bind(token.public_storage.as_ref().map(|map| text(map, "auth_tokens.public_storage")).transpose()?)
     .bind(token.created_at)
     .bind(token.updated_at)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    event::insert(connection, &told(EventKind::AuthTokenCreated, token)).await?;
     Ok(())
+}
+
+/// Whoever holds it, a token is its account's; its value is in no event.
+fn told(kind: EventKind, token: &AuthToken) -> NewEvent {
+    NewEvent::new(kind, token.id, Some(token.user), Actor::User(token.user))
+        .in_realms(&token.realms)
+        .with("alias", token.alias.as_str())
 }
 
 /// Writes what can change of a token.
 pub async fn update(connection: &mut AnyConnection, token: &AuthToken) -> Result<(), StoreError> {
+    let sql = format!("SELECT is_enabled FROM auth_tokens WHERE id = $1{}", super::row_lock(connection, "auth_tokens"));
+    let before: Option<i64> =
+        sqlx::query_scalar(AssertSqlSafe(sql)).bind(token.id.to_string()).fetch_optional(&mut *connection).await?;
+    let Some(before) = before else { return Ok(()) };
     sqlx::query(
         "UPDATE auth_tokens SET alias = $2, permissions = $3, realm_ids = $4, allow_no_realm = $5, \
          ip_whitelist = $6, vault_access = $7, event_access = $8, is_enabled = $9, is_suspended = $10, \
@@ -217,14 +232,27 @@ pub async fn update(connection: &mut AnyConnection, token: &AuthToken) -> Result
     .bind(token.public_key.clone())
     .bind(token.public_storage.as_ref().map(|map| text(map, "auth_tokens.public_storage")).transpose()?)
     .bind(token.updated_at)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    let kind = match (before != 0, token.is_enabled) {
+        (false, true) => EventKind::AuthTokenEnabled,
+        (true, false) => EventKind::AuthTokenDisabled,
+        _ => EventKind::AuthTokenUpdated,
+    };
+    event::insert(connection, &told(kind, token)).await?;
     Ok(())
 }
 
 /// Deletes a token, and with it all that it made.
 pub async fn delete(connection: &mut AnyConnection, id: AuthTokenId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM auth_tokens WHERE id = $1").bind(id.to_string()).execute(connection).await?;
+    let row = sqlx::query("DELETE FROM auth_tokens WHERE id = $1 RETURNING user_id, alias")
+        .bind(id.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(()) };
+    let user = row.try_get::<String, _>("user_id")?.parse().map_err(corrupt("auth_tokens.user_id"))?;
+    let deleted = NewEvent::new(EventKind::AuthTokenDeleted, id, Some(user), Actor::User(user));
+    event::insert(connection, &deleted.with("alias", row.try_get::<String, _>("alias")?)).await?;
     Ok(())
 }
 

@@ -141,7 +141,7 @@ async fn transitions_are_logged_with_their_duration_and_only_where_something_cha
         row.status_changed_at = 1000;
         let mut tx = store.begin().await.unwrap();
         let metadata = Some(serde_json::json!({"server": "one"}));
-        status_log::begin(&mut tx, &row, Trigger::Scheduler, metadata.clone()).await.unwrap();
+        status_log::begin(&mut tx, &row, Trigger::Scheduler(row.spec.owner), metadata.clone()).await.unwrap();
         status_log::transition(&mut tx, &mut row, Status::Stopped, Trigger::System, None, 3500).await.unwrap();
         status_log::transition(&mut tx, &mut row, Status::Stopped, Trigger::System, None, 9000).await.unwrap();
         tx.commit().await.unwrap();

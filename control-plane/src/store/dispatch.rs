@@ -206,16 +206,19 @@ pub async fn reconcile_inventory(
 
 /// Marks an operation as sent; false where it ended or its time passed meanwhile.
 pub async fn mark_dispatched(store: &Store, operation: OperationId, now: i64) -> Result<bool, StoreError> {
-    let mut tx = store.begin().await?;
-    let done = sqlx::query(
-        "UPDATE operations SET state = 'dispatched' WHERE id = $1 AND state = 'pending' AND begin_before > $2",
-    )
-    .bind(operation.to_string())
-    .bind(now)
-    .execute(&mut *tx)
-    .await?;
-    tx.commit().await?;
-    Ok(done.rows_affected() == 1)
+    let write = store.write(move |connection| {
+        Box::pin(async move {
+            let done = sqlx::query(
+                "UPDATE operations SET state = 'dispatched' WHERE id = $1 AND state = 'pending' AND begin_before > $2",
+            )
+            .bind(operation.to_string())
+            .bind(now)
+            .execute(connection)
+            .await?;
+            Ok(done.rows_affected() == 1)
+        })
+    });
+    write.await
 }
 
 /// Ends an operation that was never sent and whose time has passed.

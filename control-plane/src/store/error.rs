@@ -31,6 +31,12 @@ pub enum StoreError {
         /// What the parser said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A write was undone because the group it was to be committed with failed.
+    #[error("commit a group of writes")]
+    Group(#[source] std::sync::Arc<StoreError>),
+    /// A write was not begun: the database is being closed, or the group before it failed.
+    #[error("the write was not begun")]
+    Closed,
     /// Anything else.
     #[error("database")]
     Database(#[source] sqlx::Error),

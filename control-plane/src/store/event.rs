@@ -8,13 +8,14 @@
 mod list;
 mod publish;
 
-pub use list::{Filter, Slice, Stats, delete, delete_before, get, list, stats};
+pub use list::{Filter, Slice, Stats, delete, delete_before, get, list, replay, stats};
 pub use publish::{PUBLISHED_CHANNEL, after, last_sequence, publish};
 
 use super::StoreError;
 use crate::event::{Event, NewEvent, UnknownWord};
 use hoody_protocol::{id::EventId, time::now_ms};
 use sqlx::{AnyConnection, Row, any::AnyRow};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Positions per millisecond, for the events that one process writes within it.
 const POSITIONS_PER_MS: i64 = 1 << 10;
@@ -54,10 +55,19 @@ pub async fn insert(connection: &mut AnyConnection, event: &NewEvent) -> Result<
     .bind(payload)
     .bind(subject)
     .bind(now)
-    .bind(now.saturating_mul(POSITIONS_PER_MS))
+    .bind(next_position(now))
     .execute(connection)
     .await?;
     Ok(id)
+}
+
+/// A position for `now`, larger than any that this process gave before: what one process writes one after the
+/// other is delivered in that order also within a millisecond, and across subjects.
+fn next_position(now: i64) -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let after = |last: i64| last.saturating_add(1).max(now.saturating_mul(POSITIONS_PER_MS));
+    // The closure never refuses.
+    LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last))).map_or(now, after)
 }
 
 /// Writes several events, in their order.

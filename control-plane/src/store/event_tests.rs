@@ -60,6 +60,8 @@ async fn neither_change_nor_event_is_there_without_the_other() {
             address: None,
             started_at: None,
             firewall_error: None,
+            limits_error: None,
+            oom_kills: 0,
             at: 2_000,
         };
         let mut tx = store.begin().await.unwrap();
@@ -194,7 +196,7 @@ async fn every_filter_narrows_and_nobody_sees_the_record_of_another() {
         assert_eq!(count(Filter { resource_kind: Some(ResourceKind::Project), ..of(ann) }).await, 0);
         assert_eq!(count(Filter { resource: Some(two.to_string()), ..of(ann) }).await, 1);
         assert_eq!(count(Filter { container: Some(one), ..of(ann) }).await, 1);
-        assert_eq!(count(Filter { realms: vec![realm], ..of(ann) }).await, 1);
+        assert_eq!(count(Filter { realm: Some(realm), ..of(ann) }).await, 1);
         assert_eq!(count(Filter { before: Some(1), ..of(ann) }).await, 0);
         assert_eq!(count(Filter { from: Some(1), ..of(ann) }).await, 2);
         let (page, _) = list(&store, &of(ann), slice).await.unwrap();

@@ -16,13 +16,17 @@ pub async fn record(
     hello: &Hello,
     now: i64,
 ) -> Result<Difference, StoreError> {
-    let mut tx = store.begin().await?;
-    // Containers, join tokens, server: the order of locks. A batch of reports may be on its way meanwhile.
-    let difference = dispatch::reconcile_inventory(&mut tx, server, &hello.inventory).await?;
-    join_token::spend(&mut tx, server, key, now).await?;
-    node::record_hello(&mut tx, server, hello, now).await?;
-    tx.commit().await?;
-    Ok(difference)
+    let (key, hello) = (*key, hello.clone());
+    let write = store.write(move |connection| {
+        Box::pin(async move {
+            // Containers, join tokens, server: the order of locks. A batch of reports may be on its way meanwhile.
+            let difference = dispatch::reconcile_inventory(connection, server, &hello.inventory).await?;
+            join_token::spend(connection, server, &key, now).await?;
+            node::record_hello(connection, server, &hello, now).await?;
+            Ok(difference)
+        })
+    });
+    write.await
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub(crate) async fn insert_container(store: &Store, image: &ImageSpec) -> Contai
         hostname: Text::try_from("test").unwrap(),
         image: image.clone(),
         env: Map::default(),
-        limits: Limits { cpu_millis: 100, memory_bytes: 1 << 26, disk_bytes: 1 << 26, pids: 16 },
+        limits: Limits { cpu_millis: 100, memory_bytes: 1 << 26, disk_bytes: 1 << 26, pids: 16, network_mbit: None },
         dns: List::default(),
         firewall: FirewallSpec::default(),
     };

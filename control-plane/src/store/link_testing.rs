@@ -17,6 +17,17 @@ pub(super) async fn execute(store: &Store, sql: String) {
     tx.commit().await.unwrap();
 }
 
+/// The id of a new account.
+pub(crate) async fn user(store: &Store) -> String {
+    let id = UserId::generate().to_string();
+    let sql = format!(
+        "INSERT INTO users (id, username, alias, password_hash, created_at, updated_at) \
+         VALUES ('{id}', '{id}', 'a', 'x', 1, 1)"
+    );
+    execute(store, sql).await;
+    id
+}
+
 pub(super) async fn server(store: &Store, name: &str) -> ServerId {
     let mut tx = store.begin().await.unwrap();
     let server = ServerId::generate();
@@ -61,7 +72,7 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         hostname: Text::truncated("test"),
         image: ImageSpec::new(layers.try_into().unwrap(), ImageConfig::default()),
         env: Default::default(),
-        limits: Limits { cpu_millis: 10, memory_bytes: 20, disk_bytes: 30, pids: 64 },
+        limits: Limits { cpu_millis: 10, memory_bytes: 20, disk_bytes: 30, pids: 64, network_mbit: None },
         dns: Default::default(),
         firewall: Default::default(),
     };

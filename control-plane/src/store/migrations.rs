@@ -6,6 +6,7 @@ use hoody_protocol::time::now_ms;
 /// Every migration ever, in order. Never edit one that was released.
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../migrations/0001_foundation.sql")),
+    (5, include_str!("../../migrations/0005_scale_indexes.sql")),
     (6, include_str!("../../migrations/0006_accounts.sql")),
     (7, include_str!("../../migrations/0007_permissions.sql")),
     (8, include_str!("../../migrations/0008_record.sql")),

@@ -2,6 +2,7 @@
 //! driver: `$1` placeholders, TEXT ids and JSON, BIGINT milliseconds and flags, `CAST(… AS BIGINT)`
 //! around aggregates.
 
+pub mod activity;
 pub mod attempts;
 pub mod auth_token;
 pub mod container;
@@ -12,6 +13,7 @@ pub mod event;
 pub mod firewall_texts;
 pub mod free_tier;
 pub mod grant;
+mod group;
 pub mod hello;
 pub mod idempotency;
 pub mod identity;
@@ -20,10 +22,11 @@ pub mod invite_code;
 pub mod join_token;
 pub mod key;
 #[cfg(test)]
-mod link_testing;
+pub(crate) mod link_testing;
 pub mod mail;
 pub mod migrations;
 pub mod node;
+pub mod notification;
 pub mod operation;
 pub mod operation_list;
 pub mod pool;
@@ -34,6 +37,7 @@ pub mod realm;
 pub mod report;
 pub mod reservation;
 pub mod scope;
+pub mod sealed;
 pub mod security_event;
 pub mod server;
 pub mod session;
@@ -45,11 +49,15 @@ pub mod testing;
 mod transaction;
 pub mod two_factor;
 pub mod user;
+pub mod vault;
 pub mod waitlist;
 
 pub use error::StoreError;
 pub use transaction::Transaction;
 
+use crate::config::Secret;
+use futures::future::BoxFuture;
+use group::Writes;
 use sqlx::{AnyConnection, AnyPool, any::AnyPoolOptions};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
@@ -69,8 +77,10 @@ pub struct Store {
     backend: Backend,
     read: AnyPool,
     write: AnyPool,
+    grouped: Writes,
     /// Told after every commit of this process.
     committed: Arc<Notify>,
+    url: Secret,
 }
 
 /// Readers of an SQLite database, and connections to PostgreSQL.
@@ -86,11 +96,22 @@ impl Store {
             // One writer: SQLite allows no second, and queueing here is fair where its busy handler is not.
             let write = sqlite_pool(url, 1, "rwc").await?;
             let read = sqlite_pool(url, CONNECTIONS, "rw").await?;
-            Self { backend: Backend::Sqlite, read, write, committed: Arc::default() }
+            let committed = Arc::<Notify>::default();
+            let grouped = Writes::new(Backend::Sqlite, write.clone(), committed.clone());
+            Self { backend: Backend::Sqlite, read, write, grouped, committed, url: Secret::new(url.to_owned()) }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
             let pool = options.connect(url).await?;
-            Self { backend: Backend::Postgres, read: pool.clone(), write: pool, committed: Arc::default() }
+            let committed = Arc::<Notify>::default();
+            let grouped = Writes::new(Backend::Postgres, pool.clone(), committed.clone());
+            Self {
+                backend: Backend::Postgres,
+                read: pool.clone(),
+                write: pool,
+                grouped,
+                committed,
+                url: Secret::new(url.to_owned()),
+            }
         } else {
             return Err(StoreError::UnknownUrl);
         };
@@ -139,6 +160,26 @@ impl Store {
         self.committed.notified().await;
     }
 
+    /// Runs a small write and commits it; on SQLite together with others that wait at the same time, which is
+    /// what lets thousands of links write. It is queries alone, and may go on where the caller gives up.
+    pub async fn write<T, F>(&self, write: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+    {
+        self.grouped.run(write).await
+    }
+
+    /// On PostgreSQL: calls `notified` for every notification on the channel, until the connection fails.
+    pub async fn listen(&self, channel: &str, notified: impl Fn()) -> Result<(), StoreError> {
+        let mut listener = sqlx::postgres::PgListener::connect(self.url.reveal()).await?;
+        listener.listen(channel).await?;
+        loop {
+            listener.recv().await?;
+            notified();
+        }
+    }
+
     /// Closes every connection.
     pub async fn close(&self) {
         self.read.close().await;
@@ -155,7 +196,7 @@ impl<'e, T: sqlx::Executor<'e, Database = sqlx::Any>> Queries<'e> for T {}
 /// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.
 ///
 /// Two transactions that lock the same rows in different orders can wait for each other. The order is:
-/// projects, images, containers by id, join tokens, servers; operations come after their container.
+/// accounts, projects, pools, images, containers by id, join tokens, servers; operations come after their container.
 fn row_lock(connection: &AnyConnection, table: &str) -> String {
     match connection.backend_name() {
         "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),

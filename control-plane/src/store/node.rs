@@ -186,36 +186,33 @@ pub async fn set_online(store: &Store, server: ServerId, now: i64) -> Result<(),
     if online != Some(0) {
         return Ok(());
     }
-    let mut tx = store.begin().await?;
-    let row = sqlx::query(
-        "UPDATE servers SET online = 1, online_changed_at = $2 WHERE id = $1 AND online = 0 RETURNING name, owner_id",
-    )
-    .bind(server.to_string())
-    .bind(now)
-    .fetch_optional(&mut *tx)
-    .await?;
-    if let Some(row) = row {
-        record_health(&mut tx, server, &row, true).await?;
-    }
-    tx.commit().await?;
-    Ok(())
+    write_online(store, server, true, now).await
 }
 
 /// The server's link is gone.
 pub async fn set_offline(store: &Store, server: ServerId, now: i64) -> Result<(), StoreError> {
-    let mut tx = store.begin().await?;
-    let row = sqlx::query(
-        "UPDATE servers SET online = 0, online_changed_at = $2 WHERE id = $1 AND online = 1 RETURNING name, owner_id",
-    )
-    .bind(server.to_string())
-    .bind(now)
-    .fetch_optional(&mut *tx)
-    .await?;
-    if let Some(row) = row {
-        record_health(&mut tx, server, &row, false).await?;
-    }
-    tx.commit().await?;
-    Ok(())
+    write_online(store, server, false, now).await
+}
+
+async fn write_online(store: &Store, server: ServerId, online: bool, now: i64) -> Result<(), StoreError> {
+    let write = store.write(move |connection| {
+        Box::pin(async move {
+            let row = sqlx::query(
+                "UPDATE servers SET online = $2, online_changed_at = $3 WHERE id = $1 AND online <> $2 \
+                 RETURNING name, owner_id",
+            )
+            .bind(server.to_string())
+            .bind(i64::from(online))
+            .bind(now)
+            .fetch_optional(&mut *connection)
+            .await?;
+            match row {
+                Some(row) => record_health(connection, server, &row, online).await,
+                None => Ok(()),
+            }
+        })
+    });
+    write.await
 }
 
 /// At the start of the only replica: nobody is linked.

@@ -21,6 +21,9 @@ struct StoredReport {
     position: u64,
 }
 
+/// Code of the cause where memory ran out, in reports and in the log.
+pub const OUT_OF_MEMORY: &str = "out_of_memory";
+
 /// What became of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
@@ -119,6 +122,9 @@ pub async fn apply(
             _ => {}
         }
     }
+    if let Some(killed) = newly_killed(before.as_ref(), report) {
+        log_killed(connection, report, row.try_get("status")?, killed, now).await?;
+    }
     Ok(Applied::Stored)
 }
 
@@ -128,6 +134,41 @@ fn is_stale(before: &StoredReport, position: u64, report: &StatusReport) -> bool
     let last = &before.report;
     report.version < last.version
         || (report.version == last.version && position <= before.position && report.at <= last.at)
+}
+
+/// How many processes the kernel ended for lack of memory since the report before, in the same run.
+fn newly_killed(before: Option<&StoredReport>, report: &StatusReport) -> Option<u64> {
+    let same_run = before.filter(|before| before.report.started_at == report.started_at);
+    let known = same_run.map_or(0, |before| before.report.oom_kills);
+    report.oom_kills.checked_sub(known).filter(|killed| *killed > 0)
+}
+
+/// Notes processes that ended for lack of memory while the container goes on: an entry whose status before
+/// and after are the same.
+async fn log_killed(
+    connection: &mut AnyConnection,
+    report: &StatusReport,
+    status: String,
+    killed: u64,
+    now: i64,
+) -> Result<(), StoreError> {
+    let cause = Cause::new(
+        OUT_OF_MEMORY,
+        format!("{killed} processes were ended because the container used more memory than its limit"),
+    );
+    let metadata = Metadata { cause: Some(&cause), exit_code: None, version: report.version.to_string() };
+    let metadata = serde_json::to_string(&metadata)
+        .map_err(|error| StoreError::Corrupt { what: "status_logs.metadata", source: Box::new(error) })?;
+    let entry = status_log::Entry {
+        container: report.container,
+        from: Some(&status),
+        to: &status,
+        trigger: status_log::Trigger::Node,
+        metadata: Some(metadata),
+        duration_ms: None,
+        at: i64::try_from(report.at).unwrap_or(i64::MAX).min(now),
+    };
+    status_log::add(connection, entry).await
 }
 
 #[derive(Serialize)]
@@ -232,6 +273,8 @@ pub async fn refuse(
         address: None,
         started_at: None,
         firewall_error: None,
+        limits_error: None,
+        oom_kills: 0,
         at: now as u64,
     };
     apply(connection, server, 0, &report, now).await

@@ -16,6 +16,8 @@ fn report(spec: &ContainerSpec, generation: u64, state: State, at: u64) -> Statu
         address: None,
         started_at: None,
         firewall_error: None,
+        limits_error: None,
+        oom_kills: 0,
         at,
     }
 }
@@ -137,6 +139,36 @@ async fn a_blob_is_granted_by_a_layer_of_an_own_container_only() {
         assert!(!may_fetch(&store, other, layer.digest).await.unwrap());
         assert!(!may_fetch(&store, one, Digest::of(b"another")).await.unwrap());
         assert!(!may_fetch(&store, one, spec.image.digest).await.unwrap(), "the image itself is no blob");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn processes_out_of_memory_are_logged_once_per_run_and_number() {
+    each_backend(|store| async move {
+        let one = server(&store, "one").await;
+        let spec = container(&store, one, 1, vec![]).await;
+        let killed = |at, started_at, oom_kills| StatusReport {
+            started_at: Some(started_at),
+            oom_kills,
+            ..report(&spec, 1, State::Running, at)
+        };
+        let ooms = "SELECT COUNT(*) FROM status_logs WHERE from_status = 'running' AND to_status = 'running'";
+        for (position, (started_at, kills, logged)) in
+            [(1_000, 0, 0), (1_000, 2, 1), (1_000, 2, 1), (1_000, 3, 2), (5_000, 1, 3), (5_000, 1, 3)]
+                .into_iter()
+                .enumerate()
+        {
+            let position = position as u64 + 1;
+            assert_eq!(
+                applied(&store, one, position, &killed(6_000 + position, started_at, kills)).await,
+                Applied::Stored
+            );
+            assert_eq!(number(&store, ooms).await, logged, "{kills} since {started_at}");
+        }
+        let metadata =
+            text(&store, "SELECT metadata FROM status_logs ORDER BY transition_time DESC LIMIT 1").await.unwrap();
+        assert!(metadata.contains(OUT_OF_MEMORY), "{metadata}");
     })
     .await;
 }

@@ -34,6 +34,57 @@ pub async fn reserve(
     Ok(reserved.is_some())
 }
 
+/// Changes what one container has reserved from `before` to `after`; false where the server has not enough
+/// left for what is more, and nothing was changed. What is less is always given back.
+pub async fn resize(
+    connection: &mut AnyConnection,
+    server: ServerId,
+    before: &Limits,
+    after: &Limits,
+) -> Result<bool, StoreError> {
+    let resized = sqlx::query(
+        "UPDATE servers SET cpu_millis_used = cpu_millis_used + $2, memory_bytes_used = memory_bytes_used + $3, \
+         disk_bytes_used = disk_bytes_used + $4 \
+         WHERE id = $1 AND ($2 <= 0 OR cpu_millis_used + $2 <= cpu_millis) \
+         AND ($3 <= 0 OR memory_bytes_used + $3 <= memory_bytes) \
+         AND ($4 <= 0 OR disk_bytes_used + $4 <= disk_bytes) RETURNING id",
+    )
+    .bind(server.to_string())
+    .bind(i64::from(after.cpu_millis) - i64::from(before.cpu_millis))
+    .bind(bytes(after.memory_bytes) - bytes(before.memory_bytes))
+    .bind(bytes(after.disk_bytes) - bytes(before.disk_bytes))
+    .fetch_optional(connection)
+    .await?;
+    Ok(resized.is_some())
+}
+
+/// What a server has left to reserve; negative where its capacity shrank below what is reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// Thousandths of a core.
+    pub cpu_millis: i64,
+    /// Memory.
+    pub memory_bytes: i64,
+    /// Disk.
+    pub disk_bytes: i64,
+}
+
+/// What the server has left, as the transaction sees it.
+pub async fn free(connection: &mut AnyConnection, server: ServerId) -> Result<Free, StoreError> {
+    let row = sqlx::query(
+        "SELECT cpu_millis - cpu_millis_used AS free_cpu, memory_bytes - memory_bytes_used AS free_memory, \
+         disk_bytes - disk_bytes_used AS free_disk FROM servers WHERE id = $1",
+    )
+    .bind(server.to_string())
+    .fetch_one(connection)
+    .await?;
+    Ok(Free {
+        cpu_millis: row.try_get("free_cpu")?,
+        memory_bytes: row.try_get("free_memory")?,
+        disk_bytes: row.try_get("free_disk")?,
+    })
+}
+
 /// Gives back what [`reserve`] took.
 pub async fn release(connection: &mut AnyConnection, server: ServerId, limits: &Limits) -> Result<(), StoreError> {
     sqlx::query(

@@ -23,6 +23,13 @@ impl Scope {
         Self { realms: caller.realms().to_vec(), outside: caller.realm.is_none() }
     }
 
+    /// True where something that belongs to `realms` is in it.
+    pub fn sees(&self, realms: &[RealmId]) -> bool {
+        self.realms.is_empty()
+            || realms.iter().any(|realm| self.realms.contains(realm))
+            || (self.outside && realms.is_empty())
+    }
+
     /// The condition on `column`; what it compares with is added to `values`.
     pub fn condition(&self, column: &str, values: &mut Vec<String>) -> String {
         if self.realms.is_empty() {

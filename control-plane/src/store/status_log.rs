@@ -16,8 +16,8 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 pub enum Trigger {
     /// A request of this user.
     User(UserId),
-    /// The choice of a server.
-    Scheduler,
+    /// The choice of a server for a request of this user.
+    Scheduler(UserId),
     /// Housekeeping.
     System,
     /// A node's report.
@@ -30,16 +30,15 @@ impl Trigger {
         match self {
             Self::User(_) => "user",
             Self::Node => "node",
-            Self::Scheduler => "scheduler",
+            Self::Scheduler(_) => "scheduler",
             Self::System => "system",
         }
     }
 
     fn actor(self) -> Actor {
         match self {
-            Self::User(user) => Actor::User(user),
+            Self::User(user) | Self::Scheduler(user) => Actor::User(user),
             Self::Node => Actor::Node,
-            Self::Scheduler => Actor::Scheduler,
             Self::System => Actor::System,
         }
     }

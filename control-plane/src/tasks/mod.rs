@@ -4,4 +4,5 @@ pub mod blobs;
 pub mod expiry;
 pub mod keys;
 pub mod mail;
+pub mod retention;
 pub mod token_uses;

@@ -264,6 +264,8 @@ pub fn status(container: ContainerId, generation: u64, state: State) -> StatusRe
         address: None,
         started_at: None,
         firewall_error: None,
+        limits_error: None,
+        oom_kills: 0,
         at: now_ms(),
     }
 }

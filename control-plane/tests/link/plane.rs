@@ -131,7 +131,13 @@ impl Plane {
             hostname: Text::truncated("test"),
             image: ImageSpec::new(layers.try_into().unwrap(), ImageConfig::default()),
             env: Default::default(),
-            limits: Limits { cpu_millis: 100, memory_bytes: 64 << 20, disk_bytes: 64 << 20, pids: 64 },
+            limits: Limits {
+                cpu_millis: 100,
+                memory_bytes: 64 << 20,
+                disk_bytes: 64 << 20,
+                pids: 64,
+                network_mbit: None,
+            },
             dns: Default::default(),
             firewall: FirewallSpec::default(),
         };

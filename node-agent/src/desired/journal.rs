@@ -62,7 +62,7 @@ struct Shared {
 
 #[derive(Debug)]
 enum Append {
-    Report(Report, Option<oneshot::Sender<u64>>),
+    Report(Box<Report>, Option<oneshot::Sender<u64>>),
     Acked(u64),
 }
 
@@ -70,7 +70,7 @@ enum Append {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Entry(ReportEntry),
+    Entry(Box<ReportEntry>),
     Acked(u64),
 }
 
@@ -119,7 +119,7 @@ impl Journal {
 
     /// Adds a report; it becomes durable and sendable soon. Waits only where the disk cannot keep up.
     pub async fn append(&self, report: Report) {
-        if self.appends.send(Append::Report(report, None)).await.is_err() {
+        if self.appends.send(Append::Report(Box::new(report), None)).await.is_err() {
             tracing::error!("the journal's task has ended; a report is lost");
         }
     }
@@ -129,7 +129,7 @@ impl Journal {
     /// an acknowledgement cannot remove the only trace of it.
     pub async fn append_held(&self, report: Report) -> Option<u64> {
         let (done, position) = oneshot::channel();
-        self.appends.send(Append::Report(report, Some(done))).await.ok()?;
+        self.appends.send(Append::Report(Box::new(report), Some(done))).await.ok()?;
         position.await.ok()
     }
 
@@ -227,9 +227,9 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
         for append in group.drain(..) {
             match append {
                 Append::Report(report, done) => {
-                    let entry = ReportEntry { position: writer.next, report };
+                    let entry = ReportEntry { position: writer.next, report: *report };
                     writer.next += 1;
-                    lines.extend_from_slice(&encode(&Line::Entry(entry.clone())));
+                    lines.extend_from_slice(&encode(&Line::Entry(Box::new(entry.clone()))));
                     if let Some(done) = done {
                         shared.held.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.position);
                         waiting.push((done, entry.position));

@@ -140,24 +140,3 @@ async fn a_held_entry_and_what_follows_it_wait_for_its_release() {
     journal.release(held);
     assert_eq!(positions(&journal).await, [1, 2, 3]);
 }
-
-#[tokio::test]
-async fn without_room_for_a_new_file_the_old_one_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("journal");
-    let journal = Journal::open(&path).unwrap();
-    append(&journal, 1).await;
-    append(&journal, 2).await;
-    drop(journal);
-    let whole = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
-    // Nothing can be written beside it.
-    let beside = path.with_extension("tmp");
-    std::fs::create_dir(&beside).unwrap();
-    let journal = Journal::open(&path).unwrap();
-    append(&journal, 2).await;
-    assert_eq!(positions(&journal).await, [1, 2]);
-    drop(journal);
-    std::fs::remove_dir(&beside).unwrap();
-    assert_eq!(positions(&Journal::open(&path).unwrap()).await, [1, 2]);
-}

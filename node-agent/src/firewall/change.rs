@@ -12,10 +12,10 @@ use super::{
         batch::{Batch, Rule},
         expression::Verdict,
     },
+    nft::NftConfig,
     table,
 };
 use hoody_protocol::{firewall::Direction, id::ContainerId};
-use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 
 /// Both directions.
@@ -94,8 +94,8 @@ pub(super) fn remove(batch: &mut Batch, id: ContainerId, before: &Installed) {
 }
 
 /// Repairs the base and clears away what belongs to no container.
-pub(super) fn prepare(batch: &mut Batch, inventory: &Inventory, network: Ipv4Net, connections: u32) {
-    table::put_base(batch, network, connections);
+pub(super) fn prepare(batch: &mut Batch, inventory: &Inventory, config: &NftConfig) {
+    table::put_base(batch, config);
     for (interface, address) in &inventory.stray_bindings {
         batch.delete_element(BINDINGS, &names::binding_key(interface, *address));
     }

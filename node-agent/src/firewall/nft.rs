@@ -11,7 +11,10 @@ use super::{
 use async_trait::async_trait;
 use hoody_protocol::{firewall::RuleCounter, id::ContainerId};
 use ipnet::Ipv4Net;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    net::SocketAddrV4,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// The table's name where the configuration gives no other.
 pub const DEFAULT_TABLE: &str = "hoody";
@@ -31,6 +34,11 @@ pub struct NftConfig {
     /// Connections that one container may have at a time, in both directions together. A container that
     /// has connections while this changes keeps the old limit until they have ended.
     pub connections_per_container: u32,
+    /// Networks outside that no container reaches, whatever its rules: metadata services of clouds. Link-local
+    /// addresses are closed always.
+    pub closed_networks: Vec<Ipv4Net>,
+    /// UDP endpoints that no container reaches: where control planes await nodes.
+    pub closed_endpoints: Vec<SocketAddrV4>,
 }
 
 impl NftConfig {
@@ -40,6 +48,8 @@ impl NftConfig {
             table: DEFAULT_TABLE.to_owned(),
             network: network.trunc(),
             connections_per_container: DEFAULT_CONNECTIONS_PER_CONTAINER,
+            closed_networks: Vec::new(),
+            closed_endpoints: Vec::new(),
         }
     }
 

@@ -22,9 +22,10 @@ use super::{
         expression::{Expression, Verdict},
         wire::*,
     },
+    nft::NftConfig,
 };
 use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 const FROM_CONTAINER: &str = "from_container";
 const TO_CONTAINER: &str = "to_container";
@@ -38,6 +39,8 @@ const POSTROUTING: &str = "postrouting";
 const LINK_LOCAL: (Ipv4Addr, u8) = (Ipv4Addr::new(169, 254, 0, 0), 16);
 /// Most addresses of which the kernel counts connections at a time: a /16 of containers.
 const COUNTED_ADDRESSES: u32 = 65_536;
+/// Where the destination port stands in the UDP header (RFC 768).
+const DESTINATION_PORT_OFFSET: u32 = 2;
 /// Where the flags stand in the TCP header (RFC 9293), and those that begin a connection.
 const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
@@ -90,12 +93,12 @@ struct Chain {
 }
 
 /// Adds to the batch whatever of the base is missing, and sets its rules anew.
-pub(super) fn put_base(batch: &mut Batch, network: Ipv4Net, connections: u32) {
+pub(super) fn put_base(batch: &mut Batch, config: &NftConfig) {
     batch.add_table();
     for (name, shape) in BASE_SETS {
         batch.add_set(name, shape);
     }
-    let chains = chains(network, connections);
+    let chains = chains(config);
     for chain in &chains {
         batch.add_chain(chain.name, chain.hook);
     }
@@ -118,15 +121,16 @@ pub(super) struct Outline {
 }
 
 /// What the base looks like.
-pub(super) fn outline(network: Ipv4Net, connections: u32) -> impl Iterator<Item = Outline> {
-    chains(network, connections).into_iter().map(|chain| Outline {
+pub(super) fn outline(config: &NftConfig) -> impl Iterator<Item = Outline> {
+    chains(config).into_iter().map(|chain| Outline {
         name: chain.name,
         hooked: chain.hook.is_some(),
         comments: chain.rules.into_iter().map(|rule| rule.comment).collect(),
     })
 }
 
-fn chains(network: Ipv4Net, connections: u32) -> [Chain; 7] {
+fn chains(config: &NftConfig) -> [Chain; 7] {
+    let (network, connections) = (config.network, config.connections_per_container);
     let filter = |number| Some(Hook { kind: "filter", number, priority: NF_IP_PRI_FILTER });
     let masquerade = Some(Hook { kind: "nat", number: NF_INET_POST_ROUTING, priority: NF_IP_PRI_NAT_SRC });
     [
@@ -134,7 +138,7 @@ fn chains(network: Ipv4Net, connections: u32) -> [Chain; 7] {
         Chain { name: TO_CONTAINER, hook: None, rules: one_side(NFT_META_OIFNAME, DESTINATION_OFFSET, INGRESS_MAP) },
         Chain { name: TO_HOST, hook: None, rules: to_host() },
         Chain { name: INPUT, hook: filter(NF_INET_LOCAL_IN), rules: input() },
-        Chain { name: FORWARD, hook: filter(NF_INET_FORWARD), rules: forward(network, connections) },
+        Chain { name: FORWARD, hook: filter(NF_INET_FORWARD), rules: forward(config) },
         Chain { name: OUTPUT, hook: filter(NF_INET_LOCAL_OUT), rules: output(connections) },
         Chain { name: POSTROUTING, hook: masquerade, rules: postrouting(network) },
     ]
@@ -179,13 +183,12 @@ fn to_host() -> Vec<Rule> {
     rules
 }
 
-fn forward(network: Ipv4Net, connections: u32) -> Vec<Rule> {
+fn forward(config: &NftConfig) -> Vec<Rule> {
+    let (network, connections) = (config.network, config.connections_per_container);
     let from = || container_interface(NFT_META_IIFNAME);
     let to = || container_interface(NFT_META_OIFNAME);
-    let (address, prefix) = LINK_LOCAL;
-    let link_local = Ipv4Net::new_assert(address, prefix);
-    vec![
-        rule("link-local", [from(), ipv4(), address_in(DESTINATION_OFFSET, link_local), verdict(Verdict::Drop)]),
+    let mut rules = closed(config);
+    rules.extend([
         rule(
             "outsider with a container's address",
             [
@@ -200,7 +203,27 @@ fn forward(network: Ipv4Net, connections: u32) -> Vec<Rule> {
         rule("to containers", [to(), verdict(Verdict::Jump(TO_CONTAINER.to_owned()))]),
         too_many(from(), SOURCE_OFFSET, connections),
         too_many(to(), DESTINATION_OFFSET, connections),
-    ]
+    ]);
+    rules
+}
+
+/// What is closed to every container, before its own rules are asked.
+fn closed(config: &NftConfig) -> Vec<Rule> {
+    let from = || container_interface(NFT_META_IIFNAME);
+    let (address, prefix) = LINK_LOCAL;
+    let networks = [Ipv4Net::new_assert(address, prefix)].into_iter().chain(config.closed_networks.iter().copied());
+    let network = |network| {
+        rule("closed network", [from(), ipv4(), address_in(DESTINATION_OFFSET, network), verdict(Verdict::Drop)])
+    };
+    let endpoint = |endpoint: &SocketAddrV4| {
+        let port = vec![
+            Expression::Transport { offset: DESTINATION_PORT_OFFSET, bytes: 2 },
+            equal(&endpoint.port().to_be_bytes()),
+        ];
+        let host = address_in(DESTINATION_OFFSET, Ipv4Net::from(*endpoint.ip()));
+        rule("closed endpoint", [from(), ipv4(), host, protocol(PROTOCOL_UDP), port, verdict(Verdict::Drop)])
+    };
+    networks.map(network).chain(config.closed_endpoints.iter().map(endpoint)).collect()
 }
 
 fn output(connections: u32) -> Vec<Rule> {

@@ -71,7 +71,7 @@ impl Worker {
         self.forget();
         let inventory = self.known()?;
         let mut batch = Batch::new(&self.config.table);
-        change::prepare(&mut batch, &inventory, self.config.network, self.config.connections_per_container);
+        change::prepare(&mut batch, &inventory, &self.config);
         self.connection.commit(batch)?;
         hoody_fault::point!("firewall.prepared");
         self.inventory = Some(Inventory::load(&mut self.connection, &self.config.table)?);
@@ -83,7 +83,7 @@ impl Worker {
     pub(super) fn is_prepared(&mut self) -> Result<bool, FirewallError> {
         let name = &self.config.table;
         let called = read::called_chains(&mut self.connection, name)?;
-        for chain in table::outline(self.config.network, self.config.connections_per_container) {
+        for chain in table::outline(&self.config) {
             if called.iter().any(|called| called == chain.name) != chain.hooked
                 || read::comments(&mut self.connection, name, chain.name)? != chain.comments
             {

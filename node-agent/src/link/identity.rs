@@ -8,7 +8,14 @@ use hoody_protocol::{
 };
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The time the name of a control plane has to resolve at start.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A loaded identity.
 #[derive(Debug, Clone)]
@@ -94,6 +101,26 @@ impl IdentityStore {
             identity: std::sync::Arc::new(identity),
             authorities: decode(&path, &stored.authorities)?,
         }))
+    }
+
+    /// Where the control plane awaits nodes, resolved; empty where the node has not joined. A name that does
+    /// not resolve in time is left out: containers must come back without a name server.
+    pub async fn control_planes(&self) -> Vec<SocketAddrV4> {
+        let Ok(Some(identity)) = self.load() else { return Vec::new() };
+        let mut found = Vec::new();
+        for address in &identity.addresses {
+            match tokio::time::timeout(RESOLVE_DEADLINE, tokio::net::lookup_host(address)).await {
+                Ok(Ok(resolved)) => found.extend(resolved.filter_map(|resolved| match resolved {
+                    SocketAddr::V4(resolved) => Some(resolved),
+                    SocketAddr::V6(_) => None,
+                })),
+                _ => tracing::warn!(
+                    address,
+                    "the control plane's name does not resolve: containers are not kept from it"
+                ),
+            }
+        }
+        found
     }
 
     fn certificates_path(&self) -> PathBuf {

@@ -12,6 +12,7 @@ mod identity;
 mod link;
 mod namespace;
 mod netlink;
+mod rate;
 mod route;
 mod sysctl;
 mod veth;
@@ -34,6 +35,9 @@ pub trait Network: Send + Sync + std::fmt::Debug {
     /// permanent neighbour entries; the host side gets the route back. The link is up on return, so the
     /// firewall must stand before.
     async fn attach(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<(), NetworkError>;
+    /// Limits what the attached link passes in each direction to `mbit` megabits per second; `None`: no
+    /// limit. What passes meanwhile goes on.
+    async fn limit_rate(&self, id: ContainerId, pid: i32, mbit: Option<u32>) -> Result<(), NetworkError>;
     /// True where both ends of the link of process `pid`, its addresses, neighbours and routes stand as `attach`
     /// leaves them.
     async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError>;

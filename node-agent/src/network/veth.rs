@@ -10,7 +10,7 @@ use super::{
     link::{self, End, Link},
     namespace::{self, Namespace},
     netlink::Session,
-    route, sysctl,
+    rate, route, sysctl,
 };
 use async_trait::async_trait;
 use hoody_protocol::{bounded::Text, id::ContainerId, stats::NetworkStats};
@@ -196,6 +196,21 @@ impl Network for RoutedVeth {
         hoody_fault::point!("link.routed");
         link::wait_running(&inside, CONTAINER_INTERFACE).await?;
         link::wait_running(&host, host.interface()).await
+    }
+
+    async fn limit_rate(&self, id: ContainerId, pid: i32, mbit: Option<u32>) -> Result<(), NetworkError> {
+        let deadline = Instant::now() + OPERATION_DEADLINE;
+        let namespace = Namespace::of(pid)?;
+        let interface = host_interface(id);
+        let host = Session::open(&interface, deadline)?;
+        let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, || Ok(())).await?;
+        let (Some(ours), Some(peer)) =
+            (find_host_end(&host, id).await?, link::find(&inside, CONTAINER_INTERFACE).await?)
+        else {
+            return Err(NetworkError::Vanished { interface });
+        };
+        rate::set(&inside, peer.index, mbit).await?;
+        rate::set(&host, ours.index, mbit).await
     }
 
     async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {

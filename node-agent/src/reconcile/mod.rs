@@ -9,6 +9,7 @@
 mod cause;
 mod context;
 mod drift;
+mod limits;
 mod operation;
 mod owner;
 mod pass;

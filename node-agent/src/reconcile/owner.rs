@@ -110,6 +110,8 @@ pub(super) struct Progress {
     pub(super) deleted: Option<(SpecVersion, u64)>,
     /// The disk limit in force.
     pub(super) disk_bytes: Option<u64>,
+    /// Processes of this run that the kernel ended for lack of memory.
+    pub(super) oom_kills: u64,
 }
 
 /// What this process has put in force.
@@ -119,6 +121,8 @@ pub(super) struct Enforced {
     /// Why the rules of this version could not be put in force.
     pub(super) firewall_error: Option<(SpecVersion, Cause)>,
     pub(super) limits: Option<Limits>,
+    /// Why the limits of this version could not be put in force.
+    pub(super) limits_error: Option<(SpecVersion, Cause)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -184,8 +188,11 @@ impl Cell {
             _ => (None, None),
         };
         let version = record.spec.version;
-        let firewall_error =
-            self.enforced().firewall_error.filter(|(failed, _)| *failed == version).map(|(_, cause)| cause);
+        let alive = matches!(state, State::Running | State::Paused);
+        let enforced = self.enforced();
+        let of_this = |error: Option<(SpecVersion, Cause)>| {
+            error.filter(|(failed, _)| *failed == version).map(|(_, cause)| cause)
+        };
         self.publish.send_modify(|view| (view.state, view.cause) = (state, cause.clone()));
         let report = StatusReport {
             container: record.spec.id,
@@ -196,7 +203,9 @@ impl Cell {
             exit_code,
             address: Some(record.address),
             started_at,
-            firewall_error,
+            firewall_error: of_this(enforced.firewall_error),
+            limits_error: of_this(enforced.limits_error).filter(|_| alive),
+            oom_kills: if alive { self.progress().oom_kills } else { 0 },
             at: now_ms(),
         };
         let news = {

@@ -2,6 +2,7 @@
 //! link before the first process starts.
 
 use super::{
+    limits,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
     stop,
@@ -108,14 +109,18 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
         }
     };
     cell.report(&record, State::Starting, false, None).await;
-    ensure_disk_limit(cell, &record).await?;
-    let pid = create(cell, &record).await?;
+    limits::ensure_disk(cell, &record).await?;
+    // Side by side: the rules need nothing of the processes, and stand before the link. Both come to an end
+    // before an error of either does, so that nothing is left half-done behind the pass's back.
+    let (pid, ruled) = tokio::join!(create(cell, &record), enforce_firewall(cell, &record, false));
+    let pid = pid?;
     hoody_fault::point!("process.created");
-    enforce_firewall(cell, &record, false).await?;
+    ruled?;
     // Always: the link of a process that has just ended can still stand for a moment.
     attach(cell, &record, pid).await?;
     hoody_fault::point!("link.attached");
-    cell.set_enforced(|enforced| enforced.limits = Some(record.spec.limits));
+    limits::begin(cell, &record, pid).await?;
+    cell.set_progress(|progress| progress.oom_kills = 0);
     hoody_fault::point!("process.starting");
     capabilities.runtime.start(id).await.map_err(runtime_failed("start the first process"))?;
     hoody_fault::point!("process.started");
@@ -166,19 +171,16 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
     }
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
-    match link(cell, record, pid).await {
-        Ok(true) => repaired.push("network link"),
-        Ok(false) => {}
+    let anew = match link(cell, record, pid).await {
+        Ok(anew) => anew,
         Err(NetworkError::OpenNamespace { .. }) if ends(cell, record).await? => return Ok(Enforced::Ended),
         Err(error) => return Err(network_failed("repair the link")(error)),
+    };
+    if anew {
+        repaired.push("network link");
     }
-    let enforced = cell.enforced().limits;
-    if enforced != Some(spec.limits) {
-        let updated = capabilities.runtime.update_limits(spec.id, &spec.limits).await;
-        updated.map_err(runtime_failed("change the limits"))?;
-    }
-    cell.set_enforced(|enforced| enforced.limits = Some(spec.limits));
-    ensure_disk_limit(cell, record).await?;
+    limits::enforce(cell, record, pid, anew).await?;
+    limits::count_kills(cell, record).await;
     let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?)).await;
     let mended = mended.map_err(runtime_failed("mend the files"))?;
     if mended.files {
@@ -212,18 +214,6 @@ async fn ends(cell: &Cell, record: &Record) -> Result<bool, PassError> {
     let ended = cell.context.capabilities.runtime.wait(record.spec.id);
     let ended = unless_requested(cell, tokio::time::timeout(EXIT_LIMIT, ended)).await?;
     Ok(matches!(ended, Ok(Ok(()))))
-}
-
-/// Sets the disk limit where it is not known to be in force: it may have changed while nothing ran.
-async fn ensure_disk_limit(cell: &Cell, record: &Record) -> Result<(), PassError> {
-    let wanted = record.spec.limits.disk_bytes;
-    if cell.progress().disk_bytes == Some(wanted) {
-        return Ok(());
-    }
-    let resized = cell.context.capabilities.storage.create(record.spec.id, Path::new(""), wanted).await;
-    resized.map_err(failed("change the disk limit", "storage_failed", "the disk limit could not be changed"))?;
-    cell.set_progress(|progress| progress.disk_bytes = Some(wanted));
-    Ok(())
 }
 
 async fn attach(cell: &Cell, record: &Record, pid: i32) -> Result<(), PassError> {

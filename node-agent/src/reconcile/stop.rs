@@ -185,6 +185,8 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
         address: None,
         started_at: None,
         firewall_error: None,
+        limits_error: None,
+        oom_kills: 0,
         at: now_ms(),
     };
     let position = cell.context.journal.append_held(Report::Status(report)).await.ok_or_else(journal_ended)?;

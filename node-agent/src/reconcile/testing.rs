@@ -29,6 +29,9 @@ mod capabilities;
 
 /// The container of most tests.
 pub(super) const ID: ContainerId = ContainerId::from_bytes([7; 12]);
+/// Its limits.
+pub(super) const LIMITS: Limits =
+    Limits { cpu_millis: 500, memory_bytes: 64 << 20, disk_bytes: 64 << 20, pids: 64, network_mbit: Some(100) };
 /// Virtual time after which a wait has failed.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -92,6 +95,10 @@ pub(super) struct World {
     /// Chains that this life of the agent put there.
     pub(super) applied: HashSet<ContainerId>,
     pub(super) limits: HashMap<ContainerId, Limits>,
+    /// Network rates of links.
+    pub(super) rates: HashMap<ContainerId, Option<u32>>,
+    /// Processes ended for lack of memory.
+    pub(super) oom_kills: u64,
     /// First processes started.
     pub(super) starts: usize,
     pub(super) violations: Vec<String>,
@@ -460,7 +467,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         hostname: Text::truncated("web"),
         image: ImageSpec::new(List::default(), ImageConfig::default()),
         env: Default::default(),
-        limits: Limits { cpu_millis: 500, memory_bytes: 64 << 20, disk_bytes: 64 << 20, pids: 64 },
+        limits: LIMITS,
         dns: List::default(),
         firewall: FirewallSpec::default(),
     }

@@ -32,6 +32,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const MAX_REPORT_BYTES: u64 = 64 << 10;
 /// Longest complaint that is read.
 const MAX_COMPLAINT_BYTES: u64 = 4 << 10;
+/// The least share of a processor that there is (setpriority(2)).
+const MONITOR_NICENESS: i32 = 19;
 const SYNC_PIPE: &str = "_OCI_SYNCPIPE";
 const VERB: &str = "create";
 
@@ -130,7 +132,23 @@ fn made(id: ContainerId, layout: &Layout, cgroups: &Cgroups, pid: i32) -> Result
     let missing = |reason: &str| RuntimeError::Corrupt { path: path.clone(), reason: reason.into() };
     let conmon = find(id, layout, cgroups)?.ok_or_else(|| missing("conmon is gone"))?;
     let first = ProcessId::of(pid)?.ok_or_else(|| missing("the first process is gone"))?;
+    give_way(conmon)?;
     Ok(Made { first, conmon: Some(conmon) })
+}
+
+/// A container that floods its log keeps its monitor busy, which no limit of the container counts: the monitor
+/// gives way to everybody, and the flood waits for it. Only now: before, the container would have inherited it.
+fn give_way(conmon: ProcessId) -> Result<(), RuntimeError> {
+    // SAFETY: a system call without pointers.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, conmon.pid.unsigned_abs(), MONITOR_NICENESS) };
+    match done {
+        0 => Ok(()),
+        _ => match std::io::Error::last_os_error() {
+            // It has ended already, and its end is found as such.
+            source if source.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            source => Err(RuntimeError::Process { action: "set niceness of", pid: conmon.pid, source }),
+        },
+    }
 }
 
 /// The container's conmon, where one runs: the process its file names, if that is in conmon's cgroup.

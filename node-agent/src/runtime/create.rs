@@ -47,6 +47,7 @@ impl OciRuntime {
             return Ok(made.first.pid);
         }
         if let Some(made) = self.adopt(id).await? {
+            self.cgroups.weigh_io(id, &bundle.limits)?;
             return Ok(made.first.pid);
         }
         if self.has_remains(id)? {
@@ -79,6 +80,7 @@ impl OciRuntime {
         hoody_fault::point!("bundle.written");
         let made = conmon::launch(id, &self.config, &self.layout, &self.cgroups).await?;
         hoody_fault::point!("conmon.reported");
+        self.cgroups.weigh_io(id, &bundle.limits)?;
         self.finish(id, &mut record, made)
     }
 

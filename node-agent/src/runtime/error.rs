@@ -72,6 +72,16 @@ pub enum RuntimeError {
         /// In which state it is.
         state: &'static str,
     },
+    /// The container uses more memory than a new limit would leave it.
+    #[error("container {id} uses {used_bytes} bytes of memory, more than the limit of {limit_bytes}")]
+    MemoryInUse {
+        /// The container.
+        id: ContainerId,
+        /// What it uses and the kernel could not take back.
+        used_bytes: u64,
+        /// The limit that was asked for.
+        limit_bytes: u64,
+    },
     /// The user, group, command or working directory that the image or the specification names
     /// cannot be used.
     #[error("container {id}: {reason}")]

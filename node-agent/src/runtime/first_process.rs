@@ -104,7 +104,13 @@ mod tests {
             workdir: String::new(),
             user: String::new(),
             stop_signal: stop_signal.into(),
-            limits: Limits { cpu_millis: 100, memory_bytes: 64 << 20, disk_bytes: 64 << 20, pids: 64 },
+            limits: Limits {
+                cpu_millis: 100,
+                memory_bytes: 64 << 20,
+                disk_bytes: 64 << 20,
+                pids: 64,
+                network_mbit: None,
+            },
             dns: Vec::new(),
         }
     }

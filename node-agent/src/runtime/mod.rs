@@ -19,7 +19,9 @@ mod pidfd;
 mod record;
 mod rootfs;
 mod seccomp;
+mod shared_counts;
 mod spec;
+mod start;
 mod user;
 mod view;
 
@@ -27,6 +29,7 @@ pub use config::RuntimeConfig;
 pub use error::RuntimeError;
 pub use exec::ExecRequest;
 pub use oci::OciRuntime;
+pub(crate) use shared_counts::raise as raise_shared_counts;
 
 use crate::storage::IdRange;
 use async_trait::async_trait;
@@ -140,8 +143,11 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     async fn delete(&self, id: ContainerId) -> Result<(), RuntimeError>;
     /// Returns when the first process has ended, at once where there is none.
     async fn wait(&self, id: ContainerId) -> Result<(), RuntimeError>;
-    /// Changes the limits of a container that runs.
+    /// Changes the limits of a container that runs. Memory below what it uses is refused
+    /// ([`RuntimeError::MemoryInUse`]): on cgroup v2 the kernel would end its processes.
     async fn update_limits(&self, id: ContainerId, limits: &Limits) -> Result<(), RuntimeError>;
+    /// How many processes the kernel ended for lack of memory since the container was made.
+    async fn oom_kills(&self, id: ContainerId) -> Result<u64, RuntimeError>;
     /// Measurements.
     async fn stats(&self, id: ContainerId) -> Result<CgroupStats, RuntimeError>;
     /// Every container of which the runtime, conmon or a cgroup holds anything, for finding leftovers.

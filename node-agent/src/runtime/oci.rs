@@ -136,18 +136,17 @@ impl Runtime for OciRuntime {
     }
 
     async fn start(&self, id: ContainerId) -> Result<(), RuntimeError> {
-        let mut record = match self.look(id)? {
-            View::Live { record, phase: Phase::Created, .. } => record,
+        let (mut record, made) = match self.look(id)? {
+            View::Live { record, made, phase: Phase::Created } => (record, made),
             View::Live { .. } => return Ok(()),
             view => return Self::wrong_state(id, "start", &view),
         };
         // Before the attempt: should the agent die now, the end of the process counts as the container's.
         record.started = true;
         record.save(&self.layout.record(id))?;
-        let args = vec!["start".into(), id.to_string().into()];
-        let result = self.call(id, "start", args, Vec::new(), CALL_LIMIT).await;
+        let result = self.start_first_process(id, &made).await;
         match (result, self.look(id)?) {
-            (Ok(_), _) | (Err(_), View::Live { phase: Phase::Running | Phase::Paused, .. } | View::Ended { .. }) => {
+            (Ok(()), _) | (Err(_), View::Live { phase: Phase::Running | Phase::Paused, .. } | View::Ended { .. }) => {
                 Ok(())
             }
             (Err(error), _) => Err(error),
@@ -214,11 +213,21 @@ impl Runtime for OciRuntime {
             }
             view => return Self::wrong_state(id, "update", &view),
         }
+        if let Some(used_bytes) = self.cgroups.unreclaimable_memory_bytes(id)?
+            && used_bytes > limits.memory_bytes
+        {
+            return Err(RuntimeError::MemoryInUse { id, used_bytes, limit_bytes: limits.memory_bytes });
+        }
         let resources = spec::limits(limits).map_err(|source| RuntimeError::Spec { id, source: Box::new(source) })?;
         let text = serde_json::to_vec(&resources)
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         let args = vec!["update".into(), "--resources".into(), "-".into(), id.to_string().into()];
-        self.call(id, "update", args, text, CALL_LIMIT).await.map(drop)
+        self.call(id, "update", args, text, CALL_LIMIT).await?;
+        self.cgroups.weigh_io(id, limits)
+    }
+
+    async fn oom_kills(&self, id: ContainerId) -> Result<u64, RuntimeError> {
+        self.cgroups.oom_kills(id)
     }
 
     async fn stats(&self, id: ContainerId) -> Result<CgroupStats, RuntimeError> {

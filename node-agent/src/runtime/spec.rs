@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn limits_become_what_the_kernel_takes() {
-        let limits = Limits { cpu_millis: 1500, memory_bytes: 256 << 20, disk_bytes: 1 << 30, pids: 100 };
+        let limits =
+            Limits { cpu_millis: 1500, memory_bytes: 256 << 20, disk_bytes: 1 << 30, pids: 100, network_mbit: None };
         let json = serde_json::to_value(resources(&limits).unwrap()).unwrap();
         assert_eq!(json["cpu"]["quota"], 150_000);
         assert_eq!(json["cpu"]["period"], 100_000);
@@ -218,7 +219,13 @@ mod tests {
 
     #[test]
     fn the_least_processor_time_is_what_the_kernel_accepts() {
-        let limits = Limits { cpu_millis: Limits::MIN_CPU_MILLIS, memory_bytes: 1 << 24, disk_bytes: 1 << 24, pids: 8 };
+        let limits = Limits {
+            cpu_millis: Limits::MIN_CPU_MILLIS,
+            memory_bytes: 1 << 24,
+            disk_bytes: 1 << 24,
+            pids: 8,
+            network_mbit: None,
+        };
         let json = serde_json::to_value(resources(&limits).unwrap()).unwrap();
         assert_eq!(json["cpu"]["quota"], 1000, "the kernel refuses less than a millisecond");
     }

@@ -17,7 +17,7 @@ const EXIT_FILE_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks for it; it takes conmon about a millisecond.
 const EXIT_FILE_PAUSE: Duration = Duration::from_millis(2);
 /// The runtime's pipe on which the first process waits for `start`. runc and crun have it.
-const START_PIPE: &str = "exec.fifo";
+pub(super) const START_PIPE: &str = "exec.fifo";
 
 /// A container as found.
 #[derive(Debug)]

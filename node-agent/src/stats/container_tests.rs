@@ -44,6 +44,10 @@ impl Node {
 
 #[async_trait]
 impl Runtime for Node {
+    async fn oom_kills(&self, _: ContainerId) -> Result<u64, RuntimeError> {
+        unreachable!()
+    }
+
     async fn stats(&self, id: ContainerId) -> Result<CgroupStats, RuntimeError> {
         let usage = *self.cpu_usage_ns.lock().unwrap();
         let stats =
@@ -137,6 +141,10 @@ impl Network for Node {
     async fn attach(&self, _: ContainerId, _: i32, _: Ipv4Addr) -> Result<(), NetworkError> {
         unreachable!()
     }
+    async fn limit_rate(&self, _: ContainerId, _: i32, _: Option<u32>) -> Result<(), NetworkError> {
+        unreachable!()
+    }
+
     async fn is_attached(&self, _: ContainerId, _: i32, _: Ipv4Addr) -> Result<bool, NetworkError> {
         unreachable!()
     }

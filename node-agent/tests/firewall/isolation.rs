@@ -130,3 +130,28 @@ fn connections_are_limited_per_container() {
     assert_eq!(tcp_fate(&greedy.namespace, OUTSIDE, 80), Dropped);
     drop(held);
 }
+
+#[test]
+fn what_the_operator_closes_no_rule_opens() {
+    let metadata = Ipv4Addr::new(100, 100, 100, 200);
+    let plane = std::net::SocketAddrV4::new(OUTSIDE, 7443);
+    let world = World::with(NftConfig {
+        closed_networks: vec!["100.100.100.200/32".parse().unwrap()],
+        closed_endpoints: vec![plane],
+        ..NftConfig::new(NETWORK.parse().unwrap())
+    });
+    let mut container = world.container(UserId::generate());
+    world.set(&mut container, vec![], vec![rule(Action::Allow, any_tcp()), rule(Action::Allow, any_udp())]);
+    world.outside.run(&format!("ip address add {metadata}/32 dev lo"));
+    world.node.run(&format!("ip route add {metadata}/32 via {OUTSIDE}"));
+    let _listener = listen(&world.outside, 80);
+    let _same_port = listen(&world.outside, plane.port());
+    let (nodes, other) = (udp_socket(&world.outside, plane.port()), udp_socket(&world.outside, 7444));
+    assert_eq!(tcp_fate(&world.node, metadata, 80), Passed);
+    assert_eq!(tcp_fate(&container.namespace, metadata, 80), Dropped);
+    assert_eq!(udp_fate(&container.namespace, OUTSIDE, &nodes), Dropped);
+    // The rest of that machine is as open as any other: its API is for containers too.
+    assert_eq!(udp_fate(&container.namespace, OUTSIDE, &other), Passed);
+    assert_eq!(tcp_fate(&container.namespace, OUTSIDE, plane.port()), Passed);
+    assert_eq!(udp_fate(&world.node, OUTSIDE, &nodes), Passed);
+}

@@ -5,3 +5,4 @@ mod crash_points;
 mod fixture;
 mod isolation;
 mod link;
+mod rate;

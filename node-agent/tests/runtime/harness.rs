@@ -80,7 +80,13 @@ impl Node {
             workdir: String::new(),
             user: String::new(),
             stop_signal: String::new(),
-            limits: Limits { cpu_millis: 1000, memory_bytes: 256 << 20, disk_bytes: 1 << 30, pids: 256 },
+            limits: Limits {
+                cpu_millis: 1000,
+                memory_bytes: 256 << 20,
+                disk_bytes: 1 << 30,
+                pids: 256,
+                network_mbit: None,
+            },
             dns: vec!["192.0.2.53".parse().unwrap()],
         }
     }

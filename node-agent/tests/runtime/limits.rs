@@ -1,7 +1,7 @@
 //! Limits hold, change, and what runs into them is said so.
 
 use crate::harness::{Node, PATIENCE, until};
-use hoody_agent::runtime::{Process, Runtime};
+use hoody_agent::runtime::{Process, Runtime, RuntimeError};
 
 fn number(path: std::path::PathBuf) -> i64 {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().parse().unwrap()
@@ -79,4 +79,50 @@ async fn the_log_starts_over_at_its_limit() {
     until("all is written", || node.log(bundle.id).contains("line 4999 "));
     let size = std::fs::metadata(node.config.log_dir.join(format!("{}.log", bundle.id))).unwrap().len();
     assert!(size <= 64 << 10, "{size}");
+}
+
+#[tokio::test]
+async fn memory_in_use_is_not_taken_away() {
+    let node = Node::new();
+    // Touches 64 MiB and keeps them.
+    let bundle = node.bundle(&["/bin/probe", "hold", "64"]);
+    node.run(&bundle).await;
+    until("it holds its memory", || node.log(bundle.id).contains("holding"));
+    let less = hoody_protocol::container::Limits { memory_bytes: 32 << 20, ..bundle.limits };
+    let refused = node.runtime.update_limits(bundle.id, &less).await;
+    assert!(
+        matches!(refused, Err(RuntimeError::MemoryInUse { used_bytes, .. }) if used_bytes >= 64 << 20),
+        "{refused:?}"
+    );
+    assert_eq!(number(node.cgroup("memory", bundle.id).join("memory.limit_in_bytes")), 256 << 20);
+    assert!(matches!(node.runtime.state(bundle.id).await.unwrap(), Process::Running { .. }));
+    let enough = hoody_protocol::container::Limits { memory_bytes: 96 << 20, ..bundle.limits };
+    node.runtime.update_limits(bundle.id, &enough).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_share_of_the_disk_follows_the_processors() {
+    let node = Node::new();
+    let mut bundle = node.bundle(&[]);
+    bundle.limits.cpu_millis = 250;
+    node.run(&bundle).await;
+    // This kernel has BFQ; where one has no weights, there is nothing to set.
+    let file = node.cgroup("blkio", bundle.id).join("blkio.bfq.weight");
+    assert_eq!(number(file.clone()), 25);
+    let more = hoody_protocol::container::Limits { cpu_millis: 2000, ..bundle.limits };
+    node.runtime.update_limits(bundle.id, &more).await.unwrap();
+    assert_eq!(number(file), 200);
+    assert_eq!(number(node.cgroup("cpu", bundle.id).join("cpu.shares")), 2048);
+}
+
+#[tokio::test]
+async fn processes_ended_for_lack_of_memory_are_counted() {
+    let node = Node::new();
+    let mut bundle =
+        node.bundle(&["/bin/sh", "-c", "probe memory 200; probe memory 200; echo survived; exec sleep 1000"]);
+    bundle.limits.memory_bytes = 48 << 20;
+    node.run(&bundle).await;
+    until("both have ended", || node.log(bundle.id).contains("survived"));
+    assert_eq!(node.runtime.oom_kills(bundle.id).await.unwrap(), 2);
+    assert!(matches!(node.runtime.state(bundle.id).await.unwrap(), Process::Running { .. }));
 }

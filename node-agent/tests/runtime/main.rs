@@ -14,3 +14,4 @@ mod limits;
 mod speed;
 mod survival;
 mod system_image;
+mod unified;

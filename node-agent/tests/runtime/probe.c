@@ -65,6 +65,15 @@ int main(int argc, char **argv) {
             memset(block, 7, 1 << 20);
         }
         return 0;
+    } else if (!strcmp(what, "hold")) { /* touches that many MiB and keeps them */
+        for (long i = 0; i < number; i++) {
+            char *block = malloc(1 << 20);
+            if (!block) return 3;
+            memset(block, 7, 1 << 20);
+        }
+        printf("holding\n");
+        fflush(stdout);
+        for (;;) pause();
     } else if (!strcmp(what, "forks")) { /* how many children fit, at most that many */
         long children = 0;
         while (children < number) {

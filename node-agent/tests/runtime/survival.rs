@@ -59,6 +59,7 @@ fn bundle(order: &Order) -> Bundle {
             memory_bytes: 128 << 20,
             disk_bytes: 1 << 30,
             pids: 64,
+            network_mbit: None,
         },
         dns: Vec::new(),
     }
@@ -177,6 +178,21 @@ async fn killed_after_create_before_the_answer_is_read() {
     successor_goes_on(&node, &order).await;
 }
 
+/// The agent reads runc's start pipe itself; the window between that and the pipe's removal.
+#[tokio::test]
+async fn killed_after_the_start_pipe_was_read() {
+    let node = Node::new();
+    let order = order(&node, node.config.clone());
+    let pid = node.runtime.create(&bundle(&order)).await.unwrap();
+    let pipe = node.config.run_dir.join(format!("runtime/{}/exec.fifo", order.container));
+    assert_eq!(std::fs::read(&pipe).unwrap(), b"0", "the byte that says that the first process goes on");
+    let line = format!("/proc/{pid}/cmdline");
+    until("the program runs", || std::fs::read(&line).unwrap().starts_with(b"/dev/.init"));
+    assert!(pipe.exists());
+    successor_goes_on(&node, &order).await;
+}
+
+/// Through the runtime program: one with another name than runc is asked to start.
 #[tokio::test]
 async fn killed_before_and_after_start() {
     for text in [

@@ -3,6 +3,7 @@
 //! (a stateless reset, RFC 9000 section 10.3), and does not have to wait for the idle timeout.
 
 use aws_lc_rs::hmac;
+use nix::sys::socket::{setsockopt, sockopt};
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
 use quinn_proto::HashedConnectionIdGenerator;
 use std::{
@@ -16,6 +17,11 @@ pub const RESET_SECRET_BYTES: usize = 40;
 /// Those of them that are behind connection ids.
 const ID_KEY_BYTES: usize = 8;
 
+/// What the listener's socket holds while we are busy: some thousand first packets of agents that all come
+/// back at once. With the kernel's default it is less than a hundred, and each one lost costs its agent a
+/// second or more.
+const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
+
 /// Listens on `address`.
 pub fn listen(address: SocketAddr, config: ServerConfig, secret: &[u8; RESET_SECRET_BYTES]) -> io::Result<Endpoint> {
     let mut id_key = [0; ID_KEY_BYTES];
@@ -24,5 +30,15 @@ pub fn listen(address: SocketAddr, config: ServerConfig, secret: &[u8; RESET_SEC
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &secret[ID_KEY_BYTES..]);
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
-    Endpoint::new(endpoint, Some(config), UdpSocket::bind(address)?, Arc::new(TokioRuntime))
+    let socket = UdpSocket::bind(address)?;
+    enlarge_receive_buffer(&socket)?;
+    Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
+}
+
+/// Beyond net.core.rmem_max where we may (CAP_NET_ADMIN), up to it otherwise.
+fn enlarge_receive_buffer(socket: &UdpSocket) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_ok() {
+        return Ok(());
+    }
+    Ok(setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES)?)
 }

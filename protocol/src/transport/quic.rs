@@ -46,8 +46,9 @@ const MAX_INCOMING: usize = 1024;
 /// Bytes kept for one, and for all handshakes that were not answered yet.
 const INCOMING_BYTES: u64 = 64 << 10;
 const INCOMING_BYTES_TOTAL: u64 = 16 << 20;
-/// Life of a retry token, by which a client proves its address.
-const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(10);
+/// Life of a retry token, by which a client proves its address. A client whose first packet is passed over
+/// while we are busy sends it again with the same token, up to its idle timeout.
+const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(20);
 
 /// What every connection has in common.
 fn transport(stream_window: u32, window: u32, send_window: u32, bidi: u32, uni: u32) -> Arc<TransportConfig> {

@@ -57,6 +57,8 @@ impl ControlPlane {
         let http_port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?.local_addr()?.port();
         let node_port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
+        // Simulated agents, the only ones of a cluster without servers, are on this machine.
+        let node_addresses = if node_addresses.is_empty() { vec![Ipv4Addr::LOCALHOST] } else { node_addresses };
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
         Ok(Self { folder, database_url, http_port, node_port, node_addresses, environment: Vec::new(), process: None })
     }
@@ -138,6 +140,11 @@ impl ControlPlane {
     /// Where the API is.
     pub fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.http_port)
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.folder
     }
 
     /// The UDP port for nodes.

@@ -1,5 +1,6 @@
 //! The cluster and everything it makes. Dropping it removes all of it, also after a failed test.
 
+mod capabilities;
 mod control_plane;
 mod disk;
 mod process;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub folder: Option<PathBuf>,
     /// Where the API listens.
     pub http_port: Option<u16>,
+    /// More settings of the control plane, as environment variables.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 impl Default for Plan {
@@ -59,6 +62,7 @@ impl Default for Plan {
             agent_settings: String::new(),
             folder: None,
             http_port: None,
+            settings: Vec::new(),
         }
     }
 }
@@ -114,6 +118,9 @@ impl Cluster {
         let http_port = plan.http_port.unwrap_or(0);
         let mut control_plane =
             ControlPlane::prepare(folder.path().join("control-plane"), plan.database.clone(), addresses, http_port)?;
+        for (name, value) in &plan.settings {
+            control_plane.set(name, value);
+        }
         for name in &plan.images {
             control_plane.import_image(name, &image::archive(name)?)?;
         }

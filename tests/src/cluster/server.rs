@@ -1,7 +1,7 @@
 //! A server: a network namespace with an uplink, a pool, a state folder and the agent.
 
 use super::{
-    Plan,
+    Plan, capabilities,
     disk::Disk,
     process::{Process, run},
     slot::Slot,
@@ -105,11 +105,14 @@ impl Server {
 
     /// The agent's program with the server's configuration.
     pub fn agent_command(&self) -> Command {
-        let program = self.program.clone().unwrap_or_else(|| super::control_plane::program("hoody-agent"));
-        let mut command = self.command(program);
+        let mut command = self.command(self.agent_program());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("--config").arg(self.folder.join("agent.toml"));
         command
+    }
+
+    fn agent_program(&self) -> PathBuf {
+        self.program.clone().unwrap_or_else(|| super::control_plane::program("hoody-agent"))
     }
 
     /// Enrols the agent.
@@ -117,11 +120,13 @@ impl Server {
         run(self.agent_command().args(["join", token])).map(|_| ())
     }
 
-    /// Starts the agent.
+    /// Starts the agent, with the capabilities of its unit.
     pub fn start(&mut self) -> Result<()> {
         let log = self.log();
-        let mut command = self.agent_command();
-        command.arg("run");
+        let mut agent = Command::new(self.agent_program());
+        agent.arg("--config").arg(self.folder.join("agent.toml")).arg("run");
+        let mut command = capabilities::confine(self.command("setpriv"), &agent)?;
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.agent = Some(Process::start(&format!("the agent of {}", self.name), &mut command, &log)?);
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Slot {
 
     /// The first user id of a server's containers.
     pub(super) fn first_id(&self, server: usize) -> u32 {
-        // 32 ranges of 65,536 ids a server.
-        (1 << 24) + (u32::from(self.number) * SERVERS as u32 + server as u32 - 1) * (32 << 16)
+        // 256 ranges of 65,536 ids a server.
+        (1 << 24) + (u32::from(self.number) * SERVERS as u32 + server as u32 - 1) * (256 << 16)
     }
 }

@@ -17,6 +17,8 @@ fn body(operation: &str) -> Option<Value> {
         "projects.update" | "projects.patch" => json!({ "alias": "taken-over" }),
         "containers.update" | "containers.patch" => json!({ "name": "taken-over" }),
         "env.bulkSet" => json!({ "INTRUDER": "1" }),
+        "projects.addPermission" => json!({ "user_id": NOBODY, "permission_level": "delete" }),
+        "projects.updatePermission" | "projects.patchPermission" => json!({ "permission_level": "delete" }),
         "env.set" => json!({ "value": "intruder" }),
         operation if operation.starts_with("firewall.add") => {
             json!({ "action": "drop", "protocol": "tcp", "port": 1, "description": "" })
@@ -59,7 +61,10 @@ pub(super) async fn see_nothing(world: &World) -> Result<()> {
             Some("servers" | "rentals") => Some(server.as_str()),
             _ => None,
         };
-        let filled = |id: &str| path.replacen("{id}", id, 1).replace("{operation}", "start").replace("{key}", "KEPT");
+        let filled = |id: &str| {
+            let path = path.replacen("{id}", id, 1).replace("{permissionId}", NOBODY);
+            path.replace("{operation}", "start").replace("{key}", "KEPT")
+        };
         let send = async |api: &hoody_tests::api::Api, path: &str| api.send(method.clone(), path, body(id)).await;
         let what = format!("{method} {path}");
         if path.starts_with("/api/") && !PUBLIC.contains(&id.as_str()) {

@@ -1,7 +1,7 @@
 //! Auth tokens as sent, in all forms that clients use.
 
 use crate::{api::json::present, service::auth_token::Input};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -38,10 +38,9 @@ pub(super) struct TokenInput {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Object>)]
     public_storage: Option<Option<Value>>,
-    /// The code of the second factor. Accounts have none yet: not looked at.
-    #[serde(rename = "otp_code", default)]
-    #[schema(value_type = Option<String>, max_length = 12)]
-    _otp_code: IgnoredAny,
+    /// A code of the second factor: where the account's token gate is on.
+    #[schema(max_length = 12)]
+    pub(super) otp_code: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,10 +97,9 @@ pub(super) struct CopyInput {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     expires_at: Option<Option<Value>>,
-    /// The code of the second factor. Accounts have none yet: not looked at.
-    #[serde(rename = "otp_code", default)]
-    #[schema(value_type = Option<String>, max_length = 12)]
-    _otp_code: IgnoredAny,
+    /// A code of the second factor: where the account's token gate is on.
+    #[schema(max_length = 12)]
+    pub(super) otp_code: Option<String>,
 }
 
 impl From<CopyInput> for Input {
@@ -115,10 +113,9 @@ impl From<CopyInput> for Input {
 pub(super) struct RealmInput {
     #[schema(pattern = "^[0-9a-f]{24}$")]
     pub(super) realm_id: String,
-    /// The code of the second factor. Accounts have none yet: not looked at.
-    #[serde(rename = "otp_code", default)]
-    #[schema(value_type = Option<String>, max_length = 12)]
-    _otp_code: IgnoredAny,
+    /// A code of the second factor: where the account's token gate is on.
+    #[schema(max_length = 12)]
+    pub(super) otp_code: Option<String>,
 }
 
 /// A public profile as sent; what is left out stays.

@@ -12,8 +12,12 @@ use super::{
 use crate::{
     access::template::TEMPLATES,
     app::App,
+    caller::Origin,
     error::ServiceError,
-    service::auth_token::{self as service, Realm},
+    service::{
+        auth_token::{self as service, Realm},
+        two_factor,
+    },
 };
 use axum::extract::{Path, State};
 use data::{CurrentData, NewTokenData, ProfileData, TemplateData, TokenData};
@@ -33,6 +37,12 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(copy))
         .routes(routes!(add_realm))
         .routes(routes!(remove_realm))
+}
+
+/// Demands a code of the second factor where the account wants one for its auth tokens.
+async fn pass_gate(app: &App, caller: &Caller, code: &Option<String>, origin: &Origin) -> Result<(), ServiceError> {
+    let code = code.as_deref().filter(|code| !code.trim().is_empty());
+    two_factor::pass_token_gate(app, caller.user, code, origin).await
 }
 
 /// List your auth tokens
@@ -55,8 +65,10 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Reply<Vec<TokenD
 async fn create(
     State(app): State<App>,
     caller: Caller,
+    origin: Origin,
     Json(input): Json<TokenInput>,
 ) -> Result<Reply<NewTokenData>, ServiceError> {
+    pass_gate(&app, &caller, &input.otp_code, &origin).await?;
     let (token, secret) = service::create(&app, &caller, input.into()).await?;
     Ok(Reply::created(NewTokenData::new(token, &secret), "auth token made: its value is not shown again"))
 }
@@ -137,6 +149,7 @@ async fn get(
 async fn update(
     State(app): State<App>,
     caller: Caller,
+    origin: Origin,
     Id(id): Id<AuthTokenId>,
     Json(input): Json<TokenInput>,
 ) -> Result<Reply<TokenData>, ServiceError> {
@@ -144,6 +157,7 @@ async fn update(
         let problem = "can only be set when a token is made";
         return Err(ServiceError::invalid("deny_reauthorization", problem));
     }
+    pass_gate(&app, &caller, &input.otp_code, &origin).await?;
     Ok(Reply::ok(service::update(&app, &caller, id, input.into()).await?.into(), "auth token updated"))
 }
 
@@ -155,10 +169,11 @@ async fn update(
 async fn patch(
     app: State<App>,
     caller: Caller,
+    origin: Origin,
     id: Id<AuthTokenId>,
     input: Json<TokenInput>,
 ) -> Result<Reply<TokenData>, ServiceError> {
-    update(app, caller, id, input).await
+    update(app, caller, origin, id, input).await
 }
 
 /// Delete an auth token, and all that come from it
@@ -181,9 +196,11 @@ async fn delete(State(app): State<App>, caller: Caller, Id(id): Id<AuthTokenId>)
 async fn copy(
     State(app): State<App>,
     caller: Caller,
+    origin: Origin,
     Id(id): Id<AuthTokenId>,
     Json(input): Json<CopyInput>,
 ) -> Result<Reply<NewTokenData>, ServiceError> {
+    pass_gate(&app, &caller, &input.otp_code, &origin).await?;
     let (token, secret) = service::copy(&app, &caller, id, input.into()).await?;
     Ok(Reply::created(NewTokenData::new(token, &secret), "auth token copied: the new value is not shown again"))
 }
@@ -196,9 +213,11 @@ async fn copy(
 async fn add_realm(
     State(app): State<App>,
     caller: Caller,
+    origin: Origin,
     Id(id): Id<AuthTokenId>,
     Json(input): Json<RealmInput>,
 ) -> Result<Reply<TokenData>, ServiceError> {
+    pass_gate(&app, &caller, &input.otp_code, &origin).await?;
     let token = service::change_realm(&app, &caller, id, Realm::Add(realm(&input)?)).await?;
     Ok(Reply::ok(token.into(), "the auth token is for this realm"))
 }
@@ -211,9 +230,11 @@ async fn add_realm(
 async fn remove_realm(
     State(app): State<App>,
     caller: Caller,
+    origin: Origin,
     Id(id): Id<AuthTokenId>,
     Json(input): Json<RealmInput>,
 ) -> Result<Reply<TokenData>, ServiceError> {
+    pass_gate(&app, &caller, &input.otp_code, &origin).await?;
     let token = service::change_realm(&app, &caller, id, Realm::Remove(realm(&input)?)).await?;
     Ok(Reply::ok(token.into(), "the auth token is not for this realm"))
 }

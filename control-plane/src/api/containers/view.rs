@@ -2,7 +2,7 @@
 
 use crate::{
     api::time::rfc3339,
-    store::container::{ContainerRow, ServerInfo},
+    store::container::{ContainerRow, ServerInfo, Status},
 };
 use hoody_protocol::{id::RealmId, time::now_ms};
 use serde::Serialize;
@@ -98,6 +98,8 @@ pub(super) struct SpecsData {
     cpu_cores: f64,
     memory_mb: u64,
     storage_mb: u64,
+    /// Mbit/s in each direction; `null`: not limited.
+    network_mbit: Option<u32>,
 }
 
 /// Something that the owner should know.
@@ -150,6 +152,7 @@ impl From<ContainerRow> for ContainerData {
                 cpu_cores: f64::from(spec.limits.cpu_millis) / 1000.0,
                 memory_mb: spec.limits.memory_bytes >> 20,
                 storage_mb: spec.limits.disk_bytes >> 20,
+                network_mbit: spec.limits.network_mbit,
             },
             ai: attributes.ai,
             dev_kit: attributes.dev_kit,
@@ -211,6 +214,15 @@ fn warnings(row: &ContainerRow) -> Vec<Warning> {
     }
     if let Some(cause) = report.and_then(|report| report.firewall_error.as_ref()) {
         warnings.push(warning("firewall_not_in_force", cause.message.to_string()));
+    }
+    if let Some(cause) = report.and_then(|report| report.limits_error.as_ref()) {
+        warnings.push(warning("limits_not_in_force", cause.message.to_string()));
+    }
+    let kills = row.report.as_ref().map_or(0, |report| report.oom_kills);
+    if kills > 0 && row.status == Status::Running {
+        let message =
+            format!("{kills} processes were ended since it started because memory ran out: raise specs.memory_mb");
+        warnings.push(warning("processes_out_of_memory", message));
     }
     if !row.server_info.online {
         warnings.push(warning("server_offline", "the server is offline: this is its last known state".to_owned()));

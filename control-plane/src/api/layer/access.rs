@@ -44,6 +44,12 @@ impl Rules {
         }
     }
 
+    /// Opens a path to everybody: of a protocol of its own, which looks at the credential itself.
+    pub(in crate::api) fn open(&mut self, path: &str, methods: impl IntoIterator<Item = Method>) {
+        let open = methods.into_iter().map(|method| (method, Some(table::ANYONE)));
+        self.0.entry(path.to_owned()).or_default().extend(open);
+    }
+
     /// The rule of a route: `None` where the path is unknown, `Err` where it has no such method.
     fn of(&self, path: &str, method: &Method) -> Option<Result<Option<Rule>, ()>> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
@@ -101,6 +107,15 @@ async fn check(app: &App, parts: &mut Parts, rule: Rule) -> Result<(), ServiceEr
     }
     let verb = if rule.by_verb { verb(parts, app).await } else { String::new() };
     check_permissions(&caller, rule, rule.permissions(&verb))
+}
+
+/// Who calls with the credential in `parts`, if they may call the operation: for what goes on after a request
+/// was let in, and for what is no request.
+pub(in crate::api) async fn admit(app: &App, parts: &mut Parts, operation: &str) -> Result<Caller, ServiceError> {
+    let rule = table::rule(operation)
+        .ok_or_else(|| ServiceError::Forbidden("this operation is not open to anybody".to_owned()))?;
+    check(app, parts, rule).await?;
+    Caller::from_request_parts(parts, app).await
 }
 
 /// The path's `{operation}`, decoded as the handler will see it.

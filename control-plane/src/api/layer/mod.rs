@@ -1,7 +1,9 @@
 //! What every request passes on its way to a handler, from the outside in: request id, signature,
-//! metrics, CORS, panics, deadline, authentication, rate limit, the table of operations, idempotency.
+//! metrics, CORS, panics, deadline, authentication, activity, rate limit, the table of operations,
+//! idempotency.
 
 pub(super) mod access;
+mod activity;
 mod guard;
 pub mod idempotency;
 mod limit;
@@ -32,6 +34,7 @@ pub(super) fn apply(routes: Router<App>, app: &App, rules: access::Rules) -> Rou
         .layer(middleware::from_fn_with_state(with_app(), idempotency::layer))
         .layer(middleware::from_fn_with_state((with_app(), Arc::new(rules)), access::layer))
         .layer(middleware::from_fn_with_state(with_app(), limit::layer))
+        .layer(middleware::from_fn_with_state(with_app(), activity::layer))
         .layer(middleware::from_fn_with_state(with_app(), caller::layer))
         .layer(middleware::from_fn_with_state(with_app(), guard::deadline))
         .layer(CatchPanicLayer::custom(guard::panicked))

@@ -19,14 +19,14 @@ async fn a_container_lives() {
         let world = World::new(&store).await;
         let body = json!({
             "alias": "web-server", "image": "debian:12", "runtime": "lxc", "color": "#0af", "comment": "shop",
-            "specs": {"cpu_cores": 0.5, "memory_mb": 256, "storage_mb": 2048}, "environment_vars": {"PORT": 8080},
+            "specs": {"cpu_cores": 0.5, "memory_mb": 256, "storage_mb": 2048, "network_mbit": 50}, "environment_vars": {"PORT": 8080},
             "hoody_kit": true, "ssh_public_key": null,
         });
         let made = world.try_create(body).await.expect(200);
         let data = made.data().clone();
         assert_eq!((&data["name"], &data["status"]), (&json!("web-server"), &json!("stopped")));
         assert_eq!((&data["container_image"], &data["hoody_kit"]), (&json!("debian/12"), &json!(true)));
-        assert_eq!(data["specs"], json!({"cpu_cores": 0.5, "memory_mb": 256, "storage_mb": 2048}));
+        assert_eq!(data["specs"], json!({"cpu_cores": 0.5, "memory_mb": 256, "storage_mb": 2048, "network_mbit": 50}));
         assert_eq!(data["environment_vars"], json!({"PORT": "8080"}));
         assert_eq!((&data["project_alias"], &data["server_name"]), (&json!("Shop"), &json!("one")));
         assert_eq!(world.reserved().await, (1, 256));

@@ -187,7 +187,7 @@ async fn insert_container(store: &Store, server: &str) -> Rows {
         hostname: Text::truncated("c"),
         image: ImageSpec::new(Default::default(), ImageConfig::default()),
         env: Default::default(),
-        limits: Limits { cpu_millis: 10, memory_bytes: 16 << 20, disk_bytes: 16 << 20, pids: 64 },
+        limits: Limits { cpu_millis: 10, memory_bytes: 16 << 20, disk_bytes: 16 << 20, pids: 64, network_mbit: None },
         dns: Default::default(),
         firewall: Default::default(),
     };

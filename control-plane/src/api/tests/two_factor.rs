@@ -247,6 +247,38 @@ async fn the_token_gate_closes_easily_and_opens_with_password_and_code() {
 }
 
 #[tokio::test]
+async fn behind_the_gate_every_change_of_auth_tokens_needs_a_code() {
+    let (_folder, store) = sqlite().await;
+    let app = app(&store).await;
+    let ann = Protected::new(&app).await;
+    let tokens = "/api/v1/auth/tokens";
+    let made = ann.client.post(tokens, json!({"alias": "before"})).await.expect(201);
+    let one = format!("{tokens}/{}", made.data()["id"].as_str().unwrap());
+    ann.client.put(&path("token-gate"), json!({"enabled": true})).await.expect(200);
+    let realm = "0123456789abcdef01234567";
+    let changes = [
+        (Method::POST, tokens.to_owned(), json!({"alias": "after"}), 201),
+        (Method::PUT, one.clone(), json!({"alias": "changed"}), 200),
+        (Method::PATCH, one.clone(), json!({"alias": "changed again"}), 200),
+        (Method::POST, format!("{one}/copy"), json!({}), 201),
+        (Method::POST, format!("{one}/add-realm"), json!({"realm_id": realm}), 200),
+        (Method::POST, format!("{one}/add-realm"), json!({"realm_id": "f".repeat(24)}), 200),
+        (Method::POST, format!("{one}/remove-realm"), json!({"realm_id": realm}), 200),
+    ];
+    for (number, (method, path, body, status)) in changes.into_iter().enumerate() {
+        let send = async |code: Option<&str>| {
+            let mut body = body.clone();
+            body["otp_code"] = json!(code);
+            ann.client.with(method.clone(), &path, &[], Some(body)).await
+        };
+        send(None).await.expect_invalid(&["otp_code"]);
+        send(Some(&code_of(&ann.secret, 40))).await.expect(401);
+        send(Some(&ann.backup_codes[number])).await.expect(status);
+        ann.forget_codes().await;
+    }
+}
+
+#[tokio::test]
 async fn basic_credentials_count_as_a_login_and_miss_the_second_factor() {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let (_folder, store) = sqlite().await;

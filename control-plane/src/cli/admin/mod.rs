@@ -3,6 +3,7 @@
 mod create_user;
 mod join_token;
 mod revoke_node;
+mod rotate_master_key;
 
 use super::CliError;
 use crate::{app::App, store::node};
@@ -17,6 +18,8 @@ pub(super) enum Command {
     JoinToken(Box<join_token::Arguments>),
     /// Keep a server's agent out for good
     RevokeNode(Box<revoke_node::Arguments>),
+    /// Seal every stored secret with a new master key
+    RotateMasterKey(Box<rotate_master_key::Arguments>),
 }
 
 pub(super) async fn run(command: Command) -> Result<(), CliError> {
@@ -24,6 +27,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         Command::CreateUser(arguments) => create_user::run(*arguments).await,
         Command::JoinToken(arguments) => join_token::run(*arguments).await,
         Command::RevokeNode(arguments) => revoke_node::run(*arguments).await,
+        Command::RotateMasterKey(arguments) => rotate_master_key::run(*arguments).await,
     }
 }
 

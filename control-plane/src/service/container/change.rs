@@ -2,7 +2,7 @@
 //! commit; then the node is woken and the request waits until it has answered, or the deadline has
 //! passed. The work goes on then.
 
-use super::authorise;
+use super::{authorise, limits};
 use crate::{
     access::Level,
     app::App,
@@ -63,6 +63,9 @@ pub async fn change<T>(
         Effect::Nothing => tx.rollback().await.map_err(StoreError::from)?,
         Effect::Record | Effect::Desired => {
             if effect == Effect::Desired {
+                if row.spec.limits != before.spec.limits {
+                    limits::reserve(&mut tx, &row, &before.spec.limits).await?;
+                }
                 renew(&mut tx, &mut row).await?;
             }
             write(&mut tx, &mut row, before.spec.version).await?;

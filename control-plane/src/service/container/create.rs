@@ -133,7 +133,7 @@ async fn place(
     let by_scheduler = wanted.server.is_none();
     let row = new_row(caller, project_id, &project, wanted, image, server, epoch)?;
     container::insert(&mut tx, &row).await?;
-    let trigger = if by_scheduler { Trigger::Scheduler } else { Trigger::User(caller.user) };
+    let trigger = if by_scheduler { Trigger::Scheduler(caller.user) } else { Trigger::User(caller.user) };
     let metadata = json!({"server": server.name, "image": row.image_name});
     status_log::begin(&mut tx, &row, trigger, Some(metadata)).await?;
     let id = row.spec.id;

@@ -1,7 +1,10 @@
 //! What a client may ask of a new container, and the check of every field of it. All problems are named at
 //! once; nothing here needs the database.
 
-use super::{fields, image};
+use super::{
+    fields, image,
+    limits::{self, SpecsInput},
+};
 use crate::{
     error::ServiceError,
     service::environment::{self, Variables},
@@ -16,11 +19,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// The most that can be asked for; what a server really has decides.
-const MAX_CPU_CORES: f64 = 1024.0;
-const MAX_MEMORY_MB: u64 = 16 << 20;
-const MAX_DISK_MB: u64 = 1 << 30;
-const MIB: u64 = 1 << 20;
 /// The colour of a container whose creation names none.
 const DEFAULT_COLOR: &str = "#3B82F6";
 
@@ -75,17 +73,6 @@ pub struct CreateInput {
     pub realm_ids: Option<Vec<String>>,
     /// Not built yet.
     pub ssh_public_key: Option<String>,
-}
-
-/// Resource limits as clients write them.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
-pub struct SpecsInput {
-    /// Processor cores, also fractions.
-    pub cpu_cores: Option<f64>,
-    /// Memory in MiB.
-    pub memory_mb: Option<u64>,
-    /// Root file system in MiB.
-    pub storage_mb: Option<u64>,
 }
 
 /// A creation whose every field is valid.
@@ -150,7 +137,8 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
             Err(problem) => check("realm_ids", Err(problem)),
         }
     }
-    let limits = limits(default_limits, input.specs.unwrap_or_default(), &mut check);
+    let specs = input.specs.unwrap_or_default();
+    let limits = limits::apply(default_limits, specs, default_limits.network_mbit, &mut check);
     let env = environment::parse_all(input.environment_vars.unwrap_or_default(), "environment_vars.");
     let env = env.unwrap_or_else(|found| {
         problems.extend(found);
@@ -187,29 +175,4 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
             ..Attributes::default()
         },
     })
-}
-
-fn limits(default: Limits, specs: SpecsInput, check: &mut impl FnMut(&str, Result<(), String>)) -> Limits {
-    let mut limits = default;
-    if let Some(cores) = specs.cpu_cores {
-        let min = f64::from(Limits::MIN_CPU_MILLIS) / 1000.0;
-        if (min..=MAX_CPU_CORES).contains(&cores) {
-            limits.cpu_millis = (cores * 1000.0).round() as u32;
-        } else {
-            check("specs.cpu_cores", Err(format!("must be from {min} to {MAX_CPU_CORES}")));
-        }
-    }
-    for (field, wanted, min_bytes, max, target) in [
-        ("specs.memory_mb", specs.memory_mb, Limits::MIN_MEMORY_BYTES, MAX_MEMORY_MB, &mut limits.memory_bytes),
-        ("specs.storage_mb", specs.storage_mb, Limits::MIN_DISK_BYTES, MAX_DISK_MB, &mut limits.disk_bytes),
-    ] {
-        let Some(wanted) = wanted else { continue };
-        let min = min_bytes / MIB;
-        if (min..=max).contains(&wanted) {
-            *target = wanted * MIB;
-        } else {
-            check(field, Err(format!("must be from {min} to {max}")));
-        }
-    }
-    limits
 }

@@ -3,11 +3,16 @@
 use super::{
     change::{Effect, Progress, change},
     fields,
+    limits::{self, SpecsInput},
 };
 use crate::{
     access::object, app::App, caller::Caller, error::ServiceError, service::environment, store::container::ContainerRow,
 };
-use hoody_protocol::{bounded::Text, container::Desired, id::ContainerId};
+use hoody_protocol::{
+    bounded::Text,
+    container::{Desired, Limits},
+    id::ContainerId,
+};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -44,8 +49,8 @@ pub struct UpdateInput {
     pub ramdisk_scope: Option<String>,
     /// Not built yet.
     pub ssh_public_key: Option<String>,
-    /// Not built yet: limits are those of the creation.
-    pub specs: Option<Value>,
+    /// Limits to change, also while it runs; the others stay.
+    pub specs: Option<SpecsInput>,
 }
 
 /// Tells `null` from an absent field.
@@ -66,7 +71,9 @@ pub async fn update(
         }
         (name, alias) => name.clone().or_else(|| alias.clone()),
     };
-    let (env, realms) = validate(&input, name.as_deref())?;
+    let default_limits = app.config.default_limits;
+    let (env, realms) = validate(&input, name.as_deref(), default_limits)?;
+    let disk_used_bytes = app.nodes.measurements.container(id).and_then(|measured| measured.value.disk_bytes);
     let (row, progress, ()) = change(app, caller, id, |row| {
         if row.spec.desired == Desired::Deleted {
             return Err(ServiceError::Conflict("the container is being deleted".to_owned()));
@@ -75,6 +82,11 @@ pub async fn update(
         if let Some(name) = name {
             row.spec.hostname = Text::truncated(fields::hostname(&name));
             row.name = name;
+        }
+        if let Some(specs) = input.specs {
+            // Checked already.
+            row.spec.limits = limits::apply(row.spec.limits, specs, default_limits.network_mbit, &mut |_, _| ());
+            limits::check_shrink(&before.limits, &row.spec.limits, disk_used_bytes)?;
         }
         row.spec.autostart = input.autostart.unwrap_or(row.spec.autostart);
         let attributes = &mut row.attributes;
@@ -95,7 +107,7 @@ pub async fn update(
 
 type Checked = (environment::Variables, Option<Vec<hoody_protocol::id::RealmId>>);
 
-fn validate(input: &UpdateInput, name: Option<&str>) -> Result<Checked, ServiceError> {
+fn validate(input: &UpdateInput, name: Option<&str>, default_limits: Limits) -> Result<Checked, ServiceError> {
     let mut problems = BTreeMap::new();
     let mut check = |field: &str, outcome: Result<(), String>| {
         if let Err(problem) = outcome {
@@ -117,6 +129,9 @@ fn validate(input: &UpdateInput, name: Option<&str>) -> Result<Checked, ServiceE
     {
         check("ramdisk_scope", Err("must be container or project".to_owned()));
     }
+    if let Some(specs) = input.specs {
+        limits::apply(default_limits, specs, default_limits.network_mbit, &mut check);
+    }
     let mut realms = None;
     if let Some(texts) = &input.realm_ids {
         match fields::parse_realms(texts) {
@@ -135,7 +150,6 @@ fn validate(input: &UpdateInput, name: Option<&str>) -> Result<Checked, ServiceE
     fields::not_built(&[
         (input.ramdisk == Some(true), "ramdisk", "RAM disks"),
         (input.ssh_public_key.as_ref().is_some_and(|key| !key.is_empty()), "ssh_public_key", "SSH keys"),
-        (input.specs.is_some(), "specs", "changes of the limits"),
     ])?;
     Ok((env, realms))
 }

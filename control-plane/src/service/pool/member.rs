@@ -42,15 +42,16 @@ pub async fn invite(
     invitee: Invitee,
     role: Role,
 ) -> Result<Member, ServiceError> {
-    let mut tx = app.store.begin().await?;
-    let pool = lock(&mut tx, id).await?;
-    object::in_pool(&mut *tx, caller, &pool, at_least(role)).await?;
+    // Before the transaction: nobody holds one connection while waiting for another.
     let found = match &invitee {
         // A name has no @: by_login then looks for nothing else.
         Invitee::Name(name) if name.contains('@') => None,
         Invitee::Name(name) => user::by_login(&app.store, &name.trim().to_lowercase()).await?.map(|(user, _)| user),
         Invitee::Id(id) => user::by_id(&app.store, *id).await?,
     };
+    let mut tx = app.store.begin().await?;
+    let pool = lock(&mut tx, id).await?;
+    object::in_pool(&mut *tx, caller, &pool, at_least(role)).await?;
     let invited = found.ok_or(ServiceError::NotFound("user"))?;
     if invited.id == pool.owner {
         return Err(ServiceError::Conflict("the owner of a pool is in it already".to_owned()));

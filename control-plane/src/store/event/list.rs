@@ -3,7 +3,10 @@
 use super::{COLUMNS, corrupt, read};
 use crate::{
     event::{Event, EventKind, ResourceKind},
-    store::{Store, StoreError},
+    store::{
+        Store, StoreError,
+        scope::{Scope, pattern},
+    },
 };
 use hoody_protocol::id::{ContainerId, EventId, ProjectId, RealmId, UserId};
 use sqlx::{Any, AssertSqlSafe, Row, query::Query};
@@ -25,14 +28,14 @@ pub struct Filter {
     pub project: Option<ProjectId>,
     /// Of this container.
     pub container: Option<ContainerId>,
-    /// In each of these realms.
-    pub realms: Vec<RealmId>,
+    /// In this realm.
+    pub realm: Option<RealmId>,
+    /// In the scope of the request.
+    pub scope: Scope,
     /// Not before this, milliseconds.
     pub from: Option<i64>,
     /// Before this, milliseconds.
     pub before: Option<i64>,
-    /// Behind this place in the order of delivery.
-    pub after_sequence: Option<i64>,
 }
 
 /// Which part of the record, in which order.
@@ -71,18 +74,37 @@ enum Value {
 type AnyQuery<'q> = Query<'q, Any, <Any as sqlx::Database>::Arguments>;
 
 impl Filter {
+    /// True where the event is meant. Says the same as the conditions below.
+    pub fn matches(&self, event: &Event) -> bool {
+        let record = match event.owner {
+            Some(owner) => self.owner == Some(owner),
+            None => self.operators,
+        };
+        record
+            && self.kind.is_none_or(|kind| kind == event.kind)
+            && self.resource_kind.is_none_or(|kind| kind == event.kind.resource())
+            && self.resource.as_ref().is_none_or(|resource| *resource == event.resource)
+            && self.project.is_none_or(|project| event.project == Some(project))
+            && self.container.is_none_or(|container| event.container == Some(container))
+            && self.realm.is_none_or(|realm| event.realms.contains(&realm))
+            && self.scope.sees(&event.realms)
+            && self.from.is_none_or(|from| event.created_at >= from)
+            && self.before.is_none_or(|before| event.created_at < before)
+    }
+
     /// The condition with `$n` for each value; values are always bound, never part of the text.
     fn conditions(&self) -> (String, Vec<Value>) {
         let mut values = Vec::new();
         let owner = match self.owner {
             Some(owner) => {
-                values.push(Value::Text(owner.to_string()));
+                values.push(owner.to_string());
                 if self.operators { "(user_id = $1 OR user_id IS NULL)" } else { "user_id = $1" }
             }
             None if self.operators => "user_id IS NULL",
             None => "1 = 0",
         };
-        let mut conditions = vec![owner.to_owned()];
+        let mut conditions = vec![owner.to_owned(), self.scope.condition("realm_ids", &mut values)];
+        let mut values: Vec<Value> = values.into_iter().map(Value::Text).collect();
         let mut add = |condition: &str, value: Value| {
             values.push(value);
             conditions.push(format!("{condition} ${}", values.len()));
@@ -93,19 +115,14 @@ impl Filter {
             ("resource_id =", self.resource.clone()),
             ("project_id =", self.project.map(|id| id.to_string())),
             ("container_id =", self.container.map(|id| id.to_string())),
+            ("realm_ids LIKE", self.realm.map(pattern)),
         ];
         for (condition, value) in texts {
             if let Some(value) = value {
                 add(condition, Value::Text(value));
             }
         }
-        for realm in &self.realms {
-            // A JSON list of ids of one form: a quoted id is in the text or it is not.
-            add("realm_ids LIKE", Value::Text(format!("%\"{realm}\"%")));
-        }
-        for (condition, value) in
-            [("created_at >=", self.from), ("created_at <", self.before), ("sequence >", self.after_sequence)]
-        {
+        for (condition, value) in [("created_at >=", self.from), ("created_at <", self.before)] {
             if let Some(value) = value {
                 add(condition, Value::Number(value));
             }
@@ -135,6 +152,25 @@ pub async fn list(store: &Store, filter: &Filter, slice: Slice) -> Result<(Vec<E
     let (_, values) = filter.conditions();
     let rows = query(sql, values).fetch_all(store.reader()).await?;
     Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total as u64))
+}
+
+/// At most `limit` events behind `after` up to `until` in the order of delivery.
+pub async fn replay(
+    store: &Store,
+    filter: &Filter,
+    after: i64,
+    until: i64,
+    limit: u32,
+) -> Result<Vec<Event>, StoreError> {
+    let (conditions, mut values) = filter.conditions();
+    values.extend([Value::Number(after), Value::Number(until)]);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM events WHERE {conditions} AND sequence > ${} AND sequence <= ${} \
+         ORDER BY sequence LIMIT {limit}",
+        values.len() - 1,
+        values.len()
+    );
+    query(sql, values).fetch_all(store.reader()).await?.iter().map(read).collect()
 }
 
 /// The event with this id, whosever it is.

@@ -41,7 +41,7 @@ pub(super) fn encode(line: &Line) -> Vec<u8> {
 pub(super) fn rewrite(path: &Path, next: u64, entries: &VecDeque<ReportEntry>) -> Result<File, DesiredError> {
     let mut content = format!("{next}\n").into_bytes();
     for entry in entries {
-        content.extend_from_slice(&encode(&Line::Entry(entry.clone())));
+        content.extend_from_slice(&encode(&Line::Entry(Box::new(entry.clone()))));
     }
     let file = file::replace(path, &content)?;
     // The room is beyond the end of the file, which stays where it is. Without it the journal works too.
@@ -84,7 +84,7 @@ pub(super) fn load(path: &Path) -> Result<Loaded, DesiredError> {
         match parse(line) {
             Some(Line::Entry(entry)) => {
                 loaded.next = loaded.next.max(entry.position + 1);
-                loaded.entries.push_back(entry);
+                loaded.entries.push_back(*entry);
             }
             Some(Line::Acked(position)) => {
                 loaded.next = loaded.next.max(position + 1);

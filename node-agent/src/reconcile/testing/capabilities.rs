@@ -213,6 +213,10 @@ impl Runtime for Kernel {
         Ok(self.step("limits", effect).await?)
     }
 
+    async fn oom_kills(&self, _id: ContainerId) -> Result<u64, RuntimeError> {
+        Ok(self.step("kills", |world| world.oom_kills).await?)
+    }
+
     async fn stats(&self, _id: ContainerId) -> Result<CgroupStats, RuntimeError> {
         Ok(CgroupStats::default())
     }
@@ -241,8 +245,20 @@ impl Network for Kernel {
             // The process may have ended a moment ago; another one's pid would be a mistake.
             world.demand(target.is_none_or(|target| target == pid), "attached to another process");
             world.links.insert(id, address);
+            world.rates.remove(&id);
         };
         Ok(self.step("attach", effect).await?)
+    }
+
+    async fn limit_rate(&self, id: ContainerId, pid: i32, mbit: Option<u32>) -> Result<(), NetworkError> {
+        if self.world().exiting {
+            return Err(NetworkError::OpenNamespace { pid, source: std::io::ErrorKind::NotFound.into() });
+        }
+        let effect = |world: &mut World| {
+            world.demand(world.links.contains_key(&id), "a rate without a link");
+            world.rates.insert(id, mbit);
+        };
+        Ok(self.step("rate", effect).await?)
     }
 
     async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {

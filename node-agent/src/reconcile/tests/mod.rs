@@ -8,6 +8,7 @@ mod delete;
 mod fencing;
 mod firewall;
 mod interleaving;
+mod limits;
 mod operations;
 mod retry;
 mod stop;

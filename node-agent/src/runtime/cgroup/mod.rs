@@ -11,6 +11,7 @@ mod freezer;
 mod mountinfo;
 mod stats;
 mod tree;
+mod weight;
 
 use super::{RuntimeError, error::io};
 use hoody_protocol::id::ContainerId;

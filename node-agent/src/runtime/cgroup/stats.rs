@@ -29,6 +29,20 @@ impl Cgroups {
         Ok(text.and_then(|text| keyed(&text, "oom_kill")).unwrap_or(0))
     }
 
+    /// Memory in use that the kernel cannot take back by dropping file pages and caches; `None` where there
+    /// is no group.
+    pub(in super::super) fn unreclaimable_memory_bytes(&self, id: ContainerId) -> Result<Option<u64>, RuntimeError> {
+        let used = self.number(id, "memory", "memory.usage_in_bytes", "memory.current")?;
+        let Some(used) = used else { return Ok(None) };
+        let Some(text) = self.text(id, "memory", "memory.stat", "memory.stat")? else { return Ok(None) };
+        // v1 says what the group and all below it have under other names.
+        let reclaimable: u64 = ["inactive_file", "active_file", "slab_reclaimable"]
+            .iter()
+            .filter_map(|key| keyed(&text, &format!("total_{key}")).or_else(|| keyed(&text, key)))
+            .sum();
+        Ok(Some(used.saturating_sub(reclaimable)))
+    }
+
     fn cpu_usage_ns(&self, id: ContainerId) -> Result<Option<u64>, RuntimeError> {
         let Some(text) = self.text(id, "cpuacct", "cpuacct.usage", "cpu.stat")? else { return Ok(None) };
         let microseconds = || keyed(&text, "usage_usec").map(|usage| usage.saturating_mul(1000));

@@ -1,5 +1,5 @@
-//! `dev up | down | demo | bench`: a cluster on this machine, for people. `up` stays in the background until
-//! `down`.
+//! `dev up | down | demo | bench | bench-scale`: a cluster on this machine, for people. `up` stays in the
+//! background until `down`.
 
 use anyhow::{Context, Result, bail, ensure};
 use hoody_tests::{
@@ -17,10 +17,10 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-#[path = "dev/bench.rs"]
 mod bench;
-#[path = "dev/demo.rs"]
 mod demo;
+mod measure;
+mod scale;
 
 const UP_DEADLINE: Duration = Duration::from_secs(180);
 const DOWN_DEADLINE: Duration = Duration::from_secs(90);
@@ -34,7 +34,8 @@ async fn main() -> Result<()> {
         Some("down") => down(),
         Some("demo") => demo::run().await,
         Some("bench") => bench::run().await,
-        _ => bail!("usage: dev up | down | demo | bench"),
+        Some("bench-scale") => scale::run().await,
+        _ => bail!("usage: dev up | down | demo | bench | bench-scale"),
     }
 }
 

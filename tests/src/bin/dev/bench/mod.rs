@@ -1,0 +1,50 @@
+//! `dev bench`: what the platform takes, beside what a peer or the machine takes in the same run.
+//! BENCH=lifecycle,read,firewall,traffic,neighbour chooses parts.
+
+mod bare;
+mod crowd;
+mod firewall;
+mod lifecycle;
+mod neighbour;
+mod read;
+mod table;
+mod traffic;
+
+use crate::measure::{memory, profile};
+use anyhow::{Context, Result};
+use hoody_tests::cluster::{Cluster, Plan};
+
+pub(super) async fn run() -> Result<()> {
+    let chosen = std::env::var("BENCH").unwrap_or_default();
+    let wanted = |part: &str| chosen.is_empty() || chosen.split(',').any(|name| name == part);
+    let cluster = Cluster::start(Plan::default()).await?;
+    // Checking every answer against the contract is for tests.
+    let api = cluster.tenant.unchecked();
+    println!("{} build", profile());
+    resident(&cluster, "0 containers")?;
+    if wanted("lifecycle") {
+        lifecycle::run(&cluster, &api).await?;
+    }
+    if wanted("read") {
+        read::run(&cluster, &api).await?;
+    }
+    if wanted("traffic") {
+        traffic::run(&cluster, &api).await?;
+    }
+    if wanted("neighbour") {
+        neighbour::run(&cluster, &api).await?;
+    }
+    if wanted("firewall") {
+        firewall::run(&cluster, &api).await?;
+    }
+    Ok(())
+}
+
+/// Memory of both programs.
+fn resident(cluster: &Cluster, when: &str) -> Result<()> {
+    for (what, pid) in [("agent", cluster.servers[0].agent_pid()), ("control plane", cluster.control_plane.pid())] {
+        let (now, _) = memory(pid.context("it runs")?)?;
+        table::value(&format!("memory of the {what}, {when}"), &format!("{now:.0} MiB"));
+    }
+    Ok(())
+}
