@@ -40,6 +40,9 @@ packages=(
     procps:ps
     git:git
     faketime:faketime
+    nodejs:node
+    npm:npm
+    chromium:chromium
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
 [ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman)
@@ -74,6 +77,14 @@ if [ ${#missing[@]} -gt 0 ]; then
     }
     apt_get update | sed 's/^/setup: /'
     apt_get install -y --no-install-recommends "${missing[@]}" | sed 's/^/setup: /'
+fi
+
+# What the tests of signing in need, as package-lock.json pins it.
+browser=$(dirname "$0")/../tests/browser
+if ! cmp -s "$browser/package-lock.json" "$browser/node_modules/.installed"; then
+    echo "setup: installing the packages of tests/browser"
+    (cd "$browser" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error | sed 's/^/setup: /')
+    cp "$browser/package-lock.json" "$browser/node_modules/.installed"
 fi
 
 if [ "${1:-}" = lint ]; then

@@ -7,7 +7,7 @@ use crate::{
     mail::Mailer,
     nodes::Nodes,
     rate_limit::Limiters,
-    service::{activity::Recorder, auth_token::Uses, password::Passwords},
+    service::{activity::Recorder, auth_token::Uses, password::Passwords, sign_in::Providers},
     store::Store,
 };
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct App {
     pub passwords: Passwords,
     /// Sends mail.
     pub mailer: Mailer,
+    /// Speaks with GitHub and Google.
+    pub providers: Providers,
 }
 
 impl App {
@@ -50,6 +52,7 @@ impl App {
             token_uses: Uses::default(),
             passwords: Passwords::new(config.password_cost),
             mailer: Mailer::new(&config),
+            providers: Providers::default(),
             config: Arc::new(config),
         }
     }

@@ -12,6 +12,14 @@ pub enum ServiceError {
     /// 400: the input is invalid; field name → what is wrong with it.
     #[error("the request is invalid: see details")]
     Invalid(BTreeMap<String, String>),
+    /// 400: a step of OAuth that does not lead on, with its word (RFC 6749, section 5.2; RFC 8628, section 3.5).
+    #[error("{message}")]
+    Grant {
+        /// The word.
+        code: &'static str,
+        /// A sentence.
+        message: &'static str,
+    },
     /// 401: no, wrong or expired credential.
     #[error("{0}")]
     Unauthenticated(&'static str),

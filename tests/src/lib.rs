@@ -3,6 +3,7 @@
 //! tests, `make up`, `make demo` and the benchmarks.
 
 pub mod api;
+pub mod browser;
 pub mod cluster;
 pub mod contract;
 pub mod damage;
@@ -14,6 +15,7 @@ pub mod secrets;
 pub mod simulated;
 pub mod smtp;
 pub mod soak;
+pub mod totp;
 pub mod traces;
 pub mod traffic;
 pub mod wait;

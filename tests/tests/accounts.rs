@@ -7,12 +7,12 @@ use hoody_tests::{
     postgres::FreshDatabase,
     secrets,
     smtp::{self, MailServer, Tls},
+    totp::code,
     wait,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::{Duration, SystemTime};
-use totp_rs::{Algorithm, Builder, Secret};
+use std::time::Duration;
 
 const LOGIN: &str = "/api/v1/users/auth/login";
 const ME: &str = "/api/v1/users/auth/me";
@@ -20,17 +20,6 @@ const TWO_FACTOR: &str = "/api/v1/users/auth/2fa";
 const FIRST: &str = "correct horse battery staple";
 const SECOND: &str = "another horse, another battery";
 const DEADLINE: Duration = Duration::from_secs(60);
-
-fn code(secret: &str) -> Result<String> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let totp = Builder::new()
-        .with_algorithm(Algorithm::SHA1)
-        .with_digits(6)
-        .with_step_duration(30)
-        .with_secret(Secret::try_from_base32(secret).map_err(|_| anyhow::anyhow!("not base32"))?)
-        .build_noncompliant();
-    Ok(totp.generate(now).to_string())
-}
 
 fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
     value[name].as_str().with_context(|| format!("no {name} in {value}"))

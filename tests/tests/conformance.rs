@@ -91,10 +91,14 @@ const SERVED: [&str; 71] = [
 ];
 
 /// What an operation of ours does not take yet, although the contract has it, and why that harms nobody.
-const NOT_TAKEN: [(&str, &str, &str); 3] = [
-    ("authentication.login", "client", "goes with response_mode intent, which is answered 501"),
-    ("authentication.login", "code_challenge", "goes with response_mode intent, which is answered 501"),
+const NOT_TAKEN: [(&str, &str, &str); 7] = [
     ("containers.get", "runtime", "asks for runtime_info, which is optional in the answer"),
+    ("authentication.githubOAuthRedirect", "200", "sends a browser on, which takes 302"),
+    ("authentication.githubOAuthCallback", "200", "sends a browser on, which takes 302"),
+    ("authentication.googleOAuthRedirect", "200", "sends a browser on, which takes 302"),
+    ("authentication.googleOAuthCallback", "200", "sends a browser on, which takes 302"),
+    ("authentication.oauthDeviceAuthorize", "200", "sends a browser on, which takes 302"),
+    ("authentication.oauthLaunchStart", "200", "sends a browser on, which takes 302"),
 ];
 
 /// An operation of a document; references are resolved.

@@ -140,6 +140,7 @@ impl IntoResponse for ServiceError {
                 };
                 failure(StatusCode::BAD_REQUEST, "VALIDATION_ERROR", message, details)
             }
+            Self::Grant { code, .. } => failure(StatusCode::BAD_REQUEST, code, message, none),
             Self::Unauthenticated(_) => {
                 let mut response = failure(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message, none);
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -11,6 +11,7 @@ mod basic;
 pub mod caller;
 pub mod client;
 pub mod containers;
+mod device_page;
 mod docs;
 pub mod envelope;
 pub mod environment;
@@ -131,6 +132,7 @@ pub fn router(app: App) -> Router {
     rules.open(events::socket_io::PATH, [Method::GET, Method::POST]);
     let routes = routes
         .merge(docs::router(&docs::complete(document)))
+        .merge(device_page::router())
         .merge(events::socket_io::router(&app))
         .merge(not_built::routes())
         .fallback(not_found)

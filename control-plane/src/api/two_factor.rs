@@ -3,8 +3,8 @@
 use super::{
     auth::{
         check_client,
-        data::{LoginData, TokenData},
-        no_intent, present_password, wants_intent,
+        data::{LoginOutcome, TokenData},
+        present_password, wants_intent,
     },
     caller::{self, Account, Identity},
     envelope::{Failure, Reply, Success},
@@ -162,21 +162,25 @@ struct VerifyInput {
     /// What the client calls itself.
     #[schema(max_length = 64)]
     client: Option<String>,
-    /// `tokens`; `intent` is not built yet.
+    /// `intent` where the login was for one; what the answer is was decided there.
+    #[schema(pattern = "^(intent|tokens)$")]
     response_mode: Option<String>,
 }
 
 /// Finish a login with a code
+///
+/// The answer is what the login was for: tokens, an intent, or `approved` for a device.
 #[utoipa::path(post, path = "/api/v1/users/auth/2fa/verify", operation_id = "tfa.verify", tag = "tfa",
     request_body = VerifyInput, security(()),
-    responses((status = 200, body = Success<LoginData>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 403, body = Failure), (status = 429, body = Failure), (status = 501, body = Failure)))]
+    responses((status = 200, body = Success<LoginOutcome>), (status = 400, body = Failure),
+        (status = 401, body = Failure), (status = 403, body = Failure), (status = 409, body = Failure),
+        (status = 429, body = Failure)))]
 async fn verify(
     State(app): State<App>,
     headers: HeaderMap,
     origin: Origin,
     Json(input): Json<VerifyInput>,
-) -> Result<Reply<LoginData>, ServiceError> {
+) -> Result<Reply<LoginOutcome>, ServiceError> {
     let mut problems = BTreeMap::new();
     check_client(input.client.as_deref(), &mut problems);
     if input.code.trim().is_empty() {
@@ -190,12 +194,9 @@ async fn verify(
     }
     let intent = wants_intent(input.response_mode.as_deref(), &mut problems);
     refuse(problems)?;
-    if intent {
-        return Err(no_intent());
-    }
     let origin = origin.named(input.client);
-    let (user, tokens) = service::finish(&app, temp_token.unwrap_or_default(), &input.code, &origin).await?;
-    Ok(Reply::ok(LoginData::new(&app, user, tokens, origin.address).await?, "logged in"))
+    let entered = service::finish(&app, temp_token.unwrap_or_default(), &input.code, intent, &origin).await?;
+    LoginOutcome::entered(&app, entered, origin.address).await
 }
 
 #[derive(Deserialize, ToSchema)]

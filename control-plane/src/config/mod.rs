@@ -2,10 +2,12 @@
 //! something wins. [`Settings`] is what a person writes, [`Config`] what the process works with.
 
 mod mail;
+mod oauth;
 mod settings;
 mod span;
 
 pub use mail::{Mail, Smtp, SmtpTls};
+pub use oauth::{OAuth, OAuthClient};
 pub use settings::{ConfigError, Settings};
 pub use span::Span;
 
@@ -143,6 +145,8 @@ pub struct Config {
     pub password_cost: PasswordCost,
     /// Mail.
     pub mail: Mail,
+    /// Signing in with GitHub and Google.
+    pub oauth: OAuth,
     /// The free tier.
     pub free_tier: FreeTier,
     /// A JSON file with numbers of followers, kept by somebody else.
@@ -216,6 +220,7 @@ impl Config {
             rate_limits: RateLimits { authenticated: 1_000, anonymous: 100, login: 10, signup: 5 },
             password_cost: PasswordCost::default(),
             mail: Mail::default(),
+            oauth: OAuth::default(),
             free_tier: FreeTier { needs_invite: false, image: "debian/12".to_owned() },
             social_stats_file: None,
         }

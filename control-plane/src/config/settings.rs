@@ -1,7 +1,7 @@
 //! What a person writes: one list of settings for flags, environment and the TOML file (where the names
 //! have underscores instead of hyphens).
 
-use super::{Config, LogFormat, Mail, RateLimits, Secret, Smtp, SmtpTls, Span, Tls};
+use super::{Config, LogFormat, Mail, OAuth, OAuthClient, RateLimits, Secret, Smtp, SmtpTls, Span, Tls};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::{fs, io, net::SocketAddr, path::PathBuf};
@@ -191,6 +191,42 @@ settings! {
     /// Where pages take the tokens of mails: <web_url>/verify-email?token=…
     #[arg(long, env = "HOODY_WEB_URL")]
     web_url: String;
+    /// Id of this platform's registration at GitHub; without one nobody signs in with it
+    #[arg(long, env = "HOODY_GITHUB_CLIENT_ID")]
+    github_client_id: String;
+    /// The registration's secret; only as the environment variable or in the file
+    #[arg(long, env = "HOODY_GITHUB_CLIENT_SECRET", hide = true, hide_env_values = true)]
+    github_client_secret: Secret;
+    /// GitHub's page, where it is not the public one
+    #[arg(long, env = "HOODY_GITHUB_AUTHORIZE_URL")]
+    github_authorize_url: String;
+    /// Where GitHub exchanges codes
+    #[arg(long, env = "HOODY_GITHUB_TOKEN_URL")]
+    github_token_url: String;
+    /// Where GitHub tells who somebody is
+    #[arg(long, env = "HOODY_GITHUB_USER_URL")]
+    github_user_url: String;
+    /// Where GitHub tells somebody's addresses
+    #[arg(long, env = "HOODY_GITHUB_EMAILS_URL")]
+    github_emails_url: String;
+    /// Id of this platform's registration at Google; without one nobody signs in with it
+    #[arg(long, env = "HOODY_GOOGLE_CLIENT_ID")]
+    google_client_id: String;
+    /// The registration's secret; only as the environment variable or in the file
+    #[arg(long, env = "HOODY_GOOGLE_CLIENT_SECRET", hide = true, hide_env_values = true)]
+    google_client_secret: Secret;
+    /// Google's page, where it is not the public one
+    #[arg(long, env = "HOODY_GOOGLE_AUTHORIZE_URL")]
+    google_authorize_url: String;
+    /// Where Google exchanges codes
+    #[arg(long, env = "HOODY_GOOGLE_TOKEN_URL")]
+    google_token_url: String;
+    /// Where Google tells who somebody is
+    #[arg(long, env = "HOODY_GOOGLE_USER_URL")]
+    google_user_url: String;
+    /// Addresses of applications that logins may be handed to, each whole
+    #[arg(long, env = "HOODY_OAUTH_REDIRECT_URIS", value_delimiter = ',', num_args = 1..)]
+    oauth_redirect_uris: Vec<String>;
     /// Whether a free server needs an invite code
     #[arg(long, env = "HOODY_FREE_TIER_NEEDS_INVITE")]
     free_tier_needs_invite: bool;
@@ -239,6 +275,24 @@ impl Settings {
             (self.smtp_username, self.smtp_password),
             self.smtp_certificate,
         )?;
+        let github = provider(
+            ("github_client_id", OAuthClient::github),
+            (self.github_client_id, self.github_client_secret),
+            [self.github_authorize_url, self.github_token_url, self.github_user_url, self.github_emails_url],
+        )?;
+        let google = provider(
+            ("google_client_id", OAuthClient::google),
+            (self.google_client_id, self.google_client_secret),
+            [self.google_authorize_url, self.google_token_url, self.google_user_url, None],
+        )?;
+        let redirect_uris = self.oauth_redirect_uris.unwrap_or_default();
+        if let Some(bad) = redirect_uris.iter().find(|uri| !uri.starts_with("https://") || uri.contains('#')) {
+            return Err(invalid(
+                "oauth_redirect_uris",
+                &format!("{bad} must begin with https:// and have no fragment"),
+            ));
+        }
+        config.oauth = OAuth { github, google, redirect_uris };
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let span = |span: Option<Span>| span.map(|Span(duration)| duration);
         let bytes = |mib: Option<u32>| mib.map(|mib| u64::from(mib) << 20);
@@ -333,6 +387,32 @@ fn smtp(
     Ok(Some(Smtp { host, port: port.unwrap_or(tls.default_port()), tls, credentials, certificate }))
 }
 
+/// A provider, where the platform is registered there; `urls` take the place of its public ones.
+fn provider(
+    (name, public): (&'static str, fn(String, Secret) -> OAuthClient),
+    (id, secret): (Option<String>, Option<Secret>),
+    urls: [Option<String>; 4],
+) -> Result<Option<OAuthClient>, ConfigError> {
+    let mut client = match (id, secret) {
+        (Some(id), Some(secret)) => public(id, secret),
+        (None, None) => return Ok(None),
+        _ => {
+            let problem = "and the client secret are both needed, or neither".to_owned();
+            return Err(ConfigError::Value { name, problem });
+        }
+    };
+    let targets = [&mut client.authorize_url, &mut client.token_url, &mut client.user_url, &mut client.emails_url];
+    for (target, url) in targets.into_iter().zip(urls) {
+        if let Some(url) = url {
+            *target = url;
+        }
+    }
+    match client.problem() {
+        Some(problem) => Err(ConfigError::Value { name, problem }),
+        None => Ok(Some(client)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,6 +456,19 @@ mod tests {
             (vec!["--mail-from", "nobody"], "mail_from"),
             (vec!["--password-memory-kib", "1"], "password_…"),
             (vec!["--cors-origins", "*,https://a"], "cors_origins"),
+            (vec!["--github-client-id", "id"], "github_client_id"),
+            (
+                vec![
+                    "--google-client-id",
+                    "id",
+                    "--google-client-secret",
+                    "s",
+                    "--google-token-url",
+                    "http://g.example",
+                ],
+                "google_client_id",
+            ),
+            (vec!["--oauth-redirect-uris", "http://app.example/"], "oauth_redirect_uris"),
         ] {
             match from_flags(&flags).resolve() {
                 Err(ConfigError::Value { name: found, .. }) => assert_eq!(found, name),

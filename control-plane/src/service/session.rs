@@ -1,8 +1,9 @@
 //! Login, refresh and logout.
 //!
-//! A login starts a session, after its second factor where the account has one ([`super::two_factor::login`]). Each refresh replaces the session's refresh token; when one comes a second
-//! time, somebody else has a copy, so the session ends with all its tokens. Logout ends every session
-//! and, by the token generation, every token of the user.
+//! A login starts a session, after its second factor where the account has one ([`super::sign_in::admit`]). Each
+//! refresh replaces the session's refresh token; when one comes a second time, somebody else has a copy, so the
+//! session ends with all its tokens. Logout ends every session and, by the token generation, every token of the
+//! user.
 
 use crate::{
     app::App,
@@ -17,6 +18,7 @@ use crate::{
         },
         one_time,
         password::Verified,
+        sign_in::{self, Login, Purpose},
         two_factor,
     },
     store::{
@@ -55,26 +57,16 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-/// How a login ended that had the right password.
-#[derive(Debug)]
-pub enum Login {
-    /// Logged in.
-    Done(Box<(User, Tokens)>),
-    /// A code is needed besides.
-    NeedsCode(two_factor::Challenge),
-}
-
 /// Logs in with a user name or e-mail address.
-pub async fn login(app: &App, login: &str, secret: Zeroizing<String>, origin: &Origin) -> Result<Login, ServiceError> {
+pub async fn login(
+    app: &App,
+    login: &str,
+    secret: Zeroizing<String>,
+    purpose: &Purpose,
+    origin: &Origin,
+) -> Result<Login, ServiceError> {
     let user = authenticate(app, login, secret, Happening::Login, origin).await?;
-    if two_factor::is_enabled(app, user.id).await? {
-        return Ok(Login::NeedsCode(two_factor::challenge(app, user.id).await?));
-    }
-    let mut tx = app.store.begin().await?;
-    let tokens = start(app, &mut tx, user.id, user.token_generation).await?;
-    history::record(&mut tx, user.id, Happening::Login, origin).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    Ok(Login::Done(Box::new((user, tokens))))
+    sign_in::admit(app, user, purpose, Happening::Login, origin).await
 }
 
 /// The account of a request that carries user name and password itself. Not for accounts with a second

@@ -63,6 +63,8 @@ const UNIQUE: &[(&str, &str, &str)] = &[
     ("servers_public_key_key", "servers.public_key", "this public key"),
     ("images_name_key", "images.name", "this image name"),
     ("containers_project_name_key", "containers.project_id, containers.name", "this container name"),
+    ("identities_key", "identities.provider, identities.subject", "this sign-in"),
+    ("device_logins_user_code_key", "device_logins.user_code_hash", "this code"),
     ("invite_codes_code_key", "invite_codes.code_hash", "this invite code"),
 ];
 

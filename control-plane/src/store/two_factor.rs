@@ -2,7 +2,7 @@
 
 use super::{Store, StoreError};
 use hoody_protocol::{id::UserId, time::now_ms};
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Row as _};
 
 /// An account's second factor.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -122,25 +122,41 @@ pub async fn backup_codes(store: &Store, user: UserId) -> Result<i64, StoreError
 pub async fn insert_challenge(
     connection: &mut AnyConnection,
     token_hash: &str,
-    user: UserId,
+    waiting: &Waiting,
     expires_at: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO login_challenges (token_hash, user_id, expires_at) VALUES ($1, $2, $3)")
-        .bind(token_hash)
-        .bind(user.to_string())
-        .bind(expires_at)
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO login_challenges (token_hash, user_id, device_id, code_challenge, expires_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(token_hash)
+    .bind(waiting.user.to_string())
+    .bind(waiting.device.as_deref())
+    .bind(waiting.code_challenge.as_deref())
+    .bind(expires_at)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-/// Counts a try at the login; gives its account, unless there is no such login, it has expired, or it was
-/// tried `max_tries` times already.
-pub async fn try_challenge(store: &Store, token_hash: &str, max_tries: i64) -> Result<Option<UserId>, StoreError> {
+/// A login that waits for its code.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Whose it is.
+    pub user: UserId,
+    /// The device that it lets in.
+    pub device: Option<String>,
+    /// It becomes an intent with this challenge.
+    pub code_challenge: Option<String>,
+}
+
+/// Counts a try at the login; gives it, unless there is no such login, it has expired, or it was tried
+/// `max_tries` times already.
+pub async fn try_challenge(store: &Store, token_hash: &str, max_tries: i64) -> Result<Option<Waiting>, StoreError> {
     let mut tx = store.begin().await?;
-    let user: Option<String> = sqlx::query_scalar(
+    let row = sqlx::query(
         "UPDATE login_challenges SET tries = tries + 1 WHERE token_hash = $1 AND expires_at > $2 AND tries < $3 \
-         RETURNING user_id",
+         RETURNING user_id, device_id, code_challenge",
     )
     .bind(token_hash)
     .bind(now_ms() as i64)
@@ -148,8 +164,15 @@ pub async fn try_challenge(store: &Store, token_hash: &str, max_tries: i64) -> R
     .fetch_optional(&mut *tx)
     .await?;
     tx.commit().await?;
-    let parsed = user.map(|text| text.parse()).transpose();
-    parsed.map_err(|error| StoreError::Corrupt { what: "login_challenges.user_id", source: Box::new(error) })
+    let Some(row) = row else { return Ok(None) };
+    let user: String = row.try_get("user_id")?;
+    let user = user.parse();
+    Ok(Some(Waiting {
+        user: user
+            .map_err(|error| StoreError::Corrupt { what: "login_challenges.user_id", source: Box::new(error) })?,
+        device: row.try_get("device_id")?,
+        code_challenge: row.try_get("code_challenge")?,
+    }))
 }
 
 /// Ends the login that waits; true for the first who does.

@@ -88,6 +88,28 @@ pub async fn by_id(store: &Store, id: UserId) -> Result<Option<User>, StoreError
         .transpose()
 }
 
+/// The account with this id, as a transaction sees it; its row is locked until that ends.
+pub async fn lock_by_id(connection: &mut AnyConnection, id: UserId) -> Result<Option<User>, StoreError> {
+    let sql = format!("UPDATE users SET updated_at = updated_at WHERE id = $1 RETURNING {COLUMNS}");
+    sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?
+        .map(|row| from_row(&row))
+        .transpose()
+}
+
+/// The account with this address, as a transaction sees it, and whether the address was verified.
+pub async fn by_email(connection: &mut AnyConnection, email: &str) -> Result<Option<(User, bool)>, StoreError> {
+    let sql = format!("SELECT {COLUMNS}, email_verified_at FROM users WHERE email = $1");
+    sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(email)
+        .fetch_optional(connection)
+        .await?
+        .map(|row| Ok((from_row(&row)?, row.try_get::<Option<i64>, _>("email_verified_at")?.is_some())))
+        .transpose()
+}
+
 /// The account, if its session is still there: what a request with an access token needs, in one read.
 pub async fn by_session(store: &Store, id: UserId, session: SessionId) -> Result<Option<User>, StoreError> {
     const SQL: &str = "SELECT id, username, email, alias, is_admin, is_banned, token_generation, created_at, updated_at \

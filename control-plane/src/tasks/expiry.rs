@@ -4,7 +4,7 @@
 use crate::{
     app::App,
     error::chain,
-    store::{StoreError, attempts, mail, security_event, sign_up, two_factor},
+    store::{StoreError, attempts, device_login, grant, mail, security_event, sign_up, two_factor},
 };
 use hoody_protocol::time::now_ms;
 use std::time::Duration;
@@ -30,5 +30,7 @@ async fn once(app: &App) -> Result<(), StoreError> {
     mail::purge(store).await?;
     sign_up::purge(store).await?;
     two_factor::purge(store).await?;
+    grant::purge(store).await?;
+    device_login::purge(store).await?;
     security_event::purge(store, now_ms() as i64 - HISTORY.as_millis() as i64).await
 }

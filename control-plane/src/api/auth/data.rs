@@ -1,7 +1,7 @@
 //! Accounts and tokens as clients see them.
 
 use crate::{
-    api::time::rfc3339,
+    api::{envelope::Reply, time::rfc3339},
     app::App,
     error::ServiceError,
     keys::{Claims, SignedClaim},
@@ -10,10 +10,12 @@ use crate::{
         free_tier::{self, Home},
         identity,
         session::Tokens,
+        sign_in::{Entered, Login},
         two_factor::Challenge,
     },
     store::{profile::Object, profile::Profile, server::Server, user::User},
 };
+use hoody_protocol::time::now_ms;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -238,12 +240,83 @@ impl From<Challenge> for ChallengeData {
     }
 }
 
+/// A login that `/auth/authorize` turns into a code for an application.
+#[derive(Serialize, ToSchema)]
+pub(in crate::api) struct IntentData {
+    /// Send it as `Authorization: Bearer` to `/auth/authorize`.
+    auth_intent_token: String,
+    /// Seconds that it lives.
+    expires_in: i64,
+    expires_at: String,
+    requires_2fa: bool,
+    user: UserData,
+}
+
+/// A device that was let in.
+#[derive(Serialize, ToSchema)]
+pub(in crate::api) struct ApprovedData {
+    /// Always `approved`.
+    status: &'static str,
+}
+
 /// How a login ended.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(in crate::api) enum LoginOutcome {
     /// Logged in.
     Done(Box<LoginData>),
+    /// An intent, as asked for.
+    Intent(Box<IntentData>),
+    /// The device that this was about is let in.
+    Approved(ApprovedData),
     /// A code is needed.
     NeedsCode(ChallengeData),
+}
+
+impl LoginOutcome {
+    /// How it ended, and a sentence about it.
+    pub(in crate::api) async fn new(
+        app: &App,
+        login: Login,
+        client_ip: std::net::IpAddr,
+    ) -> Result<Reply<Self>, ServiceError> {
+        match login {
+            Login::Done(entered) => Self::entered(app, entered, client_ip).await,
+            Login::NeedsCode(challenge) => {
+                let message = "now send a code of your authenticator, or a backup code, with the temporary token";
+                Ok(Reply::ok(Self::NeedsCode(challenge.into()), message))
+            }
+        }
+    }
+
+    /// What a finished login gave, and a sentence about it.
+    pub(in crate::api) async fn entered(
+        app: &App,
+        entered: Entered,
+        client_ip: std::net::IpAddr,
+    ) -> Result<Reply<Self>, ServiceError> {
+        match entered {
+            Entered::Session(done) => {
+                let (user, tokens) = *done;
+                let data = LoginData::new(app, user, tokens, client_ip).await?;
+                Ok(Reply::ok(Self::Done(Box::new(data)), "logged in"))
+            }
+            Entered::Intent(done) => {
+                let (user, intent) = *done;
+                let data = IntentData {
+                    auth_intent_token: intent.token.to_string(),
+                    expires_in: (intent.expires_at - now_ms() as i64).max(0) / 1000,
+                    expires_at: rfc3339(intent.expires_at),
+                    requires_2fa: false,
+                    user: UserData::of(app, user).await?,
+                };
+                let message = "now send the intent to /auth/authorize with the application's address";
+                Ok(Reply::ok(Self::Intent(Box::new(data)), message))
+            }
+            Entered::Device => Ok(Reply::ok(
+                Self::Approved(ApprovedData { status: "approved" }),
+                "the device is let in: go back to it",
+            )),
+        }
+    }
 }

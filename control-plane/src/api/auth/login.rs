@@ -2,8 +2,8 @@
 
 use super::{
     check_client,
-    data::{LoginData, LoginOutcome, TokenData, UserData},
-    no_intent, present_password, wants_intent,
+    data::{LoginOutcome, TokenData, UserData},
+    present_password, purpose,
 };
 use crate::{
     api::{
@@ -16,10 +16,7 @@ use crate::{
     app::App,
     caller::Origin,
     error::ServiceError,
-    service::{
-        account::attempts,
-        session::{self as service, Login},
-    },
+    service::{account::attempts, session as service, sign_in::Purpose},
 };
 use axum::{
     extract::State,
@@ -58,8 +55,11 @@ struct LoginInput {
     /// What the client calls itself.
     #[schema(max_length = 64)]
     client: Option<String>,
-    /// `tokens`; `intent` is not built yet.
+    /// `tokens`, or `intent`: a token for `/auth/authorize`, which needs `code_challenge`.
+    #[schema(pattern = "^(intent|tokens)$")]
     response_mode: Option<String>,
+    /// For an intent: the SHA-256 of the application's verifier, base64url (PKCE, S256).
+    code_challenge: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -74,6 +74,7 @@ struct Checked {
     name: String,
     secret: Zeroizing<String>,
     client: Option<String>,
+    purpose: Purpose,
 }
 
 impl LoginInput {
@@ -88,10 +89,9 @@ impl LoginInput {
         }
         let secret = present_password(self.password, &mut problems);
         check_client(self.client.as_deref(), &mut problems);
-        let intent = wants_intent(self.response_mode.as_deref(), &mut problems);
+        let purpose = purpose(self.response_mode.as_deref(), self.code_challenge, &mut problems);
         match name {
-            Some(_) if problems.is_empty() && intent => Err(no_intent()),
-            Some(name) if problems.is_empty() => Ok(Checked { name, secret, client: self.client }),
+            Some(name) if problems.is_empty() => Ok(Checked { name, secret, client: self.client, purpose }),
             _ => Err(ServiceError::Invalid(problems)),
         }
     }
@@ -100,36 +100,26 @@ impl LoginInput {
 /// Log in
 ///
 /// Where the account has two-factor authentication, the answer is a temporary token, to be sent with a code
-/// to `/users/auth/2fa/verify`.
+/// to `/users/auth/2fa/verify`. With `response_mode` `intent` no session begins: the answer is a token that
+/// `/auth/authorize` turns into a code for an application.
 #[utoipa::path(post, path = "/api/v1/users/auth/login", operation_id = "authentication.login", tag = "authentication",
     request_body = LoginInput, security(()),
     responses((status = 200, body = Success<LoginOutcome>), (status = 400, body = Failure),
-        (status = 401, body = Failure), (status = 403, body = Failure), (status = 429, body = Failure),
-        (status = 501, body = Failure)))]
+        (status = 401, body = Failure), (status = 403, body = Failure), (status = 429, body = Failure)))]
 async fn login(
     State(app): State<App>,
     origin: Origin,
     Json(input): Json<LoginInput>,
 ) -> Result<Response, ServiceError> {
-    let Checked { name, secret, client } = input.check()?;
+    let Checked { name, secret, client, purpose } = input.check()?;
     let origin = origin.named(client);
     let allowance = attempts::login(&app, origin.address, &name).await?;
-    let outcome = match attempts::within(allowance) {
-        Ok(()) => service::login(&app, &name, secret, &origin).await,
-        Err(refused) => Err(refused),
+    let outcome = async {
+        attempts::within(allowance)?;
+        let login = service::login(&app, &name, secret, &purpose, &origin).await?;
+        LoginOutcome::new(&app, login, origin.address).await
     };
-    let response = match outcome {
-        Ok(Login::Done(done)) => {
-            let (user, tokens) = *done;
-            let data = LoginData::new(&app, user, tokens, origin.address).await?;
-            Reply::ok(LoginOutcome::Done(Box::new(data)), "logged in").into_response()
-        }
-        Ok(Login::NeedsCode(challenge)) => {
-            let message = "now send a code of your authenticator, or a backup code, with the temporary token";
-            Reply::ok(LoginOutcome::NeedsCode(challenge.into()), message).into_response()
-        }
-        Err(error) => error.into_response(),
-    };
+    let response = outcome.await.into_response();
     Ok(layer::with_rate_limit(response, allowance))
 }
 

@@ -2,11 +2,21 @@
 
 mod claim;
 pub(super) mod data;
+mod device;
+mod intent;
+mod launch;
 mod login;
 mod password;
+mod provider;
 mod sign_up;
 
-use crate::{app::App, error::ServiceError, service::password as policy};
+use crate::{
+    app::App,
+    service::{
+        password as policy,
+        sign_in::{self, Purpose},
+    },
+};
 use std::collections::BTreeMap;
 use utoipa_axum::router::OpenApiRouter;
 use zeroize::Zeroizing;
@@ -16,7 +26,18 @@ const MAX_CLIENT_CHARS: usize = 64;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
-    claim::router().merge(login::router()).merge(password::router()).merge(sign_up::router())
+    [
+        claim::router(),
+        device::router(),
+        intent::router(),
+        launch::router(),
+        login::router(),
+        password::router(),
+        provider::router(),
+        sign_up::router(),
+    ]
+    .into_iter()
+    .fold(OpenApiRouter::new(), OpenApiRouter::merge)
 }
 
 /// A password that must be somebody's already: one too short to be is not worth a hash, one too long is an
@@ -45,8 +66,16 @@ pub(super) fn wants_intent(mode: Option<&str>, problems: &mut BTreeMap<String, S
     mode == Some("intent")
 }
 
-/// What answers where a login intent is asked for.
-pub(super) fn no_intent() -> ServiceError {
-    let message = "response_mode intent is not built yet: leave it out, the answer then carries the tokens";
-    ServiceError::NotImplemented(message.to_owned())
+/// What a login is for: a session, or an intent, which needs a challenge.
+pub(super) fn purpose(
+    mode: Option<&str>,
+    code_challenge: Option<String>,
+    problems: &mut BTreeMap<String, String>,
+) -> Purpose {
+    if !wants_intent(mode, problems) {
+        return Purpose::Session;
+    }
+    let code_challenge = code_challenge.unwrap_or_default();
+    sign_in::check_challenge(&code_challenge, problems);
+    Purpose::Intent { code_challenge }
 }

@@ -1,6 +1,6 @@
 //! Sign-up, verification, and where free servers are.
 
-use super::{check_client, data::LoginData, no_intent, wants_intent};
+use super::{check_client, data::LoginOutcome, purpose};
 use crate::{
     api::{
         envelope::{Failure, Reply, Success},
@@ -116,8 +116,11 @@ struct VerifyInput {
     /// What the client calls itself.
     #[schema(max_length = 64)]
     client: Option<String>,
-    /// `tokens`; `intent` is not built yet.
+    /// `tokens`, or `intent`: a token for `/auth/authorize`, which needs `code_challenge`.
+    #[schema(pattern = "^(intent|tokens)$")]
     response_mode: Option<String>,
+    /// For an intent: the SHA-256 of the application's verifier, base64url (PKCE, S256).
+    code_challenge: Option<String>,
 }
 
 /// Verify the e-mail address of a sign-up
@@ -125,25 +128,22 @@ struct VerifyInput {
 /// Makes the account, logs it in, and gives it a free server where there is one.
 #[utoipa::path(post, path = "/api/v1/auth/verify-email", operation_id = "authentication.verifyEmail",
     tag = "authentication", request_body = VerifyInput, security(()),
-    responses((status = 200, body = Success<LoginData>), (status = 400, body = Failure), (status = 409, body = Failure),
-        (status = 501, body = Failure)))]
+    responses((status = 200, body = Success<LoginOutcome>), (status = 400, body = Failure),
+        (status = 409, body = Failure)))]
 async fn verify_email(
     State(app): State<App>,
     origin: Origin,
     Json(input): Json<VerifyInput>,
-) -> Result<Reply<LoginData>, ServiceError> {
+) -> Result<Reply<LoginOutcome>, ServiceError> {
     let mut problems = BTreeMap::new();
     check_client(input.client.as_deref(), &mut problems);
-    let intent = wants_intent(input.response_mode.as_deref(), &mut problems);
+    let purpose = purpose(input.response_mode.as_deref(), input.code_challenge, &mut problems);
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    if intent {
-        return Err(no_intent());
-    }
     let origin = origin.named(input.client);
-    let (user, tokens) = service::verify(&app, input.token.trim(), &origin).await?;
-    Ok(Reply::ok(LoginData::new(&app, user, tokens, origin.address).await?, "welcome: you are logged in"))
+    let entered = service::verify(&app, input.token.trim(), &purpose, &origin).await?;
+    LoginOutcome::entered(&app, entered, origin.address).await
 }
 
 #[derive(Deserialize, ToSchema)]

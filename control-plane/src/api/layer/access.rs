@@ -9,6 +9,7 @@ use crate::{
     api::{
         basic,
         caller::{Caller, Identity},
+        device_page, docs,
     },
     app::App,
     caller,
@@ -57,6 +58,10 @@ impl Rules {
     }
 }
 
+fn is_page(path: &str) -> bool {
+    docs::is_page(path) || device_page::is_page(path)
+}
+
 /// Middleware.
 pub(super) async fn layer(State((app, rules)): State<(App, Arc<Rules>)>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
@@ -65,8 +70,8 @@ pub(super) async fn layer(State((app, rules)): State<(App, Arc<Rules>)>, request
         return next.run(request).await;
     };
     let rule = match rules.of(matched.as_str(), request.method()) {
-        // The documentation's pages, which are outside of the document.
-        None if super::super::docs::is_page(matched.as_str()) => return next.run(request).await,
+        // Pages for people, which are outside of the document.
+        None if is_page(matched.as_str()) => return next.run(request).await,
         Some(Ok(Some(rule))) => rule,
         Some(Err(())) => return super::super::method_not_allowed(request).await,
         None | Some(Ok(None)) => {

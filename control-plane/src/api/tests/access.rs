@@ -21,7 +21,8 @@ use serde_json::json;
 
 const HOST: &str = "api.example.org";
 /// Answer by what came with the request, and not by who sent it.
-const OWN_CREDENTIAL: &[&str] = &["authentication.refreshToken"];
+const OWN_CREDENTIAL: &[&str] =
+    &["authentication.refreshToken", "authentication.oauthAuthorize", "authentication.oauthCancelIntent"];
 /// End the credential they are tried with.
 const LAST: &[&str] = &["authentication.logout"];
 

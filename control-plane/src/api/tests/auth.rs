@@ -80,7 +80,8 @@ async fn wrong_logins_are_refused_alike_and_bad_ones_named() {
         .post(LOGIN, json!({"username": "ann", "password": PASSWORD, "response_mode": "x"}))
         .await
         .expect_invalid(&["response_mode"]);
-    client.post(LOGIN, json!({"username": "ann", "password": PASSWORD, "response_mode": "intent"})).await.expect(501);
+    let intent = json!({"username": "ann", "password": PASSWORD, "response_mode": "intent"});
+    client.post(LOGIN, intent).await.expect_invalid(&["code_challenge"]);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod pools;
 mod projects;
 mod record;
 mod servers;
+mod sign_in;
 mod sign_up;
 mod two_factor;
 mod users;

@@ -148,7 +148,8 @@ async fn every_bad_field_is_named() {
         .post(VERIFY, json!({"token": "0".repeat(64), "response_mode": "x"}))
         .await
         .expect_invalid(&["response_mode"]);
-    client.post(VERIFY, json!({"token": "0".repeat(64), "response_mode": "intent"})).await.expect(501);
+    let intent = json!({"token": "0".repeat(64), "response_mode": "intent"});
+    client.post(VERIFY, intent).await.expect_invalid(&["code_challenge"]);
     client.post(RESET, json!({"token": "short", "password": "short"})).await.expect_invalid(&["password", "token"]);
     assert!(mailbox.receive().await.is_empty());
 }

@@ -33,15 +33,15 @@ fn code_of(secret: &str, steps: i64) -> String {
 }
 
 /// An account with two-factor authentication.
-struct Protected {
+pub(super) struct Protected {
     app: App,
     client: Client,
     secret: String,
-    backup_codes: Vec<String>,
+    pub(super) backup_codes: Vec<String>,
 }
 
 impl Protected {
-    async fn new(app: &App) -> Self {
+    pub(super) async fn new(app: &App) -> Self {
         let (client, _) = Client::new_user(app, "ann", false).await;
         let setup = client.post(&path("setup"), json!({"password": PASSWORD})).await.expect(200);
         let secret = setup.data()["manual_entry_key"].as_str().unwrap().to_owned();

@@ -59,6 +59,17 @@ pub async fn signup(app: &App, address: IpAddr) -> Result<Allowance, ServiceErro
     count(app, format!("signup {}", network(address)), MINUTE, app.config.rate_limits.signup).await
 }
 
+/// Counts a code of a device that is typed or asked for, from one address.
+pub async fn device(app: &App, address: IpAddr) -> Result<Allowance, ServiceError> {
+    count(app, format!("device {}", network(address)), MINUTE, app.config.rate_limits.login).await
+}
+
+/// Counts a step of a sign-in with a provider, from one address.
+pub async fn provider(app: &App, address: IpAddr) -> Result<(), ServiceError> {
+    let limit = app.config.rate_limits.login.saturating_mul(WIDER);
+    within(count(app, format!("provider {}", network(address)), MINUTE, limit).await?)
+}
+
 /// Counts a password with which a logged-in user confirms a change.
 pub async fn password(app: &App, user: UserId) -> Result<(), ServiceError> {
     within(count(app, format!("password {user}"), QUARTER, CONFIRMATIONS).await?)

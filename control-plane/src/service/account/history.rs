@@ -12,6 +12,7 @@ use crate::{
     },
 };
 use hoody_protocol::id::{RequestId, UserId};
+use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 
 /// Characters that are kept of what a client calls itself.
@@ -20,7 +21,8 @@ const MAX_CLIENT_CHARS: usize = 128;
 const RECENT: u64 = 5;
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Happening {
     /// A login with a password.
     Login,
@@ -28,6 +30,18 @@ pub enum Happening {
     SecondFactor,
     /// A request that carried user name and password.
     Basic,
+    /// A login with a GitHub account.
+    Github,
+    /// A login with a Google account.
+    Google,
+    /// A device that was let in.
+    Device,
+    /// A session handed over to another page.
+    HandedOver,
+    /// Somebody let a device in.
+    DeviceApproved,
+    /// An account at a provider opens this account from now on.
+    IdentityLinked,
     /// The account was made.
     SignedUp,
     /// Every session was ended.
@@ -59,6 +73,12 @@ impl Happening {
             Self::Login => "login",
             Self::SecondFactor => "login_2fa",
             Self::Basic => "login_basic",
+            Self::Github => "login_github",
+            Self::Google => "login_google",
+            Self::Device => "login_device",
+            Self::HandedOver => "login_handed_over",
+            Self::DeviceApproved => "device_approved",
+            Self::IdentityLinked => "identity_linked",
             Self::SignedUp => "signup",
             Self::LoggedOut => "logout",
             Self::RefreshReused => "refresh_token_reused",
@@ -74,7 +94,11 @@ impl Happening {
     }
 
     fn is_login(self) -> bool {
-        matches!(self, Self::Login | Self::SecondFactor | Self::Basic | Self::SignedUp)
+        match self {
+            Self::Login | Self::SecondFactor | Self::Basic | Self::SignedUp => true,
+            Self::Github | Self::Google | Self::Device | Self::HandedOver => true,
+            _ => false,
+        }
     }
 }
 

@@ -5,22 +5,26 @@
 //! made when the mail is answered, with the password of the very sign-up that the mail was for.
 
 use super::{
-    history::{self, Happening},
+    history::Happening,
     policy::{self, Problems},
 };
 use crate::{
     app::App,
     caller::Origin,
     error::ServiceError,
-    service::{free_tier, one_time, session},
+    service::{
+        free_tier, one_time,
+        sign_in::{self, Entered, Purpose},
+    },
     store::{
         StoreError, invite_code,
         mail::{self, JobKind},
         profile, sign_up as store,
-        user::{self, NewUser, User},
+        user::{self, NewUser},
     },
 };
-use hoody_protocol::time::now_ms;
+use hoody_protocol::{id::UserId, time::now_ms};
+use sqlx::AnyConnection;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -100,15 +104,14 @@ pub(super) async fn ask_for_mail(app: &App, kind: JobKind, email: &str) -> Resul
 }
 
 /// Makes the account that the token's sign-up asked for, and logs it in.
-pub async fn verify(app: &App, token: &str, origin: &Origin) -> Result<(User, session::Tokens), ServiceError> {
+pub async fn verify(app: &App, token: &str, purpose: &Purpose, origin: &Origin) -> Result<Entered, ServiceError> {
     if token.len() != one_time::CHARS {
         return Err(ServiceError::invalid("token", format!("must be {} characters", one_time::CHARS)));
     }
     let mut tx = app.store.begin().await?;
     let taken = store::take(&mut tx, &one_time::hash(token)).await?;
     let sign_up = taken.ok_or_else(|| ServiceError::invalid("token", TOKEN))?;
-    let taken = user::is_username_taken(&mut tx, &sign_up.username).await?;
-    let username = if taken { with_suffix(&sign_up.username) } else { sign_up.username };
+    let username = free_name(&mut tx, &sign_up.username).await?;
     let new = NewUser {
         username: &username,
         email: Some(&sign_up.email),
@@ -118,25 +121,36 @@ pub async fn verify(app: &App, token: &str, origin: &Origin) -> Result<(User, se
     let id = user::insert(&mut tx, &new).await?;
     profile::signed_up(&mut tx, id, sign_up.region.as_deref()).await?;
     if let Some(hash) = &sign_up.invite_hash {
-        if invite_code::redeem(&mut tx, hash).await? {
-            crate::store::free_tier::unlock(&mut tx, id, "signup_code").await?;
-        } else {
-            crate::store::free_tier::code_failed(&mut tx, id).await?;
-        }
+        redeem(&mut tx, id, hash).await?;
     }
-    let tokens = session::start(app, &mut tx, id, user::FIRST_GENERATION).await?;
-    history::record(&mut tx, id, Happening::SignedUp, origin).await?;
+    let user = user::lock_by_id(&mut tx, id).await?.ok_or(ServiceError::NotFound("user"))?;
+    let entered = sign_in::enter(app, &mut tx, user.clone(), purpose, Happening::SignedUp, origin).await?;
     tx.commit().await.map_err(StoreError::from)?;
-    let user = user::by_id(&app.store, id).await?.ok_or(ServiceError::NotFound("user"))?;
     // The account is there, with or without a free server: that can be tried again.
     if let Err(error) = free_tier::claim(app, &user, sign_up.region.as_deref()).await {
         tracing::warn!(user = %id, error = crate::error::chain(&error), "a new account got no free server");
     }
-    Ok((user, tokens))
+    Ok(entered)
+}
+
+/// The name wished for, or, where it is taken, the name with something added.
+pub async fn free_name(connection: &mut AnyConnection, wish: &str) -> Result<String, StoreError> {
+    let taken = user::is_username_taken(connection, wish).await?;
+    Ok(if taken { with_suffix(wish) } else { wish.to_owned() })
+}
+
+/// Opens the free tier of a new account with the invite code that it came with, or notes that it was no good.
+pub async fn redeem(connection: &mut AnyConnection, user: UserId, code_hash: &str) -> Result<(), StoreError> {
+    if invite_code::redeem(connection, code_hash).await? {
+        crate::store::free_tier::unlock(connection, user, "signup_code").await?;
+    } else {
+        crate::store::free_tier::code_failed(connection, user).await?;
+    }
+    Ok(())
 }
 
 /// A user name out of an address.
-fn stem(email: &str) -> String {
+pub fn stem(email: &str) -> String {
     let local = email.split('@').next().unwrap_or_default();
     let stem: String = local
         .chars()

@@ -7,12 +7,10 @@ use crate::{
     error::ServiceError,
     service::{
         account::history::{self, Happening},
-        one_time, session,
+        one_time,
+        sign_in::{self, Entered, Purpose},
     },
-    store::{
-        StoreError, two_factor as store,
-        user::{self, User},
-    },
+    store::{StoreError, two_factor as store, user},
 };
 use hoody_protocol::{id::UserId, time::now_ms};
 use std::time::Duration;
@@ -22,6 +20,7 @@ use zeroize::Zeroizing;
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// Codes that can be tried with one temporary token.
 const MAX_TRIES: i64 = 5;
+const NO_INTENT: &str = "must be tokens: this login was not for an intent; log in with response_mode intent first";
 const UNKNOWN: &str = "the temporary token is not known, has expired or was tried too often: log in again";
 
 /// A login that waits for its code.
@@ -39,25 +38,39 @@ impl std::fmt::Debug for Challenge {
 }
 
 /// Lets a login wait for its code.
-pub async fn challenge(app: &App, user: UserId) -> Result<Challenge, ServiceError> {
+pub async fn challenge(app: &App, user: UserId, purpose: &Purpose) -> Result<Challenge, ServiceError> {
     let temp_token = one_time::token();
     let expires_at = now_ms() as i64 + LIFETIME.as_millis() as i64;
     let mut tx = app.store.begin().await?;
-    store::insert_challenge(&mut tx, &one_time::hash(&temp_token), user, expires_at).await?;
+    let (device, code_challenge) = match purpose {
+        Purpose::Session => (None, None),
+        Purpose::Intent { code_challenge } => (None, Some(code_challenge.clone())),
+        Purpose::Device(id) => (Some(id.clone()), None),
+    };
+    let waiting = store::Waiting { user, device, code_challenge };
+    store::insert_challenge(&mut tx, &one_time::hash(&temp_token), &waiting, expires_at).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(Challenge { temp_token, expires_at })
 }
 
-/// Ends the login with a code.
+/// Ends the login with a code. `wants_intent`: the client expects an intent, which the login then must have
+/// been for.
 pub async fn finish(
     app: &App,
     temp_token: &str,
     code: &str,
+    wants_intent: bool,
     origin: &Origin,
-) -> Result<(User, session::Tokens), ServiceError> {
+) -> Result<Entered, ServiceError> {
     let hash = one_time::hash(temp_token);
     let found = store::try_challenge(&app.store, &hash, MAX_TRIES).await?;
-    let id = found.ok_or(ServiceError::Unauthenticated(UNKNOWN))?;
+    let store::Waiting { user: id, device, code_challenge } = found.ok_or(ServiceError::Unauthenticated(UNKNOWN))?;
+    let purpose = match (device, code_challenge) {
+        (Some(device), _) => Purpose::Device(device),
+        (None, Some(code_challenge)) => Purpose::Intent { code_challenge },
+        (None, None) if wants_intent => return Err(ServiceError::invalid("response_mode", NO_INTENT)),
+        (None, None) => Purpose::Session,
+    };
     if let Err(error) = code::confirm(app, id, "code", code, origin).await {
         history::record_failure(app, id, Happening::SecondFactor, origin);
         return Err(error);
@@ -70,8 +83,7 @@ pub async fn finish(
     if !store::take_challenge(&mut tx, &hash).await? {
         return Err(ServiceError::Unauthenticated(UNKNOWN));
     }
-    let tokens = session::start(app, &mut tx, id, user.token_generation).await?;
-    history::record(&mut tx, id, Happening::SecondFactor, origin).await?;
+    let entered = sign_in::enter(app, &mut tx, user, &purpose, Happening::SecondFactor, origin).await?;
     tx.commit().await.map_err(StoreError::from)?;
-    Ok((user, tokens))
+    Ok(entered)
 }

@@ -1,0 +1,269 @@
+//! GitHub and Google: their page, the exchange of a code (authorisation code with PKCE), and who it is then.
+//! Hosts are the operator's choice, so they are trusted to be right, but not to be quick, small or polite:
+//! every answer has a deadline and a size, and none leads elsewhere.
+
+use crate::{
+    app::App,
+    config::{Config, OAuthClient},
+    error::ServiceError,
+    service::account::history::Happening,
+};
+use oauth2::{
+    AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse, TokenUrl, basic::BasicClient, url::Url,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::OnceCell;
+
+/// How long a provider may take to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of its largest answer.
+const MAX_ANSWER_BYTES: usize = 256 << 10;
+/// Bytes of the longest id, name or address that is believed.
+const MAX_TEXT_BYTES: usize = 255;
+const MAX_URL_BYTES: usize = 2048;
+
+/// A provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// GitHub.
+    Github,
+    /// Google.
+    Google,
+}
+
+impl Provider {
+    /// The word for it, in paths too.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Github => "github",
+            Self::Google => "google",
+        }
+    }
+
+    /// Its registration; 503 where there is none.
+    pub(super) fn client(self, config: &Config) -> Result<&OAuthClient, ServiceError> {
+        let (client, name) = match self {
+            Self::Github => (&config.oauth.github, "GitHub"),
+            Self::Google => (&config.oauth.google, "Google"),
+        };
+        let message = || format!("signing in with {name} is not configured here: use another way, or ask the operator");
+        client.as_ref().ok_or_else(|| ServiceError::Unavailable(message()))
+    }
+
+    pub(super) fn happening(self) -> Happening {
+        match self {
+            Self::Github => Happening::Github,
+            Self::Google => Happening::Google,
+        }
+    }
+
+    fn scopes(self) -> &'static [&'static str] {
+        match self {
+            Self::Github => &["read:user", "user:email"],
+            Self::Google => &["openid", "email", "profile"],
+        }
+    }
+}
+
+/// Who a provider says somebody is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Person {
+    pub(super) provider: Provider,
+    /// The provider's lasting id.
+    pub(super) subject: String,
+    /// Lower case; `None` where the provider has not verified one.
+    pub(super) email: Option<String>,
+    /// What they are called there.
+    pub(super) name: Option<String>,
+    pub(super) avatar_url: Option<String>,
+}
+
+/// Why a provider did not say who somebody is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProviderError {
+    #[error("HTTP client")]
+    Client(#[source] reqwest::Error),
+    #[error("provider")]
+    Request(#[from] reqwest::Error),
+    #[error("an answer of more than {MAX_ANSWER_BYTES} bytes")]
+    Large,
+    #[error("answer with status {0}")]
+    Status(u16),
+    #[error("answer")]
+    Http(#[from] oauth2::http::Error),
+    #[error("answer that is not what was asked for")]
+    Json(#[from] serde_json::Error),
+    #[error("configured address")]
+    Address(#[from] oauth2::url::ParseError),
+    #[error("exchange of the code: {0}")]
+    Exchange(String),
+    #[error("an id, name or address that is empty or too long")]
+    Text,
+}
+
+/// The HTTP client, made when it is first needed. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Providers(Arc<OnceCell<reqwest::Client>>);
+
+impl Providers {
+    async fn client(&self) -> Result<&reqwest::Client, ProviderError> {
+        let build = || async {
+            reqwest::Client::builder()
+                .user_agent("hoody-control-plane")
+                .redirect(reqwest::redirect::Policy::none())
+                .timeout(DEADLINE)
+                .build()
+        };
+        self.0.get_or_try_init(build).await.map_err(ProviderError::Client)
+    }
+
+    async fn send(self, request: reqwest::Request) -> Result<HttpResponse, ProviderError> {
+        let mut response = self.client().await?.execute(request).await?;
+        let mut answer = oauth2::http::Response::builder().status(response.status().as_u16());
+        if let Some(kind) = response.headers().get(reqwest::header::CONTENT_TYPE) {
+            answer = answer.header(oauth2::http::header::CONTENT_TYPE, kind.as_bytes());
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(ProviderError::Large);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(answer.body(body)?)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, url: &str, access_token: &str) -> Result<T, ProviderError> {
+        let request = self.client().await?.get(url).bearer_auth(access_token);
+        let request = request.header(reqwest::header::ACCEPT, "application/json").build()?;
+        let answer = self.clone().send(request).await?;
+        if !answer.status().is_success() {
+            return Err(ProviderError::Status(answer.status().as_u16()));
+        }
+        Ok(serde_json::from_slice(answer.body())?)
+    }
+}
+
+/// Where the provider sends people back to.
+fn callback_url(app: &App, provider: Provider) -> String {
+    format!("{}/api/v1/auth/{}/callback", app.config.public_url.trim_end_matches('/'), provider.word())
+}
+
+/// The provider's page, which sends the browser back with `state`.
+pub(super) fn page(
+    app: &App,
+    provider: Provider,
+    client: &OAuthClient,
+    state: &str,
+    verifier: &str,
+) -> Result<Url, ProviderError> {
+    let registered = BasicClient::new(ClientId::new(client.id.clone()))
+        .set_auth_uri(AuthUrl::new(client.authorize_url.clone())?)
+        .set_redirect_uri(RedirectUrl::new(callback_url(app, provider))?);
+    let challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier.to_owned()));
+    let (url, _) = registered
+        .authorize_url(|| CsrfToken::new(state.to_owned()))
+        .add_scopes(provider.scopes().iter().map(|scope| Scope::new((*scope).to_owned())))
+        .set_pkce_challenge(challenge)
+        .url();
+    Ok(url)
+}
+
+/// Exchanges the code that the browser brought, and asks who it is.
+pub(super) async fn identify(
+    app: &App,
+    provider: Provider,
+    client: &OAuthClient,
+    code: String,
+    verifier: String,
+) -> Result<Person, ProviderError> {
+    let registered = BasicClient::new(ClientId::new(client.id.clone()))
+        .set_client_secret(ClientSecret::new(client.secret.reveal().to_owned()))
+        .set_auth_type(AuthType::RequestBody)
+        .set_token_uri(TokenUrl::new(client.token_url.clone())?)
+        .set_redirect_uri(RedirectUrl::new(callback_url(app, provider))?);
+    let providers = app.providers.clone();
+    let http = move |request: HttpRequest| {
+        let providers = providers.clone();
+        async move { providers.send(reqwest::Request::try_from(request)?).await }
+    };
+    let answer = registered
+        .exchange_code(AuthorizationCode::new(code))
+        .set_pkce_verifier(PkceCodeVerifier::new(verifier))
+        .request_async(&http)
+        .await
+        .map_err(refusal)?;
+    let access_token = answer.access_token().secret();
+    match provider {
+        Provider::Github => {
+            let user: GithubUser = app.providers.get(&client.user_url, access_token).await?;
+            let emails: Vec<GithubEmail> = app.providers.get(&client.emails_url, access_token).await?;
+            let email = emails.into_iter().find(|email| email.primary && email.verified).map(|email| email.email);
+            person(provider, user.id.to_string(), email, Some(user.login), user.avatar_url)
+        }
+        Provider::Google => {
+            let user: GoogleUser = app.providers.get(&client.user_url, access_token).await?;
+            let email = user.email.filter(|_| user.email_verified);
+            person(provider, user.sub, email, user.name, user.picture)
+        }
+    }
+}
+
+/// What a failed exchange says; a provider's answer may hold tokens, so none of its body is kept.
+fn refusal<E: std::error::Error + 'static>(
+    error: oauth2::RequestTokenError<E, oauth2::basic::BasicErrorResponse>,
+) -> ProviderError {
+    ProviderError::Exchange(match error {
+        oauth2::RequestTokenError::ServerResponse(answer) => answer.error().to_string(),
+        oauth2::RequestTokenError::Request(error) => crate::error::chain(&error),
+        oauth2::RequestTokenError::Parse(..) => "an answer that is no token".to_owned(),
+        oauth2::RequestTokenError::Other(_) => "an answer of another kind".to_owned(),
+    })
+}
+
+#[derive(Deserialize)]
+struct GithubUser {
+    id: u64,
+    login: String,
+    avatar_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct GithubEmail {
+    email: String,
+    primary: bool,
+    verified: bool,
+}
+
+#[derive(Deserialize)]
+struct GoogleUser {
+    sub: String,
+    email: Option<String>,
+    #[serde(default)]
+    email_verified: bool,
+    name: Option<String>,
+    picture: Option<String>,
+}
+
+fn person(
+    provider: Provider,
+    subject: String,
+    email: Option<String>,
+    name: Option<String>,
+    avatar_url: Option<String>,
+) -> Result<Person, ProviderError> {
+    if subject.is_empty() || subject.len() > MAX_TEXT_BYTES {
+        return Err(ProviderError::Text);
+    }
+    let is_picture = |url: &String| url.starts_with("https://") && url.len() <= MAX_URL_BYTES;
+    Ok(Person {
+        provider,
+        subject,
+        email: email.map(|email| email.trim().to_lowercase()),
+        name: name.filter(|name| name.len() <= MAX_TEXT_BYTES),
+        avatar_url: avatar_url.filter(is_picture),
+    })
+}

@@ -1,0 +1,50 @@
+// A real OpenID provider on loopback: node provider.mjs PORT PUBLIC_URL CLIENT_SECRET
+//
+// Google's part is the provider's own; what GitHub has beside OAuth (/user, /user/emails) is added, for whoever
+// has an access token of this provider. An account called "unverified…" has an address that is not verified.
+import Provider from "oidc-provider";
+
+const [port, publicUrl, secret] = process.argv.slice(2);
+const claims = (id) => ({
+  sub: id,
+  name: id,
+  email: `${id}@example.com`,
+  email_verified: !id.startsWith("unverified"),
+});
+
+const provider = new Provider(`http://127.0.0.1:${port}`, {
+  clients: [
+    {
+      client_id: "hoody",
+      client_secret: secret,
+      token_endpoint_auth_method: "client_secret_post",
+      redirect_uris: ["github", "google"].map((name) => `${publicUrl}/api/v1/auth/${name}/callback`),
+    },
+  ],
+  claims: { openid: ["sub"], email: ["email", "email_verified"], profile: ["name"] },
+  scopes: ["openid", "email", "profile", "read:user", "user:email"],
+  pkce: { required: () => true, methods: ["S256"] },
+  cookies: { keys: ["loopback"] },
+  findAccount: (_, id) => ({ accountId: id, claims: () => claims(id) }),
+});
+
+provider.use(async (ctx, next) => {
+  if (ctx.path !== "/user" && ctx.path !== "/user/emails") return next();
+  const token = await provider.AccessToken.find((ctx.get("authorization") || "").replace(/^Bearer /, ""));
+  if (!token) {
+    ctx.status = 401;
+    return;
+  }
+  const { name, email, email_verified } = claims(token.accountId);
+  // A number, as GitHub's ids are.
+  const id = [...name].reduce((sum, letter) => sum * 31 + letter.charCodeAt(0), 7) % 1e9;
+  ctx.body =
+    ctx.path === "/user"
+      ? { id, login: name, avatar_url: "https://avatars.example/1" }
+      : [
+          { email: "other@example.com", primary: false, verified: true },
+          { email, primary: true, verified: email_verified },
+        ];
+});
+
+provider.listen(Number(port), "127.0.0.1");
