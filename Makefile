@@ -15,7 +15,10 @@ DEV := $(TARGET)/debug/dev
 SOAK_SECONDS ?= 600
 SOAK_SEED ?=
 
-.PHONY: help demo test soak up down bench lint fmt setup build root
+# FUZZ_SECONDS=600 make fuzz: how long each decoder.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo test soak fuzz up down bench lint fmt setup build root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +59,12 @@ soak: build ## random operations, kills and partitions on three servers, 10 minu
 	scripts/images.sh busybox
 	export SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED)
 	cargo test -p hoody-tests --test soak -- --nocapture
+
+	# The packet filter against its model, ten times as long as in make test.
+	HOODY_MODEL_POLICIES=3000 cargo test -p hoody-agent --test firewall model -- --nocapture
+
+fuzz: setup ## libFuzzer on every decoder of bytes from outside, a minute each (FUZZ_SECONDS)
+	@HOODY_FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
 
 bench: setup ## create, start, stop and the like beside a bare runc run, from a release build
 	cargo build --release --workspace --bins
