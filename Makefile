@@ -15,7 +15,10 @@ DEV := $(TARGET)/debug/dev
 SOAK_SECONDS ?= 600
 SOAK_SEED ?=
 
-.PHONY: help demo test test-cgroup2 soak up down bench bench-events bench-scale release lint fmt setup build root
+# FUZZ_SECONDS=600 make fuzz: how long each decoder.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo test test-cgroup2 soak fuzz up down bench bench-events bench-scale release lint fmt setup build root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +60,11 @@ soak: build ## random operations, kills and partitions on three servers, 10 minu
 	export SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED)
 	cargo test -p hoody-tests --test soak -- --nocapture
 	HOODY_TEST_PARTITION_SECONDS=30 cargo test -p hoody-tests --test link partition
+	# The packet filter against its model, ten times as long as in make test.
+	HOODY_MODEL_POLICIES=3000 cargo test -p hoody-agent --test firewall model -- --nocapture
+
+fuzz: setup ## libFuzzer on every decoder of bytes from outside, a minute each (FUZZ_SECONDS)
+	@HOODY_FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
 
 test-cgroup2: root ## the runtime's tests on cgroup v2, in a virtual machine (emulated: some minutes)
 	@scripts/setup.sh cgroup2

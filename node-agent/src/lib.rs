@@ -13,6 +13,8 @@ pub mod doctor;
 mod error;
 pub mod facts;
 pub mod firewall;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod images;
 pub mod link;
 pub mod network;

@@ -4,7 +4,11 @@
 use super::{Config, LogFormat, Mail, OAuth, OAuthClient, RateLimits, Secret, Smtp, SmtpTls, Span, Tls};
 use ipnet::IpNet;
 use serde::Deserialize;
-use std::{fs, io, net::SocketAddr, path::PathBuf};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// Where the control plane keeps its data unless told otherwise.
 const DEFAULT_DATA_DIR: &str = "/var/lib/hoody-control-plane";
@@ -246,12 +250,16 @@ impl Settings {
             Some(path) => {
                 let text =
                     fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-                let file: Self =
-                    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.clone(), source })?;
+                let file = Self::parse(&text, path)?;
                 self.or(file)
             }
         };
         all.fill_in()
+    }
+
+    /// The settings in the text of a file; `path` is for errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
     }
 
     fn fill_in(self) -> Result<Config, ConfigError> {

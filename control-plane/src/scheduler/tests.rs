@@ -85,6 +85,7 @@ fn any_server() -> impl Strategy<Value = ServerRow> {
     (any::<u8>(), any::<bool>(), 0..5000i64, 0..2048i64, 0..9000i64, 0..3i64, 0..4i64, 0..4usize).prop_map(
         |(number, online, cpu, memory, disk, containers, project, status)| ServerRow {
             online,
+            architecture: ["amd64", "amd64", "", "arm64"][usize::from(number % 4)].to_owned(),
             status: ["enrolled", "enrolled", "disabled", "revoked"][status].to_owned(),
             free_cpu_millis: cpu,
             free_memory_bytes: memory * MIB,
@@ -94,6 +95,27 @@ fn any_server() -> impl Strategy<Value = ServerRow> {
             ..server(number)
         },
     )
+}
+
+/// The choice as the documentation of [`rank`] words it, by comparing every server with every other.
+fn brute_force(servers: &[ServerRow], limits: &Limits) -> Vec<ServerId> {
+    let fits = |server: &&ServerRow| {
+        let free = [server.free_cpu_millis, server.free_memory_bytes, server.free_disk_bytes, server.free_containers];
+        let wanted = [i64::from(limits.cpu_millis), limits.memory_bytes as i64, limits.disk_bytes as i64, 1];
+        let enough = free.iter().zip(wanted).all(|(free, wanted)| *free >= wanted);
+        enough && server.online && server.status == "enrolled" && ["", "amd64"].contains(&server.architecture.as_str())
+    };
+    let better = |one: &ServerRow, other: &ServerRow| {
+        let keys = |s: &ServerRow| [s.project_containers, s.free_memory_bytes, s.free_cpu_millis, s.free_disk_bytes];
+        keys(one) < keys(other) || (keys(one) == keys(other) && one.id < other.id)
+    };
+    let fitting: Vec<&ServerRow> = servers.iter().filter(fits).collect();
+    let place = |server: &ServerRow| fitting.iter().filter(|other| better(other, server)).count();
+    let mut placed: Vec<Option<ServerId>> = vec![None; fitting.len()];
+    for server in &fitting {
+        placed[place(server)] = Some(server.id);
+    }
+    placed.into_iter().flatten().collect()
 }
 
 proptest! {
@@ -117,6 +139,7 @@ proptest! {
                 (Err(reasons), Err(again)) => prop_assert!(reasons.len() == servers.len() && again.len() == servers.len()),
                 _ => prop_assert!(false, "the order of candidates decided"),
             }
+            prop_assert_eq!(ranked.clone().unwrap_or_default(), brute_force(&servers, &limits));
             let Ok(ids) = ranked else { continue };
             let chosen = servers.iter_mut().find(|server| server.id == ids[0]).unwrap();
             prop_assert!(chosen.online && chosen.status == "enrolled");

@@ -15,9 +15,14 @@ const PRIVATE: u32 = 0o600;
 
 /// Replaces `path` with `content`; durable on return.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), DesiredError> {
-    let header = format!("{HEADER}{}\n", Digest::of(content));
-    replace(path, &[header.as_bytes(), content].concat())?;
+    replace(path, &close(content))?;
     sync_parent(path)
+}
+
+/// The bytes of a file with this content: what [`open`] opens.
+pub(crate) fn close(content: &[u8]) -> Vec<u8> {
+    let header = format!("{HEADER}{}\n", Digest::of(content));
+    [header.as_bytes(), content].concat()
 }
 
 /// Replaces `path` with these bytes and nothing around them; durable after [`sync_parent`]. On failure the old
@@ -48,20 +53,22 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<File, DesiredError> {
 
 /// Reads what [`write`] wrote; `None` where there is no file.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, DesiredError> {
-    let mut bytes = match fs::read(path) {
+    let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(DesiredError::Io { action: "read", path: path.to_owned(), source }),
     };
     let damaged = |reason: &str| DesiredError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged("it has no header"))?;
+    open(bytes).map(Some).map_err(damaged)
+}
+
+/// The content of such a file, or what is wrong with it.
+pub(crate) fn open(mut bytes: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no header")?;
     let content = bytes.split_off(end + 1);
-    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| damaged("its header is not text"))?;
-    let expected = header.strip_prefix(HEADER).ok_or_else(|| damaged("its header is unknown"))?;
-    if Digest::of(&content).to_string() != expected {
-        return Err(damaged("its checksum does not match"));
-    }
-    Ok(Some(content))
+    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| "its header is not text")?;
+    let expected = header.strip_prefix(HEADER).ok_or("its header is unknown")?;
+    if Digest::of(&content).to_string() == expected { Ok(content) } else { Err("its checksum does not match") }
 }
 
 /// Removes `path`, durable on return; success where there is none.

@@ -85,7 +85,9 @@ struct Writer {
 impl Journal {
     /// Opens or creates the journal and starts its task.
     pub fn open(path: &Path) -> Result<Self, DesiredError> {
-        let Loaded { entries, next, damaged } = lines::load(path)?;
+        let loaded = lines::load(path)?;
+        let acked = loaded.acked();
+        let Loaded { entries, next, damaged, torn: _ } = loaded;
         if damaged > 0 {
             tracing::error!(path = %path.display(), damaged, kept = entries.len(),
                 "lines of the journal are damaged; the others and a copy of the file are kept");
@@ -106,7 +108,7 @@ impl Journal {
         let shared = Arc::new(Shared {
             lost: AtomicU32::new(lines::unreported(path)?),
             path: path.to_owned(),
-            acked: watch::Sender::new(entries.front().map_or(next, |first| first.position) - 1),
+            acked: watch::Sender::new(acked),
             entries: Mutex::new(entries),
             held: Mutex::default(),
             appended: Notify::new(),
@@ -326,6 +328,19 @@ fn bound(entries: &mut VecDeque<ReportEntry>) {
         }
     }
     *entries = kept;
+}
+
+/// Any bytes as a journal: nothing that is read is lost when it is written and read again.
+#[doc(hidden)]
+pub(crate) fn fuzzing(bytes: &[u8]) {
+    for bytes in [bytes.to_vec(), lines::with_checksums(bytes)] {
+        let loaded = lines::read(&bytes);
+        assert!(loaded.acked() < loaded.next);
+        assert!(loaded.entries.iter().all(|entry| entry.position < loaded.next && entry.position > loaded.acked()));
+        let again = lines::read(&lines::content(loaded.next, &loaded.entries));
+        assert_eq!((again.damaged, again.torn, again.next), (0, false, loaded.next));
+        assert_eq!(again.entries, loaded.entries);
+    }
 }
 
 #[cfg(test)]

@@ -140,3 +140,25 @@ async fn a_held_entry_and_what_follows_it_wait_for_its_release() {
     journal.release(held);
     assert_eq!(positions(&journal).await, [1, 2, 3]);
 }
+
+#[test]
+fn impossible_positions_count_as_damage() {
+    let entry = |position| ReportEntry { position, report: outcome(1) };
+    let file = |next: u64, positions: &[u64]| {
+        let entries = positions.iter().map(|position| entry(*position)).collect();
+        String::from_utf8(lines::content(next, &entries)).unwrap().into_bytes()
+    };
+    for (bytes, kept) in [
+        (file(0, &[]), 0),
+        (file(u64::MAX, &[1]), 1),
+        (file(1, &[0, 1]), 1),
+        (file(1, &[1, u64::MAX]), 1),
+        (file(1, &[2, 2, 1, 3]), 2),
+        (lines::with_checksums(format!("1\n{{\"acked\":{}}}\n", u64::MAX).as_bytes()), 0),
+    ] {
+        let loaded = lines::read(&bytes);
+        assert!(loaded.damaged > 0, "{}", String::from_utf8_lossy(&bytes));
+        assert_eq!(loaded.entries.len(), kept);
+        assert!(loaded.acked() < loaded.next);
+    }
+}

@@ -186,12 +186,16 @@ fn load_one(path: &Path) -> Result<Option<Record>, DesiredError> {
 /// its container, whatever becomes of the file.
 pub fn salvage(path: &Path) -> Option<(ContainerId, Ipv4Addr, IdRange)> {
     let id = path.file_stem()?.to_str()?.parse().ok()?;
-    let bytes = std::fs::read(path).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    let (address, ids) = salvage_bytes(&std::fs::read(path).ok()?)?;
+    Some((id, address, ids))
+}
+
+pub(crate) fn salvage_bytes(bytes: &[u8]) -> Option<(Ipv4Addr, IdRange)> {
+    let text = String::from_utf8_lossy(bytes);
     let after = |name: &str| text.rsplit_once(name).map(|(_, after)| after);
     let first = after("\"ids\":{\"first\":")?.split('}').next()?.parse().ok()?;
     let address = after("\"address\":\"")?.split('"').next()?.parse().ok()?;
-    Some((id, address, IdRange { first }))
+    Some((address, IdRange { first }))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -64,3 +64,21 @@ pub trait Firewall: Send + Sync + std::fmt::Debug {
     /// Every container of which the table holds anything, for finding leftovers.
     async fn inventory(&self) -> Result<Vec<ContainerId>, FirewallError>;
 }
+
+/// Any policy, compiled and put into a batch of netlink messages.
+#[doc(hidden)]
+pub(crate) fn fuzzing(rules: FirewallSpec) {
+    let policy = Policy {
+        id: ContainerId::from_bytes([1; 12]),
+        owner: UserId::from_bytes([2; 12]),
+        interface: "hy000000000000".to_owned(),
+        address: Ipv4Addr::new(10, 64, 0, 2),
+        rules,
+    };
+    let network = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 64, 0, 0), 16);
+    let chains = change::DIRECTIONS.map(|direction| (direction, chain::compile(&policy, network, direction)));
+    let inventory = inventory::Inventory::default();
+    let mut batch = netlink::batch::Batch::new("fuzzing");
+    change::make_port_sets(&mut batch, &inventory, &chains);
+    change::apply(&mut batch, &inventory, &policy, &chains);
+}

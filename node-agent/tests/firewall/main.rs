@@ -7,6 +7,8 @@ mod connections;
 mod counters;
 mod drift;
 mod isolation;
+mod model;
+mod packet;
 mod probe;
 mod speed;
 mod world;

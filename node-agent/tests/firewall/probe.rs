@@ -15,7 +15,7 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(250);
 pub(crate) const ARRIVAL: Duration = Duration::from_secs(5);
 
 /// What the sender noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fate {
     Passed,
     Rejected,

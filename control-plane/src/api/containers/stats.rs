@@ -147,7 +147,7 @@ fn view(row: ContainerRow, measured: Option<ContainerStats>) -> Stats {
     let cpu = running.map(|stats| Cpu {
         allocated_time: allowed * 1_000_000,
         usage: stats.cpu_usage_ns.unwrap_or(0),
-        usage_percent: stats.cpu_percent.unwrap_or(0.0) * 1000.0 / allowed.max(1) as f64,
+        usage_percent: share(stats.cpu_percent.unwrap_or(0.0), allowed),
     });
     let memory = running.map(|stats| {
         let usage = stats.memory_bytes.unwrap_or(0);
@@ -186,6 +186,13 @@ fn view(row: ContainerRow, measured: Option<ContainerStats>) -> Stats {
     }
 }
 
+/// The percentage of one core as a percentage of what is allowed. A node may say anything: what is no number
+/// would be `null` in JSON.
+fn share(percent: f64, allowed_millis: u64) -> f64 {
+    let share = percent * 1000.0 / allowed_millis.max(1) as f64;
+    if share.is_finite() { share.max(0.0) } else { 0.0 }
+}
+
 fn status_code(status: Status) -> u16 {
     match status {
         Status::Running => 103,
@@ -219,5 +226,18 @@ fn network(stats: &NetworkStats) -> Network {
             packets_dropped_inbound: stats.received_dropped,
             packets_dropped_outbound: stats.sent_dropped,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_number_whatever_the_node_says() {
+        assert_eq!(share(50.0, 500), 100.0);
+        for nonsense in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, -1.0] {
+            assert_eq!(share(nonsense, 1), 0.0, "{nonsense}");
+        }
     }
 }

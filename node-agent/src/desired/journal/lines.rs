@@ -19,6 +19,9 @@ const PRIVATE: u32 = 0o600;
 /// Room that the file holds beyond its content, so that what happens on a full disk can still be reported.
 const SPARE_BYTES: i64 = 4 << 20;
 
+/// No position is as large: it would take longer than there are disks to count to it.
+const MAX_POSITION: u64 = 1 << 62;
+
 /// What a file holds.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
@@ -28,6 +31,26 @@ pub(super) struct Loaded {
     pub(super) next: u64,
     /// Lines that cannot be read; the torn last one, which is what a crash leaves, is none of them.
     pub(super) damaged: u32,
+    /// The last line is torn.
+    pub(super) torn: bool,
+}
+
+impl Loaded {
+    /// True where positions are what the journal writes: they grow, and leave room for those to come.
+    fn may_follow(&self, line: &Line) -> bool {
+        match line {
+            Line::Entry(entry) => {
+                let last = self.entries.back().map_or(0, |last| last.position);
+                entry.position > last && entry.position < MAX_POSITION
+            }
+            Line::Acked(position) => *position < MAX_POSITION,
+        }
+    }
+
+    /// The last position that was acknowledged.
+    pub(super) fn acked(&self) -> u64 {
+        self.entries.front().map_or(self.next, |first| first.position) - 1
+    }
 }
 
 pub(super) fn encode(line: &Line) -> Vec<u8> {
@@ -38,11 +61,17 @@ pub(super) fn encode(line: &Line) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn rewrite(path: &Path, next: u64, entries: &VecDeque<ReportEntry>) -> Result<File, DesiredError> {
+/// The bytes of a file with these entries.
+pub(super) fn content(next: u64, entries: &VecDeque<ReportEntry>) -> Vec<u8> {
     let mut content = format!("{next}\n").into_bytes();
     for entry in entries {
         content.extend_from_slice(&encode(&Line::Entry(Box::new(entry.clone()))));
     }
+    content
+}
+
+pub(super) fn rewrite(path: &Path, next: u64, entries: &VecDeque<ReportEntry>) -> Result<File, DesiredError> {
+    let content = content(next, entries);
     let file = file::replace(path, &content)?;
     // The room is beyond the end of the file, which stays where it is. Without it the journal works too.
     let spare = fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, content.len() as i64 + SPARE_BYTES);
@@ -74,14 +103,26 @@ pub(super) fn load(path: &Path) -> Result<Loaded, DesiredError> {
         }
         Err(source) => return Err(DesiredError::Io { action: "read", path: path.to_owned(), source }),
     };
+    let loaded = read(&bytes);
+    if loaded.torn {
+        tracing::warn!(path = %path.display(), "cut off a torn last entry");
+    }
+    Ok(loaded)
+}
+
+/// What such a file's bytes hold.
+pub(super) fn read(bytes: &[u8]) -> Loaded {
     let mut loaded = Loaded { next: 1, ..Loaded::default() };
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').peekable();
     match lines.next().and_then(|line| std::str::from_utf8(line).ok()?.strip_suffix('\n')?.parse().ok()) {
-        Some(next) => loaded.next = next,
-        None => loaded.damaged += 1,
+        // Positions count from 1.
+        Some(next) if (1..=MAX_POSITION).contains(&next) => loaded.next = next,
+        _ => loaded.damaged += 1,
     }
     while let Some(line) = lines.next() {
         match parse(line) {
+            // A checksum that fits by chance: positions that are none, or out of order, lead to others repeating.
+            Some(line) if !loaded.may_follow(&line) => loaded.damaged += 1,
             Some(Line::Entry(entry)) => {
                 loaded.next = loaded.next.max(entry.position + 1);
                 loaded.entries.push_back(*entry);
@@ -93,9 +134,7 @@ pub(super) fn load(path: &Path) -> Result<Loaded, DesiredError> {
                 }
             }
             // What a crash in the middle of a write leaves.
-            None if lines.peek().is_none() && !line.ends_with(b"\n") => {
-                tracing::warn!(path = %path.display(), "cut off a torn last entry");
-            }
+            None if lines.peek().is_none() && !line.ends_with(b"\n") => loaded.torn = true,
             None => loaded.damaged += 1,
         }
     }
@@ -103,7 +142,7 @@ pub(super) fn load(path: &Path) -> Result<Loaded, DesiredError> {
         // Positions that cannot be read any more are not given again: none is as large as a time.
         loaded.next = loaded.next.max(now_ms());
     }
-    Ok(loaded)
+    loaded
 }
 
 /// Keeps a copy of the damaged file, behind what is kept of an earlier one; durable on return.
@@ -133,4 +172,16 @@ fn parse(line: &[u8]) -> Option<Line> {
     let (checksum, json) = line.split_at_checked(9)?;
     let checksum = u32::from_str_radix(std::str::from_utf8(checksum).ok()?.trim_end(), 16).ok()?;
     (crc32fast::hash(json) == checksum).then(|| serde_json::from_slice(json).ok()).flatten()
+}
+
+/// Puts the right checksum before each line but the first, for fuzzing.
+pub(super) fn with_checksums(bytes: &[u8]) -> Vec<u8> {
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let mut whole = lines.next().unwrap_or_default().to_vec();
+    for line in lines {
+        let json = line.strip_suffix(b"\n").unwrap_or(line);
+        whole.extend_from_slice(format!("{:08x} ", crc32fast::hash(json)).as_bytes());
+        whole.extend_from_slice(line);
+    }
+    whole
 }

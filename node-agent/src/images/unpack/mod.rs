@@ -5,6 +5,8 @@
 
 mod archive;
 mod child;
+#[doc(hidden)]
+pub mod fuzzing;
 mod layer;
 mod metadata;
 mod path;

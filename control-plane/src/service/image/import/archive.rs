@@ -9,16 +9,21 @@ use super::{
 };
 use hoody_protocol::image::{Compression, Digest, MAX_LAYER_BYTES};
 use std::{
+    cell::Cell,
     fs::{self, DirBuilder, File},
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Component, Path, PathBuf},
+    rc::Rc,
 };
 
 /// Entries of an archive.
 const MAX_ENTRIES: u64 = 4_000_000;
 /// Bytes of an archive, not compressed; stops a decompression bomb.
 const MAX_UNPACKED_BYTES: u64 = 256 << 30;
+
+/// Bytes of headers, long names and extensions before one entry.
+const MAX_HEADER_BYTES: u64 = 4 << 20;
 
 /// What a tar archive holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +44,12 @@ pub(super) struct Inspected {
 /// Reads the archive to its end. A root file system must have entries, none of which leads out of it;
 /// a layout is recognised by its `oci-layout` file at the top.
 pub(super) fn inspect(path: &Path) -> Result<Inspected, ImportError> {
-    let (compression, mut archive) = open(path)?;
+    let (compression, mut archive, allowance) = open(path)?;
     let broken = |source| ImportError::NotATar { path: path.to_owned(), source };
     let (mut entries, mut bytes) = (0u64, 0u64);
     for entry in archive.entries().map_err(broken)? {
         let entry = entry.map_err(broken)?;
+        allowance.set(entry.size().saturating_add(MAX_HEADER_BYTES));
         let name = entry.path().map_err(broken)?;
         let name = inner_path(&name)?;
         if name == Path::new("oci-layout") && entry.header().entry_type().is_file() {
@@ -62,6 +68,7 @@ pub(super) fn inspect(path: &Path) -> Result<Inspected, ImportError> {
         return Err(broken(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is empty")));
     }
     // Reading on verifies the checksum of a compressed file, and bounds what follows the archive's end.
+    allowance.set(MAX_UNPACKED_BYTES);
     let mut rest = archive.into_inner().take(MAX_UNPACKED_BYTES);
     io::copy(&mut rest, &mut io::sink()).map_err(broken)?;
     Ok(Inspected { content: Content::RootFs, compression })
@@ -70,7 +77,7 @@ pub(super) fn inspect(path: &Path) -> Result<Inspected, ImportError> {
 /// Unpacks a layout's files into `target`, which is empty. What does not belong to a layout is passed
 /// over; links and special files are refused.
 pub(super) fn unpack_layout(path: &Path, target: &Path) -> Result<(), ImportError> {
-    let (_, mut archive) = open(path)?;
+    let (_, mut archive, allowance) = open(path)?;
     let broken = |source| ImportError::NotATar { path: path.to_owned(), source };
     let blobs = target.join("blobs").join("sha256");
     DirBuilder::new().recursive(true).mode(0o700).create(&blobs).map_err(|source| ImportError::Io {
@@ -81,6 +88,7 @@ pub(super) fn unpack_layout(path: &Path, target: &Path) -> Result<(), ImportErro
     let (mut entries, mut bytes) = (0u64, 0u64);
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
+        allowance.set(entry.size().saturating_add(MAX_HEADER_BYTES));
         entries += 1;
         if entries > MAX_ENTRIES {
             return Err(ImportError::Limit { what: "number of archive entries".to_owned(), max: MAX_ENTRIES });
@@ -138,10 +146,31 @@ fn inner_path(name: &Path) -> Result<PathBuf, ImportError> {
     Ok(inner)
 }
 
-fn open(path: &Path) -> Result<(Compression, tar::Archive<Box<dyn Read>>), ImportError> {
+/// Bytes that may still be read, shared with the reader below the archive.
+type Allowance = Rc<Cell<u64>>;
+
+fn open(path: &Path) -> Result<(Compression, tar::Archive<Metered>, Allowance), ImportError> {
     let failed = |source| ImportError::Io { action: "read", path: path.to_owned(), source };
     let mut file = open_regular(path)?;
     let compression = sniff(&mut file).map_err(failed)?;
     file.rewind().map_err(failed)?;
-    Ok((compression, tar::Archive::new(decompress(file, compression).map_err(failed)?)))
+    let reader = decompress(file, compression).map_err(failed)?;
+    let allowance = Allowance::new(Cell::new(MAX_HEADER_BYTES));
+    Ok((compression, tar::Archive::new(Metered { reader, allowance: allowance.clone() }), allowance))
+}
+
+/// Ends an archive whose headers are larger than [`MAX_HEADER_BYTES`]: the `tar` crate reads long names and
+/// extensions into memory whatever size they announce, and compressed zeros cost their sender nothing.
+struct Metered {
+    reader: Box<dyn Read>,
+    allowance: Allowance,
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.reader.read(buffer)?;
+        let left = self.allowance.get().checked_sub(got as u64);
+        self.allowance.set(left.ok_or_else(|| io::Error::other("an entry's headers are too large"))?);
+        Ok(got)
+    }
 }

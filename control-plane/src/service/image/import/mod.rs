@@ -9,6 +9,8 @@ mod compression;
 mod configuration;
 mod documents;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod platform;
 

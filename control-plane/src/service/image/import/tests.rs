@@ -503,3 +503,23 @@ async fn names_and_descriptions_are_validated() {
     let error = fixture.import_with(&source, |request| request.os = Some("a\nb".to_owned())).await.unwrap_err();
     assert!(matches!(error, ImportError::Config { field: "os", .. }), "{error}");
 }
+
+#[tokio::test]
+async fn endless_headers_are_not_read_into_memory() {
+    let fixture = Fixture::new().await;
+    // A long name of 64 MiB, which compresses to a few kilobytes.
+    let mut header = ::tar::Header::new_gnu();
+    header.set_entry_type(::tar::EntryType::GNULongName);
+    header.set_size(64 << 20);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.resize(bytes.len() + (64 << 20), b'a');
+    bytes.extend(tar(&[("etc/a", b"abc")]));
+    let source = fixture.path("long.tar.gz");
+    fs::write(&source, gzip(&bytes)).unwrap();
+    let error = fixture.import(&source).await.unwrap_err();
+    assert!(
+        matches!(&error, ImportError::NotATar { source, .. } if source.to_string().contains("too large")),
+        "{error:?}"
+    );
+}

@@ -1,0 +1,44 @@
+//! Entry points for fuzzing: any bytes through the decoders that the control plane keeps to itself. Each
+//! checks what must hold whatever the bytes are, and panics where it does not.
+
+use crate::{
+    config::Settings,
+    service::{
+        firewall::{RuleInput, Scalar, parse_rule, render_peer, render_ports},
+        image::import,
+    },
+};
+use hoody_protocol::firewall::{Direction, Match};
+use std::path::Path;
+
+pub use import::fuzzing::{archive, documents};
+
+/// A firewall rule as clients write it: what is accepted is rendered and parsed to the same rule.
+pub fn rule(bytes: &[u8]) {
+    let Ok(input) = serde_json::from_slice::<RuleInput>(bytes) else { return };
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let Ok((rule, _)) = parse_rule(direction, &input) else { continue };
+        let mut again = input.clone();
+        let peer = rule.peer.map(render_peer);
+        match direction {
+            Direction::Ingress => again.source = peer,
+            Direction::Egress => again.destination = peer,
+        }
+        if let Match::Tcp(ports) | Match::Udp(ports) = &rule.matches {
+            let text = |ranges: &[_]| (!ranges.is_empty()).then(|| Scalar::Text(render_ports(ranges)));
+            (again.port, again.port_range) = (None, None);
+            again.source_port = text(&ports.source);
+            again.destination_port = text(&ports.destination);
+        }
+        let (parsed, _) = parse_rule(direction, &again).expect("our own rendering");
+        assert_eq!((parsed.matches, parsed.peer, parsed.action), (rule.matches, rule.peer, rule.action));
+    }
+}
+
+/// The configuration file.
+pub fn settings(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(settings) = Settings::parse(text, Path::new("control-plane.toml")) {
+        let _ = settings.resolve();
+    }
+}

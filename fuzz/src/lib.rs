@@ -1,0 +1,124 @@
+//! Every decoder of bytes from outside, as a function of any bytes that panics where something is wrong.
+//!
+//! `fuzz/corpus/<target>/` holds inputs worth keeping: `cargo test -p hoody-fuzz` replays and mutates
+//! them, `make fuzz` lets libFuzzer look for more.
+
+use hoody_agent::fuzzing as agent;
+use hoody_control_plane::fuzzing as control_plane;
+use hoody_protocol::{
+    codec::{self, Frame},
+    firewall::FirewallSpec,
+    join_token::JoinToken,
+    tag, transport,
+};
+use std::{path::Path, sync::LazyLock};
+use tempfile::TempDir;
+
+/// One decoder under test.
+pub type Target = fn(&[u8]);
+
+/// Every decoder, by the name of its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("agent-config", agent_config),
+    ("certificate", certificate),
+    ("control-plane-config", control_plane::settings),
+    ("firewall-policy", firewall_policy),
+    ("firewall-rule", control_plane::rule),
+    ("frame", frame),
+    ("image-archive", image_archive),
+    ("image-documents", control_plane::documents),
+    ("join-token", join_token),
+    ("journal", agent::journal),
+    ("layer", layer),
+    ("message", message),
+    ("record", agent::record),
+];
+
+/// The decoder of this name.
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
+}
+
+/// Any bytes as a sequence of frames: what decodes has one encoding.
+fn frame(bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Ok(Some((frame, after))) = codec::split_frame(rest) {
+        rest = after;
+        has_one_encoding(&frame);
+    }
+}
+
+/// The first byte chooses the message, the others are its body.
+fn message(bytes: &[u8]) {
+    let Some((choice, body)) = bytes.split_first() else { return };
+    let (tag, max) = tag::ALL[usize::from(*choice) % tag::ALL.len()];
+    has_one_encoding(&Frame { tag, body: body[..body.len().min(max)].to_vec() });
+}
+
+fn has_one_encoding(frame: &Frame) {
+    let Ok(encoded) = tag::reencode(frame) else { return };
+    let (again, left) = codec::split_frame(&encoded).expect("our own frame").expect("a whole frame");
+    assert!(left.is_empty());
+    assert_eq!(tag::reencode(&again).expect("our own message"), encoded);
+}
+
+fn join_token(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(token) = text.parse::<JoinToken>() {
+        assert_eq!(token.reveal().parse(), Ok(token));
+    }
+    // The content behind the text's armour, which random text never gets through.
+    if let Ok(token) = minicbor_serde::from_slice::<JoinToken>(bytes) {
+        assert_eq!(token.reveal().parse(), Ok(token));
+    }
+}
+
+/// A signing request and a peer's certificate.
+fn certificate(bytes: &[u8]) {
+    let _ = transport::verify_signing_request(bytes);
+    let _ = transport::certificate_identity(&bytes.into());
+}
+
+fn agent_config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(config) = hoody_agent::config::Config::parse(text, Path::new("agent.toml")) {
+        assert!(config.cgroup_path().components().all(|part| part != std::path::Component::ParentDir));
+        assert!(config.identity_dir().is_absolute() && config.status_socket().is_absolute());
+    }
+}
+
+/// Both as JSON, as the store keeps it, and as CBOR, as the link brings it.
+fn firewall_policy(bytes: &[u8]) {
+    let json = std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str::<FirewallSpec>(text).ok());
+    if let Some(spec) = json.or_else(|| minicbor_serde::from_slice(bytes).ok()) {
+        agent::policy(spec);
+    }
+}
+
+/// A folder of this process, removed at its end.
+static SCRATCH: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for scratch files"));
+
+/// The unpacker's reader, and the unpacker itself in a root of its own; also with checksums put right.
+fn layer(bytes: &[u8]) {
+    static ROOT: LazyLock<agent::LayerRoot> = LazyLock::new(|| {
+        let root = SCRATCH.path().join("root");
+        std::fs::create_dir(&root).expect("an empty root");
+        agent::LayerRoot::new(&root)
+    });
+    for bytes in [bytes.to_vec(), agent::with_checksums(bytes)] {
+        agent::archive(&bytes);
+        ROOT.apply(&bytes);
+    }
+}
+
+/// An archive that an operator imports.
+fn image_archive(bytes: &[u8]) {
+    let source = SCRATCH.path().join("archive");
+    let target = SCRATCH.path().join("layout");
+    for bytes in [bytes.to_vec(), agent::with_checksums(bytes)] {
+        std::fs::write(&source, &bytes).expect("write the archive");
+        std::fs::create_dir(&target).expect("an empty folder");
+        control_plane::archive(&source, &target);
+        std::fs::remove_dir_all(&target).expect("remove what was unpacked");
+    }
+}

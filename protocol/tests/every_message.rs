@@ -1,0 +1,309 @@
+//! A round trip of any value of every message.
+
+#![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
+
+use hoody_protocol::{
+    blob::{BlobReply, BlobRequest},
+    bounded::{Bytes, List, Map, Text},
+    codec::{self, HEADER_BYTES},
+    container::{Cause, ContainerSpec, Desired, Limits, State, StatusReport},
+    enrol::{EnrolReply, EnrolRequest, RenewRequest},
+    firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
+    id::{ContainerId, OperationId, ProjectId, RuleId, ServerId, UserId},
+    image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
+    link::{
+        CommandReply, Heartbeat, Hello, HelloReply, InventoryEntry, NodeFacts, Refusal, Report, ReportAck, ReportBatch,
+        ReportEntry,
+    },
+    operation::{OperationKind, OperationOutcome, OperationRequest},
+    stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
+    tag::{self, Message},
+    version::{ProtocolRange, SpecVersion},
+};
+use ipnet::Ipv4Net;
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use std::{cell::RefCell, collections::BTreeSet, fmt::Debug};
+
+/// Values of each message.
+const VALUES: usize = 300;
+
+/// Makes random values; many are at the edge of their type.
+struct Any(RefCell<StdRng>);
+
+impl Any {
+    fn number(&self) -> u64 {
+        let mut random = self.0.borrow_mut();
+        let bits = random.random_range(0..=64);
+        if bits == 0 { 0 } else { random.next_u64() >> (64 - bits) }
+    }
+
+    fn below(&self, end: usize) -> usize {
+        self.0.borrow_mut().random_range(0..end)
+    }
+
+    fn yes(&self) -> bool {
+        self.below(2) == 1
+    }
+
+    fn one<T: Clone>(&self, values: &[T]) -> T {
+        values[self.below(values.len())].clone()
+    }
+
+    fn option<T>(&self, value: impl FnOnce() -> T) -> Option<T> {
+        self.yes().then(value)
+    }
+
+    fn text<const MAX: usize>(&self) -> Text<MAX> {
+        let characters = ['a', '0', '\0', '\n', '"', 'ß', '\u{10ffff}'];
+        Text::truncated((0..self.below(40)).map(|_| self.one(&characters)).collect::<String>())
+    }
+
+    fn list<T, const MAX: usize>(&self, mut item: impl FnMut() -> T) -> List<T, MAX> {
+        (0..self.below(5)).map(|_| item()).collect::<Vec<_>>().try_into().unwrap_or_default()
+    }
+
+    fn map<const KEY: usize, const VALUE: usize, const MAX: usize>(&self) -> Map<Text<KEY>, Text<VALUE>, MAX> {
+        let entries = (0..self.below(5)).map(|_| (self.text(), self.text()));
+        entries.collect::<std::collections::BTreeMap<_, _>>().try_into().unwrap_or_default()
+    }
+
+    fn bytes<const MAX: usize>(&self) -> Bytes<MAX> {
+        (0..self.below(60)).map(|_| self.number() as u8).collect::<Vec<_>>().try_into().unwrap_or_default()
+    }
+
+    fn id(&self) -> [u8; 12] {
+        self.0.borrow_mut().random()
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::from_bytes(self.0.borrow_mut().random())
+    }
+
+    fn float(&self) -> f64 {
+        self.one(&[0.0, -0.0, 1.5, f64::MAX, f64::MIN_POSITIVE, f64::INFINITY, self.number() as f64])
+    }
+
+    fn version(&self) -> SpecVersion {
+        SpecVersion { epoch: self.number(), generation: self.number() }
+    }
+
+    fn cause(&self) -> Cause {
+        Cause { code: self.text(), message: self.text() }
+    }
+
+    fn state(&self) -> State {
+        use State::*;
+        self.one(&[Creating, Stopped, Starting, Running, Paused, Stopping, Failed, Deleting, Deleted])
+    }
+
+    fn ports(&self) -> Ports {
+        let range = || {
+            let (a, b) = ((self.number() as u16).max(1), (self.number() as u16).max(1));
+            PortRange::new(a.min(b), a.max(b)).unwrap()
+        };
+        Ports { source: self.list(range), destination: self.list(range) }
+    }
+
+    fn rule(&self) -> FirewallRule {
+        let matches = match self.below(3) {
+            0 => Match::Tcp(self.ports()),
+            1 => Match::Udp(self.ports()),
+            _ => Match::Icmp4 {
+                icmp_type: self.option(|| self.number() as u8),
+                icmp_code: self.option(|| self.number() as u8),
+            },
+        };
+        let peer = || Ipv4Net::new((self.number() as u32).into(), self.below(33) as u8).unwrap();
+        FirewallRule {
+            id: RuleId::from_bytes(self.id()),
+            enabled: self.yes(),
+            action: self.one(&[Action::Allow, Action::Reject, Action::Drop]),
+            matches,
+            peer: self.option(peer),
+            description: self.text(),
+        }
+    }
+
+    fn spec(&self) -> ContainerSpec {
+        let layer = || Layer {
+            digest: self.digest(),
+            size: self.number(),
+            compression: self.one(&[Compression::None, Compression::Gzip, Compression::Zstd]),
+        };
+        let config = ImageConfig {
+            command: self.list(|| self.text()),
+            env: self.map(),
+            workdir: self.text(),
+            user: self.text(),
+            stop_signal: self.text(),
+        };
+        let run = self.number();
+        ContainerSpec {
+            id: ContainerId::from_bytes(self.id()),
+            project: ProjectId::from_bytes(self.id()),
+            owner: UserId::from_bytes(self.id()),
+            version: self.version(),
+            sequence: self.number(),
+            desired: self.one(&[
+                Desired::Running { run },
+                Desired::Paused { run },
+                Desired::Stopped { force: true },
+                Desired::Deleted,
+            ]),
+            autostart: self.yes(),
+            hostname: self.text(),
+            image: ImageSpec::new(self.list(layer), config),
+            env: self.map(),
+            limits: Limits {
+                cpu_millis: self.number() as u32,
+                memory_bytes: self.number(),
+                disk_bytes: self.number(),
+                pids: self.number() as u32,
+            },
+            dns: self.list(|| (self.number() as u32).into()),
+            firewall: FirewallSpec { ingress: self.list(|| self.rule()), egress: self.list(|| self.rule()) },
+        }
+    }
+
+    fn outcome(&self) -> OperationOutcome {
+        OperationOutcome {
+            id: OperationId::from_bytes(self.id()),
+            container: ContainerId::from_bytes(self.id()),
+            failure: self.option(|| self.cause()),
+            at: self.number(),
+        }
+    }
+
+    fn report(&self) -> ReportEntry {
+        let status = || StatusReport {
+            container: ContainerId::from_bytes(self.id()),
+            version: self.version(),
+            state: self.state(),
+            converged: self.yes(),
+            cause: self.option(|| self.cause()),
+            exit_code: self.option(|| self.number() as i32),
+            address: self.option(|| (self.number() as u32).into()),
+            started_at: self.option(|| self.number()),
+            firewall_error: self.option(|| self.cause()),
+            at: self.number(),
+        };
+        let report = if self.yes() { Report::Status(status()) } else { Report::Outcome(self.outcome()) };
+        ReportEntry { position: self.number(), report }
+    }
+
+    fn hello(&self) -> Hello {
+        let entry = || InventoryEntry {
+            container: ContainerId::from_bytes(self.id()),
+            version: self.version(),
+            state: self.state(),
+            sequence: self.number(),
+        };
+        Hello {
+            protocol: ProtocolRange { min: self.number() as u16, max: self.number() as u16 },
+            agent_version: self.text(),
+            boot_id: self.text(),
+            facts: NodeFacts {
+                hostname: self.text(),
+                architecture: self.text(),
+                kernel: self.text(),
+                os: self.text(),
+                cpu_model: self.text(),
+                cpu_cores: self.number() as u32,
+                memory_bytes: self.number(),
+                disk_bytes: self.number(),
+            },
+            inventory: self.list(entry),
+            journal_lost: self.number() as u32,
+        }
+    }
+
+    fn stats(&self) -> StatsBatch {
+        let network = || NetworkStats {
+            interface: self.text(),
+            address: self.option(|| (self.number() as u32).into()),
+            received_bytes: self.number(),
+            sent_bytes: self.number(),
+            received_packets: self.number(),
+            sent_packets: self.number(),
+            received_errors: self.number(),
+            sent_errors: self.number(),
+            received_dropped: self.number(),
+            sent_dropped: self.number(),
+        };
+        let counter =
+            || RuleCounter { rule: RuleId::from_bytes(self.id()), packets: self.number(), bytes: self.number() };
+        let container = || ContainerStats {
+            container: ContainerId::from_bytes(self.id()),
+            cpu_usage_ns: self.option(|| self.number()),
+            cpu_percent: self.option(|| self.float()),
+            memory_bytes: self.option(|| self.number()),
+            memory_peak_bytes: self.option(|| self.number()),
+            swap_bytes: self.option(|| self.number()),
+            disk_bytes: self.option(|| self.number()),
+            processes: self.option(|| self.number() as u32),
+            network: self.option(network),
+            rules: self.list(counter),
+        };
+        let node = NodeStats {
+            cores: self.number() as u32,
+            cpu_busy_percent: self.float(),
+            load: [self.float(), self.float(), self.float()],
+            memory_total_bytes: self.number(),
+            uptime_s: self.number(),
+            ..NodeStats::default()
+        };
+        StatsBatch { at: self.number(), node, containers: self.list(container) }
+    }
+}
+
+fn round_trip<M: Message + PartialEq + Debug>(seen: &mut BTreeSet<u16>, message: M) {
+    let bytes = codec::encode(&message);
+    let (frame, rest) = codec::split_frame(&bytes).unwrap().unwrap();
+    assert!(rest.is_empty());
+    assert_eq!(frame.decode::<M>().unwrap(), message);
+    assert_eq!(tag::reencode(&frame).unwrap(), bytes);
+    // A body that is cut anywhere is no message.
+    let mut cut = frame.clone();
+    cut.body.truncate((bytes.len() - HEADER_BYTES).saturating_sub(1));
+    assert!(cut.decode::<M>().is_err());
+    seen.insert(M::TAG);
+}
+
+#[test]
+fn every_message_survives_a_round_trip() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let any = Any(RefCell::new(StdRng::seed_from_u64(seed)));
+    let mut seen = BTreeSet::new();
+    for _ in 0..VALUES {
+        let server = ServerId::from_bytes(any.id());
+        let seen = &mut seen;
+        round_trip(seen, EnrolRequest { secret: any.text(), csr: any.bytes(), agent_version: any.text() });
+        let (chain, authorities) = (any.list(|| any.bytes()), any.list(|| any.bytes()));
+        round_trip(seen, EnrolReply::Issued { server, chain, authorities });
+        round_trip(seen, EnrolReply::Refused(any.cause()));
+        round_trip(seen, RenewRequest { csr: any.bytes() });
+        round_trip(seen, any.hello());
+        let (protocol, now, heartbeat_ms) = (any.number() as u16, any.number(), any.number());
+        round_trip(seen, HelloReply::Accepted { protocol, server, now, heartbeat_ms });
+        round_trip(seen, HelloReply::Refused { cause: any.cause(), retry: any.yes() });
+        round_trip(seen, Heartbeat { now: any.number(), unacknowledged: any.number() as u32 });
+        round_trip(seen, any.spec());
+        let (id, container) = (OperationId::from_bytes(any.id()), ContainerId::from_bytes(any.id()));
+        let (sequence, begin_within_ms) = (any.number(), any.number());
+        let kind = OperationKind::Restart;
+        round_trip(seen, OperationRequest { id, container, sequence, begin_within_ms, kind });
+        round_trip(seen, CommandReply::Accepted);
+        round_trip(seen, CommandReply::Superseded { held: any.version() });
+        round_trip(seen, CommandReply::Done(any.outcome()));
+        round_trip(seen, CommandReply::Refused(any.cause()));
+        round_trip(seen, ReportBatch { entries: any.list(|| any.report()) });
+        round_trip(seen, ReportAck { position: any.number() });
+        round_trip(seen, any.stats());
+        round_trip(seen, BlobRequest { digest: any.digest(), offset: any.number() });
+        round_trip(seen, BlobReply::Found { size: any.number() });
+        round_trip(seen, BlobReply::Refused(any.cause()));
+        round_trip(seen, Refusal { cause: any.cause() });
+    }
+    assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");
+}
