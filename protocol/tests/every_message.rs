@@ -159,6 +159,7 @@ impl Any {
                 memory_bytes: self.number(),
                 disk_bytes: self.number(),
                 pids: self.number() as u32,
+                network_mbit: self.option(|| self.number() as u32),
             },
             dns: self.list(|| (self.number() as u32).into()),
             firewall: FirewallSpec { ingress: self.list(|| self.rule()), egress: self.list(|| self.rule()) },
@@ -185,6 +186,8 @@ impl Any {
             address: self.option(|| (self.number() as u32).into()),
             started_at: self.option(|| self.number()),
             firewall_error: self.option(|| self.cause()),
+            limits_error: self.option(|| self.cause()),
+            oom_kills: self.number(),
             at: self.number(),
         };
         let report = if self.yes() { Report::Status(status()) } else { Report::Outcome(self.outcome()) };
@@ -213,6 +216,7 @@ impl Any {
                 disk_bytes: self.number(),
             },
             inventory: self.list(entry),
+            instance: self.option(|| self.text()),
             journal_lost: self.number() as u32,
         }
     }
