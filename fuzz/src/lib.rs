@@ -48,10 +48,11 @@ fn frame(bytes: &[u8]) {
     }
 }
 
-/// The first byte chooses the message, the others are its body.
+/// The first byte is the message's tag, the others are its body.
 fn message(bytes: &[u8]) {
     let Some((choice, body)) = bytes.split_first() else { return };
-    let (tag, max) = tag::ALL[usize::from(*choice) % tag::ALL.len()];
+    let tag = u16::from(*choice);
+    let Some(max) = tag::max_bytes(tag) else { return };
     has_one_encoding(&Frame { tag, body: body[..body.len().min(max)].to_vec() });
 }
 

@@ -76,7 +76,7 @@ fn every_message_has_an_input_that_decodes() {
     let mut decoded = BTreeSet::new();
     for (path, bytes) in corpus("message") {
         let (choice, body) = bytes.split_first().unwrap();
-        let (tag, _) = tag::ALL[usize::from(*choice) % tag::ALL.len()];
+        let tag = u16::from(*choice);
         if reencode(&Frame { tag, body: body.to_vec() }).is_ok() {
             decoded.insert(tag);
         } else {

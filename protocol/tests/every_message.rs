@@ -12,8 +12,8 @@ use hoody_protocol::{
     id::{ContainerId, OperationId, ProjectId, RuleId, ServerId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     link::{
-        CommandReply, Heartbeat, Hello, HelloReply, InventoryEntry, NodeFacts, Refusal, Report, ReportAck, ReportBatch,
-        ReportEntry,
+        CommandReply, Heartbeat, Hello, HelloReply, InventoryEntry, NodeFacts, Refusal, RenewalOrder, Report,
+        ReportAck, ReportBatch, ReportEntry, SpecQuery, SpecReply,
     },
     operation::{OperationKind, OperationOutcome, OperationRequest},
     stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
@@ -301,6 +301,9 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, CommandReply::Superseded { held: any.version() });
         round_trip(seen, CommandReply::Done(any.outcome()));
         round_trip(seen, CommandReply::Refused(any.cause()));
+        round_trip(seen, SpecQuery { container });
+        round_trip(seen, SpecReply { spec: any.option(|| any.spec()) });
+        round_trip(seen, RenewalOrder {});
         round_trip(seen, ReportBatch { entries: any.list(|| any.report()) });
         round_trip(seen, ReportAck { position: any.number() });
         round_trip(seen, any.stats());

@@ -174,6 +174,7 @@ async fn list(
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = ActivityStatsData)]
 struct StatsData {
     total_records: i64,
     total_size_bytes: i64,

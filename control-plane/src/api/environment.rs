@@ -39,6 +39,7 @@ struct ChangedEnvironment {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = EnvironmentSetInput)]
 struct SetInput {
     /// The value, a text.
     #[schema(value_type = String, max_length = 32768)]

@@ -32,6 +32,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = TwoFactorStatusData)]
 struct StatusData {
     enabled: bool,
     /// A code was shown after the setup.
@@ -114,6 +115,7 @@ async fn set_up(
 }
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = TwoFactorCodeInput)]
 struct CodeInput {
     #[schema(pattern = "^\\d{6}$")]
     #[serde(default)]
@@ -152,6 +154,7 @@ async fn verify_setup(
 }
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = TwoFactorVerifyInput)]
 struct VerifyInput {
     /// Six digits, or a backup code.
     #[serde(default)]

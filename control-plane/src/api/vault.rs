@@ -53,6 +53,7 @@ fn realm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RealmId>, 
 }
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = VaultSetInput)]
 struct SetInput {
     /// The secret.
     #[schema(value_type = String)]
@@ -104,6 +105,7 @@ impl From<Opened> for EntryData {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = VaultStatsData)]
 struct StatsData {
     total_keys: i64,
     total_size_bytes: i64,

@@ -27,6 +27,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NotificationCreateInput)]
 struct CreateInput {
     #[schema(min_length = 1, max_length = 200)]
     title: String,

@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 /// The tokens under every name that clients know.
 #[derive(Serialize, ToSchema)]
+#[schema(as = SessionTokenData)]
 pub(in crate::api) struct TokenData {
     token: String,
     #[serde(rename = "refreshToken")]

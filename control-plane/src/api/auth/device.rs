@@ -46,6 +46,7 @@ fn refuse(problems: BTreeMap<String, String>) -> Result<(), ServiceError> {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = DeviceCodeInput)]
 struct CodeInput {
     /// What the device calls itself; people see it before they let it in.
     #[schema(max_length = 64)]
@@ -59,6 +60,7 @@ struct CodeInput {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = DeviceCodeData)]
 struct CodeData {
     /// The device polls `/auth/device/token` with this and shows it to nobody.
     device_code: String,
@@ -270,6 +272,7 @@ async fn deny(State(app): State<App>, Json(input): Json<TicketInput>) -> Result<
 }
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = DeviceTokenInput)]
 struct TokenInput {
     /// From `/auth/device/code`.
     #[schema(pattern = "^[0-9a-f]{64}$")]

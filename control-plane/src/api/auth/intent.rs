@@ -81,6 +81,7 @@ struct AuthorizeInput {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = IntentCodeData)]
 struct CodeData {
     /// For `/auth/exchange`; works once.
     code: String,

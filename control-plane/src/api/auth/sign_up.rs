@@ -108,6 +108,7 @@ async fn sign_up(
 }
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = SignUpVerifyInput)]
 struct VerifyInput {
     /// From the mail.
     #[serde(default)]

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 /// An auth token, without its value.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuthTokenData)]
 pub(super) struct TokenData {
     id: String,
     alias: String,

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 /// A token as sent. An update changes what is there and keeps the rest.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AuthTokenInput)]
 pub(super) struct TokenInput {
     #[schema(min_length = 1, max_length = 254, pattern = "^[a-zA-Z0-9 _-]*$")]
     alias: Option<String>,

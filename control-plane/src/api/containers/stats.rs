@@ -50,6 +50,7 @@ pub struct Stats {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ContainerCpu)]
 struct Cpu {
     /// Nanoseconds of processor time it may use in a second.
     allocated_time: u64,

@@ -81,6 +81,7 @@ pub struct ContainerData {
 
 /// The server that a container is on.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ContainerServerData)]
 pub(super) struct ServerData {
     name: String,
     country: String,

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 /// An event.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RecordedEventData)]
 pub(super) struct EventData {
     id: String,
     event_type: &'static str,
@@ -67,6 +68,7 @@ impl EventListData {
 
 /// The record, counted.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RecordStatsData)]
 pub(super) struct StatsData {
     total_events: u64,
     by_type: BTreeMap<String, u64>,

@@ -72,6 +72,7 @@ struct PersonData {
 
 /// Somebody in a pool.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PoolMemberData)]
 pub(super) struct MemberData {
     id: String,
     role: &'static str,
@@ -94,6 +95,7 @@ impl From<Member> for MemberData {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PoolServerData)]
 pub(super) struct ServerData {
     id: String,
     name: String,

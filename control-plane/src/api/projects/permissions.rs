@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectMemberData)]
 struct MemberData {
     id: String,
     username: String,

@@ -10,6 +10,7 @@ const MILLIS_PER_CORE: f64 = 1e3;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServerCpu)]
 pub(super) struct Cpu {
     cores: Option<f64>,
     model: Option<String>,

@@ -10,7 +10,7 @@ use crate::{
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
@@ -172,4 +172,47 @@ fn what_we_serve_is_what_the_contract_says() {
         .collect();
     listed.sort();
     assert_eq!(listed, missing, "not_built.txt is not what is missing");
+}
+
+/// Types with one name in the document would be one type there: each has its own, by `#[schema(as = …)]` where
+/// the name of the type is taken.
+#[test]
+fn every_schema_of_the_document_has_a_name_of_its_own() {
+    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                for name in schemas(&std::fs::read_to_string(&path).unwrap()) {
+                    if let Some(other) = found.insert(name.clone(), path.clone()) {
+                        panic!("{name} is the name of a schema in {} and in {}", other.display(), path.display());
+                    }
+                }
+            }
+        }
+    }
+    assert!(found.len() > 100, "{found:?}");
+}
+
+/// Names of the types that derive `ToSchema`.
+fn schemas(source: &str) -> Vec<String> {
+    let (mut names, mut derives, mut named) = (Vec::new(), false, None);
+    for line in source.lines().map(str::trim) {
+        if line.starts_with("#[derive(") {
+            (derives, named) = (line.contains("ToSchema"), None);
+        } else if let Some((_, name)) = line.split_once("schema(as = ") {
+            named = name.split([')', ',']).next().map(str::to_owned);
+        } else if let Some((_, rest)) = line.split_once("struct ").or_else(|| line.split_once("enum "))
+            && !line.starts_with("//")
+        {
+            let own = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            if std::mem::take(&mut derives) {
+                names.push(named.take().unwrap_or_else(|| own.to_owned()));
+            }
+        }
+    }
+    names
 }

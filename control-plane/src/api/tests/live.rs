@@ -76,26 +76,30 @@ async fn socket_io_delivers_and_refuses_who_has_no_token() {
     let path = "/socket.io/?EIO=4&transport=websocket";
 
     let mut refused = connect(address, path, None).await;
-    assert!(text(&mut refused).await.unwrap().starts_with("0{"), "the handshake of Engine.IO");
+    assert!(packet(&mut refused).await.starts_with("0{"), "the handshake of Engine.IO");
     refused.send(Message::text(r#"40{"token":"nonsense"}"#)).await.unwrap();
-    let error = text(&mut refused).await.unwrap();
+    let error = packet(&mut refused).await;
     assert!(error.starts_with("44{") && error.contains("log in again"), "{error}");
 
     let mut socket = connect(address, path, None).await;
-    text(&mut socket).await.unwrap();
+    packet(&mut socket).await;
     let auth = json!({"token": client.token, "resource_type": "project", "last_event_id": 0});
     socket.send(Message::text(format!("40{auth}"))).await.unwrap();
-    assert!(text(&mut socket).await.unwrap().starts_with("40{"), "connected");
+    assert!(packet(&mut socket).await.starts_with("40{"), "connected");
     client.post("/api/v1/projects", json!({"alias": "one"})).await.expect(201);
-    let packet = loop {
-        let packet = text(&mut socket).await.unwrap();
-        if packet != "2" {
-            break packet;
-        }
-        // A ping of Engine.IO.
-        socket.send(Message::text("3")).await.unwrap();
-    };
+    let packet = packet(&mut socket).await;
     let packet: Value = serde_json::from_str(packet.strip_prefix("42").expect(&packet)).unwrap();
     assert_eq!((&packet[0], &packet[1]["event"]["payload"]["alias"]), (&json!("event"), &json!("one")));
     task.abort();
+}
+
+/// The next packet of Engine.IO that is no ping; pings are answered.
+async fn packet(socket: &mut WebSocketStream<TcpStream>) -> String {
+    loop {
+        let packet = text(socket).await.unwrap();
+        if packet != "2" {
+            return packet;
+        }
+        socket.send(Message::text("3")).await.unwrap();
+    }
 }

@@ -55,8 +55,10 @@ async fn requests_of_a_user_are_logged_without_what_is_secret_in_them() {
         client.get("/api/v1/projects?last=1").await.expect(200);
         app.activity.stop();
         tokio::time::timeout(DEADLINE, task).await.expect("it ends").unwrap();
-        let newest = client.get(&format!("{ACTIVITY}?limit=1&method=GET")).await.expect(200);
-        assert_eq!(newest.data()[0]["path"], "/api/v1/projects");
+        // The last two can have the same time.
+        let newest = client.get(&format!("{ACTIVITY}?limit=2&method=GET")).await.expect(200);
+        let paths: Vec<_> = newest.data().as_array().unwrap().iter().map(|line| line["path"].clone()).collect();
+        assert!(paths.contains(&"/api/v1/projects".into()), "{paths:?}");
     })
     .await;
 }

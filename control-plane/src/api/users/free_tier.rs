@@ -24,6 +24,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = FreeTierStatusData)]
 struct StatusData {
     can_claim: bool,
     /// `none`, `invite_required`, `pool_empty` or `already_claimed`.
@@ -53,6 +54,7 @@ async fn status(State(app): State<App>, identity: Identity) -> Result<Reply<Stat
 }
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = FreeTierCodeInput)]
 struct CodeInput {
     #[schema(min_length = 1, max_length = 64)]
     #[serde(default)]

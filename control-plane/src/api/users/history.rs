@@ -36,6 +36,7 @@ struct Include {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SecurityEventData)]
 struct EventData {
     id: String,
     event: String,

@@ -124,6 +124,7 @@ struct Conflict {
 
 /// A server as operators see it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminServerData)]
 pub(super) struct ServerData {
     id: String,
     name: String,
