@@ -66,6 +66,8 @@ pub fn snapshot(server: &Server) -> Result<Vec<(String, Vec<String>)>> {
     }
     files.extend(fs::read_dir(server.pool().join("containers"))?.flatten().map(|entry| entry.path()));
     let rules = output(server, "nft", &["--stateless", "list", "ruleset"])?;
+    // The agent's own group in each hierarchy stays once it was made.
+    let cgroups = cgroups(&server.name).into_iter().filter(|path| !path.ends_with(&server.name));
     Ok(vec![
         ("processes".into(), sorted(processes)),
         ("mounts".into(), sorted(mounts.iter().map(|path| format!("{}\n", path.display())).collect())),
@@ -73,7 +75,7 @@ pub fn snapshot(server: &Server) -> Result<Vec<(String, Vec<String>)>> {
         ("routes".into(), sorted(output(server, "ip", &["route"])?)),
         ("neighbours".into(), sorted(output(server, "ip", &["neigh", "show", "nud", "permanent"])?)),
         ("rules".into(), sorted(rules)),
-        ("cgroups".into(), sorted(cgroups(&server.name).iter().map(|path| format!("{}\n", path.display())).collect())),
+        ("cgroups".into(), sorted(cgroups.map(|path| format!("{}\n", path.display())).collect())),
         ("files".into(), sorted(files.iter().map(|path| format!("{}\n", path.display())).collect())),
     ])
 }

@@ -76,12 +76,12 @@ async fn a_created_container_whose_conmon_died_is_made_anew() {
 }
 
 #[tokio::test]
-async fn an_unreadable_record_is_an_error_and_does_not_stop_delete() {
+async fn an_unreadable_record_is_made_anew_and_does_not_stop_delete() {
     let node = Node::new();
     let bundle = node.bundle(&["/bin/probe", "deaf"]);
-    node.run(&bundle).await;
+    let pid = node.run(&bundle).await;
     std::fs::write(node.config.run_dir.join(format!("containers/{}/record.json", bundle.id)), "{").unwrap();
-    assert!(matches!(node.runtime.state(bundle.id).await, Err(RuntimeError::Corrupt { .. })));
+    assert_eq!(node.runtime.state(bundle.id).await.unwrap(), Process::Running { pid });
     node.runtime.delete(bundle.id).await.unwrap();
     assert_eq!(node.traces(), Vec::<String>::new());
 }

@@ -13,6 +13,9 @@ use tokio::time::Instant;
 const LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks; the kernel has no event for v1.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Looks after which v1 is let go and tried again: a process that waits in vfork(2) for a child that is frozen
+/// already cannot freeze itself.
+const LOOKS: u32 = 25;
 
 impl Cgroups {
     /// True where the container's processes are frozen.
@@ -35,7 +38,9 @@ impl Cgroups {
             return Ok(());
         }
         let started = Instant::now();
+        let mut look: u32 = 0;
         loop {
+            look += 1;
             // v1 may stay half-frozen where a process forked meanwhile; writing again helps it along.
             std::fs::write(&control, word(freeze, unified)).map_err(io("write", &control))?;
             let text = std::fs::read_to_string(&state).map_err(io("read", &state))?;
@@ -50,6 +55,10 @@ impl Cgroups {
                 return Err(RuntimeError::Deadline { id, what, limit: LIMIT });
             }
             tokio::time::sleep(PAUSE).await;
+            if freeze && !unified && look.is_multiple_of(LOOKS) {
+                std::fs::write(&control, word(false, unified)).map_err(io("write", &control))?;
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 
