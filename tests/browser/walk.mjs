@@ -60,7 +60,7 @@ try {
     );
   } else {
     // Nothing is there: what counts is where the browser is sent.
-    const sent = page.waitForRequest(/^https:/);
+    const sent = page.waitForRequest((request) => request.isNavigationRequest() && /^https:/.test(request.url()));
     await atProvider(walk.provider.account);
     application = (await sent).url();
   }

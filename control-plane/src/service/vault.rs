@@ -69,7 +69,7 @@ impl std::fmt::Debug for Input {
 /// The realm whose vault is meant: the request's own, or the one that it names.
 fn realm_of(caller: &Caller, named: Option<RealmId>) -> Result<String, ServiceError> {
     let realm = caller.realm.or(named);
-    let one = realm.as_ref().map_or(&[][..], std::slice::from_ref);
+    let one = realm.as_slice();
     if !caller.sees(one) || named.is_some_and(|named| Some(named) != realm) {
         return Err(ServiceError::NotFound("realm"));
     }

@@ -52,7 +52,7 @@ impl Writes {
     {
         if self.backend == Backend::Postgres {
             let mut tx = self.pool.begin().await?;
-            let done = write(&mut *tx).await?;
+            let done = write(&mut tx).await?;
             tx.commit().await?;
             self.committed.notify_one();
             return Ok(done);
@@ -93,7 +93,7 @@ async fn write_group(pool: &AnyPool, group: &mut Vec<Work>, told: &mut Vec<Tell>
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
     for work in group.drain(..) {
         let mut savepoint = tx.begin().await?;
-        match AssertUnwindSafe(work(&mut *savepoint)).catch_unwind().await {
+        match AssertUnwindSafe(work(&mut savepoint)).catch_unwind().await {
             Ok(Worked { failed: false, tell }) => {
                 told.push(tell);
                 savepoint.commit().await?;

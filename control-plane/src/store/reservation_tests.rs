@@ -100,7 +100,7 @@ async fn a_resized_reservation_takes_and_gives_back_the_difference() {
         let mut tx = store.begin().await.unwrap();
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(resize(limits(600, 500, 100), limits(600, 501, 100)).await.0, false);
+        assert!(!resize(limits(600, 500, 100), limits(600, 501, 100)).await.0);
         assert_eq!(resize(limits(600, 500, 100), limits(600, 400, 100)).await, (true, (0, -700, 500)));
     })
     .await;

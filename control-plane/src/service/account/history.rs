@@ -94,11 +94,17 @@ impl Happening {
     }
 
     fn is_login(self) -> bool {
-        match self {
-            Self::Login | Self::SecondFactor | Self::Basic | Self::SignedUp => true,
-            Self::Github | Self::Google | Self::Device | Self::HandedOver => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Login
+                | Self::SecondFactor
+                | Self::Basic
+                | Self::SignedUp
+                | Self::Github
+                | Self::Google
+                | Self::Device
+                | Self::HandedOver
+        )
     }
 }
 
