@@ -16,7 +16,10 @@ use crate::{
 };
 use hoody_protocol::id::ContainerId;
 use ipnet::Ipv4Net;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+};
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -81,7 +84,7 @@ pub struct Agent {
     link: Link,
     closer: Option<LinkCloser>,
     status: UnixListener,
-    _only_one: Flock<File>,
+    _only_one: File,
 }
 
 /// What `hoody-agent status` is told.
@@ -268,11 +271,25 @@ async fn report_unknown(capabilities: &Capabilities, reconciler: &Reconciler) {
     }
 }
 
-fn lock(state_dir: &Path) -> Result<Flock<File>, AgentError> {
+/// Held as long as the file is open. It must be opened nowhere else: closing any descriptor of it lets go.
+fn lock(state_dir: &Path) -> Result<File, AgentError> {
     let path = state_dir.join("lock");
     let failed = |source| AgentError::Io { action: "open", path: path.clone(), source };
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| AgentError::AlreadyRunning(state_dir.to_owned()))
+    // A record lock belongs to the process. A flock belongs to the open file, which programs that are just being
+    // started share until they exec: killed at such a moment, an agent could not be started again at once.
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
+        Ok(_) => Ok(file),
+        Err(Errno::EACCES | Errno::EAGAIN) => Err(AgentError::AlreadyRunning(state_dir.to_owned())),
+        Err(error) => Err(AgentError::Io { action: "lock", path, source: error.into() }),
+    }
 }
 
 fn listen(path: &Path) -> Result<UnixListener, AgentError> {

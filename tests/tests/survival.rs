@@ -31,6 +31,10 @@ async fn no_request_is_lost_while_programs_are_killed_stopped_and_upgraded() -> 
     let processes = traces::processes_of(&container)?;
     let traffic = Traffic::start(&web);
 
+    let beside = cluster.servers[0].agent_command().arg("run").output()?;
+    let said = String::from_utf8_lossy(&beside.stderr).into_owned();
+    ensure!(!beside.status.success() && said.contains("another agent runs"), "a second agent was let in: {said}");
+
     cluster.servers[0].kill_agent()?;
     cluster.servers[0].start()?;
     adopted(&cluster, &container).await.context("after the agent was killed")?;
