@@ -20,6 +20,7 @@ use std::{
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::Semaphore,
+    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +65,8 @@ struct State {
     address: SocketAddrV4,
     /// Cancelled where other listeners take over.
     listening: CancellationToken,
+    /// The tasks that have the listeners.
+    listeners: Vec<JoinHandle<Option<()>>>,
 }
 
 impl Sockets {
@@ -91,7 +94,7 @@ impl Container {
     pub(crate) fn start(shared: Arc<Shared>, egress: Egress, sockets: Sockets) -> Arc<Self> {
         let ended = CancellationToken::new();
         let route = new_route(&shared, egress, None, &ended);
-        let state = State { route, address: sockets.address, listening: ended.child_token() };
+        let state = State { route, address: sockets.address, listening: ended.child_token(), listeners: Vec::new() };
         let container = Arc::new(Self {
             connections: Arc::new(Semaphore::new(shared.config.connections_per_container)),
             queries: Arc::new(Semaphore::new(QUERIES)),
@@ -135,19 +138,25 @@ impl Container {
     /// Takes connections and packets from these listeners and no others.
     pub(crate) fn listen(self: &Arc<Self>, sockets: Sockets) {
         let listening = self.ended.child_token();
-        let before = {
-            let mut state = self.state();
-            state.address = sockets.address;
-            std::mem::replace(&mut state.listening, listening.clone())
-        };
-        before.cancel();
-        tokio::spawn(listening.clone().run_until_cancelled_owned(tcp::listen(self.clone(), sockets.tcp)));
-        tokio::spawn(listening.run_until_cancelled_owned(udp::listen(self.clone(), sockets.udp)));
+        let tcp = tcp::listen(self.clone(), sockets.tcp);
+        let udp = udp::listen(self.clone(), sockets.udp);
+        let mut state = self.state();
+        state.address = sockets.address;
+        std::mem::replace(&mut state.listening, listening.clone()).cancel();
+        state.listeners = vec![
+            tokio::spawn(listening.clone().run_until_cancelled_owned(tcp)),
+            tokio::spawn(listening.run_until_cancelled_owned(udp)),
+        ];
     }
 
-    /// Ends listeners, connections and associations.
-    pub(crate) fn end(&self) {
+    /// Ends listeners, connections and associations. The listeners are closed when it returns, so that others can be
+    /// opened in their place.
+    pub(crate) async fn end(&self) {
         self.ended.cancel();
+        let listeners = std::mem::take(&mut self.state().listeners);
+        for listener in listeners {
+            let _ = listener.await;
+        }
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -67,9 +67,10 @@ impl Containers {
     }
 
     /// Ends a container's listeners and connections.
-    pub(crate) fn remove(&self, id: ContainerId) {
-        if let Some(container) = self.all().remove(&id) {
-            container.end();
+    pub(crate) async fn remove(&self, id: ContainerId) {
+        let container = self.all().remove(&id);
+        if let Some(container) = container {
+            container.end().await;
         }
     }
 

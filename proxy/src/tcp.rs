@@ -50,7 +50,7 @@ fn accept(container: &Arc<Container>, client: TcpStream, peer: SocketAddr) {
         let ended = route.session.ended.clone();
         let work = async {
             if destination.port() == dns::PORT {
-                return dns::serve_connection(&container, &route, client, destination).await;
+                return dns::serve_connection(&container, &route, &client, destination).await;
             }
             let upstream = match connect(&route, destination).await {
                 Ok(upstream) => upstream,
@@ -70,8 +70,10 @@ fn accept(container: &Arc<Container>, client: TcpStream, peer: SocketAddr) {
                 reset(&client);
             }
         };
-        // Where it is cancelled, both sockets are closed: with what is unread, that is a reset.
-        ended.run_until_cancelled(work).await;
+        // Another upstream, or none: what was on its way is lost, and must not look like its end.
+        if ended.run_until_cancelled(work).await.is_none() {
+            reset(&client);
+        }
     });
 }
 

@@ -158,7 +158,7 @@ async fn answer(
             }
         }
         Request::Remove(id) => {
-            containers.remove(id);
+            containers.remove(id).await;
             Answer::Done
         }
         Request::List => {

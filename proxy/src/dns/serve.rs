@@ -8,12 +8,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    io::{AsyncReadExt, BufReader},
-    net::{TcpStream, tcp::ReadHalf},
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 
 /// Bytes of a query over TCP.
 const MAX_QUERY: usize = 4096;
@@ -47,28 +42,27 @@ pub(crate) fn serve_packet(container: &Arc<Container>, from: SocketAddrV4, to: S
 pub(crate) async fn serve_connection(
     container: &Arc<Container>,
     route: &Arc<Route>,
-    mut client: TcpStream,
+    client: &TcpStream,
     server: SocketAddr,
 ) {
-    let done = converse(container, route, &mut client, server.ip()).await;
+    let done = converse(container, route, client, server.ip()).await;
     if done.is_err() {
-        reset(&client);
+        reset(client);
     }
 }
 
 async fn converse(
     container: &Arc<Container>,
     route: &Arc<Route>,
-    client: &mut TcpStream,
+    client: &TcpStream,
     server: IpAddr,
 ) -> io::Result<()> {
-    let (reader, writer) = client.split();
     let (sender, mut answers) = mpsc::channel::<Vec<u8>>(PIPELINED);
     let asking = async {
-        let mut reader = BufReader::with_capacity(1 << 10, reader);
+        let mut buffer = Vec::new();
         // Dropped at the end, with it the writer ends once all answers are out.
         let sender = sender;
-        while let Some(packet) = timeout(IDLE, read(&mut reader)).await?? {
+        while let Some(packet) = timeout(IDLE, read(client, &mut buffer)).await?? {
             count(&container.counts.dns_queries);
             let query = Query::parse(&packet).ok_or(io::ErrorKind::InvalidData)?;
             let Ok(permit) = container.queries.clone().try_acquire_owned() else {
@@ -93,26 +87,37 @@ async fn converse(
         while let Some(answer) = answers.recv().await {
             let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
             let message = [&length.to_be_bytes(), answer.as_slice()].concat();
-            timeout(IDLE, write_all(writer.as_ref(), &message)).await??;
+            timeout(IDLE, write_all(client, &message)).await??;
         }
         Ok(())
     };
     tokio::try_join!(asking, answering).map(drop)
 }
 
-/// The next query; `None` at the end.
-async fn read(reader: &mut BufReader<ReadHalf<'_>>) -> io::Result<Option<Vec<u8>>> {
-    let length = match reader.read_u16().await {
-        Ok(length) => usize::from(length),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if length > MAX_QUERY {
-        return Err(io::ErrorKind::InvalidData.into());
+/// The next query; `None` at the end. What was read beyond it stays in `buffer`.
+async fn read(client: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+    loop {
+        if let Some((length, rest)) = buffer.split_first_chunk::<2>() {
+            let length = usize::from(u16::from_be_bytes(*length));
+            if length > MAX_QUERY {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if let Some(query) = rest.get(..length) {
+                let query = query.to_vec();
+                buffer.drain(..2 + length);
+                return Ok(Some(query));
+            }
+        }
+        client.readable().await?;
+        buffer.reserve(1 << 10);
+        match client.try_read_buf(buffer) {
+            Ok(0) if buffer.is_empty() => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
     }
-    let mut query = vec![0; length];
-    reader.read_exact(&mut query).await?;
-    Ok(Some(query))
 }
 
 /// The answer, or that there is none.

@@ -77,7 +77,7 @@ async fn relay(
                 }
                 let wrapped = [socks5::packet_header(packet.to.into()), packet.content].concat();
                 // Too large with its header, or the relay is gone: a packet lost, as it happens to UDP.
-                count(match socket.try_send(&wrapped) {
+                count(match socket.send(&wrapped).await {
                     Ok(_) => &container.counts.packets,
                     Err(_) => &container.counts.packets_dropped,
                 });

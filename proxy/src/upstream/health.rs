@@ -79,7 +79,7 @@ impl Tracker {
             // Connections that were under way when it was found to fail say nothing new, unless they were the trial.
             Condition::Failing(failing) if !failing.on_trial => return false,
             Condition::Failing(failing) => (failing.failures + 1, failing.since_ms),
-            _ if !definite && self.strikes < STRIKES => return false,
+            Condition::Ok if !definite && self.strikes < STRIKES => return false,
             _ => (1, now_ms),
         };
         let longest = self.pauses.longest.min(self.pauses.first.saturating_mul(1 << (failures - 1).min(20)));
@@ -117,7 +117,11 @@ mod tests {
         assert!(fail(&mut definite, Cause::AuthFailed, now));
         assert!(!definite.admit(now));
 
+        let mut new = tracker();
+        assert!(fail(&mut new, Cause::TimedOut, now), "of one that never worked nothing better is known");
+
         let mut slow = tracker();
+        slow.succeeded();
         assert!(!fail(&mut slow, Cause::TimedOut, now));
         assert!(!fail(&mut slow, Cause::TimedOut, now));
         assert!(slow.admit(now));

@@ -28,7 +28,8 @@ pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         if let Some((status, head)) = parse_response(&answer)? {
             return match status {
                 200..=299 => Ok(answer.split_off(head)),
-                407 => Err(DialError::AuthFailed),
+                // Some say it as an origin server would.
+                401 | 407 => Err(DialError::AuthFailed),
                 _ => Err(DialError::Destination(status)),
             };
         }
@@ -100,6 +101,7 @@ mod tests {
     async fn refusals_and_nonsense_are_told_apart() {
         for (answer, expected) in [
             ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "the upstream does not accept the credentials"),
+            ("HTTP/1.0 401 Unauthorized\r\n\r\n", "the upstream does not accept the credentials"),
             ("HTTP/1.1 503 Service Unavailable\r\n\r\n", "the upstream did not connect to the destination (503)"),
             ("SSH-2.0-OpenSSH\r\n", "the upstream does not speak its protocol: the answer is not HTTP"),
             ("HTTP/1.1 200 ", "the upstream ended the connection"),

@@ -65,6 +65,31 @@ pub(crate) fn echo(mut stream: TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
 }
 
+/// Bytes of a part of a transfer.
+pub(crate) const PART: usize = 64 << 10;
+
+/// A part of a transfer; each is another one.
+pub(crate) fn pattern(number: usize) -> Vec<u8> {
+    let seed = number.wrapping_mul(0x9e37_79b9).to_le_bytes();
+    (0..PART).map(|at| seed[at % seed.len()] ^ (at >> 3) as u8).collect()
+}
+
+/// Receives as many bytes as it is told, answers with their digest, and sends the same number of its own.
+pub(crate) fn up_and_down(mut stream: TcpStream) {
+    let mut length = [0; 8];
+    stream.read_exact(&mut length).unwrap();
+    let parts = u64::from_be_bytes(length) as usize / PART;
+    let (mut hasher, mut part) = (Sha256::new(), vec![0; PART]);
+    for _ in 0..parts {
+        stream.read_exact(&mut part).unwrap();
+        hasher.update(&part);
+    }
+    stream.write_all(&hasher.finalize()).unwrap();
+    for number in 0..parts {
+        stream.write_all(&pattern(number)).unwrap();
+    }
+}
+
 /// Reads to the end, and only then answers with the digest.
 pub(crate) fn digest_at_the_end(mut stream: TcpStream) {
     let mut hasher = Sha256::new();

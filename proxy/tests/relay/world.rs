@@ -32,7 +32,7 @@ pub(crate) const LISTENERS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST
 /// The user that the proxy runs as: nobody.
 const USER: u32 = 65_534;
 /// Settings with which failures show quickly.
-const QUICK: &str = "connect_timeout_ms = 1500\nanswer_timeout_ms = 3000\nretry_ms = 100\nretry_max_ms = 400\n";
+const QUICK: &str = "connect_timeout_ms = 4000\nanswer_timeout_ms = 3000\nretry_ms = 100\nretry_max_ms = 400\n";
 
 pub(crate) struct World {
     pub(crate) server: Namespace,
@@ -82,11 +82,14 @@ impl World {
             outside.run(line);
         }
         server.etc("hosts", "127.0.0.1 localhost\n198.51.100.2 upstream.test\n127.0.0.1 inside.test\n");
+        // A name server that refuses at once.
+        server.etc("resolv.conf", "nameserver 127.0.0.1\n");
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let run = folder.path().join("run");
         fs::create_dir(&run).unwrap();
         chown(&run, Some(USER), Some(USER)).unwrap();
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
         let name = server.0.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -237,6 +240,12 @@ impl World {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
+    }
+
+    /// Whether a connection from the container gets anywhere. Packets that the filter finds no listener for are lost.
+    pub(crate) fn reaches(&self, port: u16) -> bool {
+        let address = SocketAddrV4::new(DESTINATION, port).into();
+        self.container.within(|| TcpStream::connect_timeout(&address, Duration::from_millis(300))).is_ok()
     }
 
     /// A UDP socket in the container.
