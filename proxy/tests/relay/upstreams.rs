@@ -15,6 +15,12 @@ use std::{
 /// A program that is killed when it is dropped.
 pub(crate) struct Program(Child);
 
+impl Program {
+    pub(crate) fn spawn(mut command: std::process::Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -33,7 +39,7 @@ impl World {
         program
     }
 
-    fn wait_listening(&self, address: SocketAddrV4) {
+    pub(crate) fn wait_listening(&self, address: SocketAddrV4) {
         wait_for(&format!("{address}"), || self.outside.within(|| TcpStream::connect(address)).ok());
     }
 

@@ -67,9 +67,6 @@ impl World {
         ] {
             server.run(line);
         }
-        server.run(&format!(
-            "nft add rule ip relay prerouting iifname toc meta l4proto {{ tcp, udp }} tproxy to {LISTENERS} meta mark set 1 accept"
-        ));
         for line in ["ip addr add 10.88.0.2/24 dev eth0", "ip link set eth0 up", "ip route add default via 10.88.0.1"] {
             container.run(line);
         }
@@ -99,8 +96,16 @@ impl World {
             .unwrap();
         let id = ContainerId::generate();
         let mut world = Self { server, container, outside, folder, id, proxy: None, runtime, agent: None, revision: 0 };
+        world.direct_to_listeners();
         world.start_proxy();
         world
+    }
+
+    /// The packet filter's part: everything from the container goes to its listeners.
+    pub(crate) fn direct_to_listeners(&self) {
+        self.server.run(&format!(
+            "nft add rule ip relay prerouting iifname toc meta l4proto {{ tcp, udp }} tproxy to {LISTENERS} meta mark set 1 accept"
+        ));
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
