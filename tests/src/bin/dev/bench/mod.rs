@@ -3,21 +3,23 @@
 
 mod bare;
 mod crowd;
+mod docker;
 mod firewall;
 mod lifecycle;
 mod neighbour;
 mod read;
+mod steps;
 mod table;
 mod traffic;
 
 use crate::measure::{memory, profile};
 use anyhow::{Context, Result};
-use hoody_tests::cluster::{Cluster, Plan};
+use hoody_tests::cluster::Cluster;
 
 pub(super) async fn run() -> Result<()> {
     let chosen = std::env::var("BENCH").unwrap_or_default();
     let wanted = |part: &str| chosen.is_empty() || chosen.split(',').any(|name| name == part);
-    let cluster = Cluster::start(Plan::default()).await?;
+    let cluster = Cluster::start(steps::plan()).await?;
     // Checking every answer against the contract is for tests.
     let api = cluster.tenant.unchecked();
     println!("{} build", profile());
