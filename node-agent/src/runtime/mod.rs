@@ -20,6 +20,7 @@ mod record;
 mod rootfs;
 mod seccomp;
 mod shared_counts;
+mod spawn;
 mod spec;
 mod start;
 mod user;
