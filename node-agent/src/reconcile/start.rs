@@ -193,12 +193,17 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
     if anew {
         repaired.push("network link");
     }
-    limits::enforce(cell, record, pid, anew).await?;
+    if limits::enforce(cell, record, pid, anew).await? {
+        repaired.push("network rate");
+    }
     limits::count_kills(cell, record).await;
     let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?)).await;
     let mended = mended.map_err(runtime_failed("mend the files"))?;
     if mended.files {
         repaired.push("configuration");
+    }
+    if mended.disk_rates {
+        repaired.push("disk rates");
     }
     if !mended.monitored {
         let message = "the container's monitor is gone: output and exit code are not kept until it is restarted";
@@ -295,8 +300,16 @@ async fn freeze(cell: &Cell, record: &Record, process: &Process) -> Result<(), P
     let id = record.spec.id;
     match (record.spec.desired, process) {
         (Desired::Paused { .. }, Process::Paused { .. }) => Ok(()),
-        (Desired::Paused { .. }, _) => runtime.pause(id).await.map_err(runtime_failed("pause")),
-        (Desired::Running { .. }, Process::Paused { .. }) => runtime.resume(id).await.map_err(runtime_failed("resume")),
+        (Desired::Paused { .. }, _) => {
+            runtime.pause(id).await.map_err(runtime_failed("pause"))?;
+            hoody_fault::point!("process.frozen");
+            Ok(())
+        }
+        (Desired::Running { .. }, Process::Paused { .. }) => {
+            runtime.resume(id).await.map_err(runtime_failed("resume"))?;
+            hoody_fault::point!("process.thawed");
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
