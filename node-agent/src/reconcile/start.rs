@@ -5,7 +5,7 @@ use super::{
     limits,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
-    stop,
+    ssh_key, stop,
 };
 use crate::{
     desired::record::{Phase, Record, Run},
@@ -121,8 +121,11 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     limits::ensure_disk(cell, &record).await?;
     // Side by side: the rules need nothing of the processes, and stand before the link. Both come to an end
     // before an error of either does, so that nothing is left half-done behind the pass's back.
-    let (pid, ruled) =
-        tokio::join!(create(cell, &record), step("agent: rules", enforce_firewall(cell, &record, false)));
+    let (pid, ruled, ()) = tokio::join!(
+        create(cell, &record),
+        step("agent: rules", enforce_firewall(cell, &record, false)),
+        ssh_key::place(cell, &record)
+    );
     let pid = pid?;
     hoody_fault::point!("process.created");
     ruled?;
@@ -197,6 +200,7 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
         repaired.push("network rate");
     }
     limits::count_kills(cell, record).await;
+    ssh_key::keep(cell, record).await;
     let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?)).await;
     let mended = mended.map_err(runtime_failed("mend the files"))?;
     if mended.files {
@@ -339,5 +343,6 @@ fn bundle(cell: &Cell, record: &Record, root: &Path) -> Bundle {
         stop_signal: config.stop_signal.to_string(),
         limits: spec.limits,
         dns,
+        kvm: spec.kvm,
     }
 }
