@@ -157,8 +157,7 @@ impl World {
     fn route_to_redsocks(&self) {
         self.server.run("nft flush chain ip relay prerouting");
         self.server.run("nft add chain ip relay peer { type nat hook prerouting priority dstnat; }");
-        self.server
-            .run(&format!("nft add rule ip relay peer iifname toc meta l4proto tcp redirect to :{REDSOCKS}"));
+        self.server.run(&format!("nft add rule ip relay peer iifname toc meta l4proto tcp redirect to :{REDSOCKS}"));
     }
 
     /// Gbit/s as the receiver saw them.

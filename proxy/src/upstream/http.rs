@@ -64,7 +64,8 @@ pub(crate) fn parse_response(bytes: &[u8]) -> Result<Option<(u16, usize)>, DialE
     match response.parse(bytes) {
         Ok(httparse::Status::Partial) => Ok(None),
         Ok(httparse::Status::Complete(head)) => {
-            Ok(Some((response.code.ok_or(DialError::Protocol("no status"))?, head)))
+            let status = response.code.filter(|status| (100..1000).contains(status));
+            Ok(Some((status.ok_or(DialError::Protocol("the status is none"))?, head)))
         }
         Err(_) => Err(DialError::Protocol("the answer is not HTTP")),
     }
