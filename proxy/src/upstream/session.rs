@@ -24,6 +24,9 @@ const DIALLED: usize = 64;
 /// How long an upstream that refused UDP is not asked again.
 const UDP_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long a trial by somebody else is waited for before looking again.
+const TRIAL_PAUSE: Duration = Duration::from_millis(250);
+
 /// The upstream, and what is known of it.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -159,11 +162,12 @@ pub(crate) async fn probe(route: Arc<Route>) {
             };
             match wait_until {
                 Some(at) if at > Instant::now() => tokio::time::sleep_until(at.into()).await,
-                Some(_) => match dial::probe(&route).await {
-                    // Somebody else is trying it; what comes of that is announced.
-                    Err(DialError::Failing) => session.changed.notified().await,
-                    _ => {}
-                },
+                Some(_) => {
+                    if let Err(DialError::Failing) = dial::probe(&route).await {
+                        // A connection is the trial. It may also be given up without a result.
+                        tokio::time::sleep(TRIAL_PAUSE).await;
+                    }
+                }
                 None => session.changed.notified().await,
             }
         }
