@@ -132,7 +132,7 @@ prop_compose! {
         let address = address.map(Into::into);
         StatusReport {
             container, version, state, converged, cause, exit_code, address, started_at, firewall_error, limits_error,
-            oom_kills, at,
+            oom_kills, egress: None, at,
         }
     }
 }

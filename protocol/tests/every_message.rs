@@ -7,6 +7,7 @@ use hoody_protocol::{
     bounded::{Bytes, List, Map, Text},
     codec::{self, HEADER_BYTES},
     container::{Cause, ContainerSpec, Desired, Limits, State, StatusReport},
+    egress::{Credentials, EgressSpec, EgressStatus, Upstream, UpstreamKind},
     enrol::{EnrolReply, EnrolRequest, RenewRequest},
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
     id::{ContainerId, OperationId, ProjectId, RuleId, ServerId, UserId},
@@ -20,7 +21,7 @@ use hoody_protocol::{
     tag::{self, Message},
     version::{ProtocolRange, SpecVersion},
 };
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use std::{cell::RefCell, collections::BTreeSet, fmt::Debug};
 
@@ -163,7 +164,22 @@ impl Any {
             },
             dns: self.list(|| (self.number() as u32).into()),
             firewall: FirewallSpec { ingress: self.list(|| self.rule()), egress: self.list(|| self.rule()) },
+            egress: self.option(|| self.egress()),
         }
+    }
+
+    fn egress(&self) -> EgressSpec {
+        if self.yes() {
+            return EgressSpec::Block;
+        }
+        EgressSpec::Proxy(Upstream {
+            kind: self.one(&[UpstreamKind::Socks5, UpstreamKind::Http, UpstreamKind::Https]),
+            host: self.text(),
+            port: self.number() as u16,
+            credentials: self.option(|| Credentials { username: self.text(), password: self.text() }),
+            dns: self.list(|| (self.number() as u32).into()),
+            allowed: self.list(|| IpNet::V4(Ipv4Net::new_assert((self.number() as u32).into(), 32))),
+        })
     }
 
     fn outcome(&self) -> OperationOutcome {
@@ -188,6 +204,7 @@ impl Any {
             firewall_error: self.option(|| self.cause()),
             limits_error: self.option(|| self.cause()),
             oom_kills: self.number(),
+            egress: self.option(|| EgressStatus { working: self.yes(), cause: self.option(|| self.cause()) }),
             at: self.number(),
         };
         let report = if self.yes() { Report::Status(status()) } else { Report::Outcome(self.outcome()) };

@@ -130,6 +130,7 @@ fn report_batch() {
         firewall_error: None,
         limits_error: None,
         oom_kills: 0,
+        egress: None,
         at: 9,
     };
     let entries = vec![ReportEntry { position: 1, report: Report::Status(report) }].try_into().unwrap();

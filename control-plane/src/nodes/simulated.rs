@@ -179,6 +179,7 @@ fn report_of(spec: &ContainerSpec, faults: &Faults) -> StatusReport {
         firewall_error: faults.firewall.clone(),
         limits_error: faults.limits.clone(),
         oom_kills: faults.oom_kills,
+        egress: None,
         at: now_ms(),
     }
 }

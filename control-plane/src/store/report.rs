@@ -275,6 +275,7 @@ pub async fn refuse(
         firewall_error: None,
         limits_error: None,
         oom_kills: 0,
+        egress: None,
         at: now as u64,
     };
     apply(connection, server, 0, &report, now).await

@@ -18,6 +18,7 @@ fn report(spec: &ContainerSpec, generation: u64, state: State, at: u64) -> Statu
         firewall_error: None,
         limits_error: None,
         oom_kills: 0,
+        egress: None,
         at,
     }
 }

@@ -267,6 +267,7 @@ pub fn status(container: ContainerId, generation: u64, state: State) -> StatusRe
         firewall_error: None,
         limits_error: None,
         oom_kills: 0,
+        egress: None,
         at: now_ms(),
     }
 }

@@ -140,6 +140,7 @@ impl Plane {
             },
             dns: Default::default(),
             firewall: FirewallSpec::default(),
+            egress: None,
         };
         let json = serde_json::to_string(&spec).unwrap();
         self.execute(format!(

@@ -208,6 +208,7 @@ impl Cell {
             firewall_error: of_this(enforced.firewall_error),
             limits_error: of_this(enforced.limits_error).filter(|_| alive),
             oom_kills: if alive { self.progress().oom_kills } else { 0 },
+            egress: None,
             at: now_ms(),
         };
         let news = {

@@ -187,6 +187,7 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
         firewall_error: None,
         limits_error: None,
         oom_kills: 0,
+        egress: None,
         at: now_ms(),
     };
     let position = cell.context.journal.append_held(Report::Status(report)).await.ok_or_else(journal_ended)?;

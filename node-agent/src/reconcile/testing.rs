@@ -470,6 +470,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         limits: LIMITS,
         dns: List::default(),
         firewall: FirewallSpec::default(),
+        egress: None,
     }
 }
 

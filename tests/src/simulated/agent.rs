@@ -245,6 +245,7 @@ fn status(spec: &ContainerSpec) -> StatusReport {
         firewall_error: None,
         limits_error: None,
         oom_kills: 0,
+        egress: None,
         at: now_ms(),
     }
 }

@@ -174,6 +174,7 @@ fn new_row(
         limits: wanted.limits,
         dns: Default::default(),
         firewall: FirewallSpec::default(),
+        egress: None,
     };
     check_size(&spec)?;
     Ok(ContainerRow {
