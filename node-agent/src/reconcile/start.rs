@@ -247,6 +247,7 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
         interface: host_interface(spec.id),
         address: record.address,
         rules: spec.firewall.clone(),
+        egress: egress::of_policy(spec.egress.as_ref(), record.address),
     };
     match firewall.apply(&policy).await {
         Ok(()) => {

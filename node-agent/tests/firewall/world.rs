@@ -119,7 +119,7 @@ impl World {
         let id = ContainerId::generate();
         let address = Ipv4Addr::new(10, 64, 0, number as u8);
         let interface = hoody_agent::network::host_interface(id);
-        let policy = Policy { id, owner, interface, address, rules: FirewallSpec::default() };
+        let policy = Policy { id, owner, interface, address, rules: FirewallSpec::default(), egress: Egress::Direct };
         let container = Container { namespace: Namespace::new("c"), policy };
         self.apply(&container);
         self.link(&container);
