@@ -137,7 +137,8 @@ impl DialRules {
         if self.own.iter().any(|range| range.contains(&address)) {
             return Err(NotPublic::Platform);
         }
-        is_public(address).or_else(|why| if self.allowed.iter().any(|range| range.contains(&address)) { Ok(()) } else { Err(why) })
+        is_public(address)
+            .or_else(|why| if self.allowed.iter().any(|range| range.contains(&address)) { Ok(()) } else { Err(why) })
     }
 }
 
@@ -151,9 +152,21 @@ mod tests {
 
     #[test]
     fn what_is_routed_on_the_internet_is_public() {
-        for address in ["1.1.1.1", "9.9.9.9", "100.63.255.255", "100.128.0.0", "172.15.0.1", "172.32.0.1", "193.0.0.1",
-            "223.255.255.255", "2606:4700:4700::1111", "2a00:1450::1", "64:ff9b::101:101", "2002:808:808::1", "::ffff:8.8.8.8"]
-        {
+        for address in [
+            "1.1.1.1",
+            "9.9.9.9",
+            "100.63.255.255",
+            "100.128.0.0",
+            "172.15.0.1",
+            "172.32.0.1",
+            "193.0.0.1",
+            "223.255.255.255",
+            "2606:4700:4700::1111",
+            "2a00:1450::1",
+            "64:ff9b::101:101",
+            "2002:808:808::1",
+            "::ffff:8.8.8.8",
+        ] {
             assert_eq!(judge(address), Ok(()), "{address}");
         }
     }
@@ -162,18 +175,47 @@ mod tests {
     fn everything_else_is_named_for_what_it_is() {
         use NotPublic::*;
         for (address, what) in [
-            ("0.0.0.0", Unspecified), ("0.1.2.3", Unspecified), ("::", Unspecified),
-            ("127.0.0.1", Loopback), ("127.255.0.1", Loopback), ("::1", Loopback), ("::ffff:127.0.0.1", Loopback),
-            ("10.0.0.1", Private), ("172.16.0.1", Private), ("172.31.255.255", Private), ("192.168.1.1", Private),
-            ("fc00::1", Private), ("fdff::1", Private), ("fec0::1", Private), ("::ffff:10.0.0.1", Private),
-            ("64:ff9b::a00:1", Private), ("2002:a00:1::1", Private), ("64:ff9b::a9fe:a9fe", LinkLocal),
-            ("100.64.0.1", SharedSpace), ("100.127.255.255", SharedSpace),
-            ("169.254.169.254", LinkLocal), ("fe80::1", LinkLocal),
-            ("224.0.0.1", Multicast), ("239.255.255.255", Multicast), ("255.255.255.255", Multicast), ("ff02::1", Multicast),
-            ("192.0.0.192", Reserved), ("192.0.2.1", Reserved), ("198.18.0.1", Reserved), ("198.19.255.255", Reserved),
-            ("198.51.100.1", Reserved), ("203.0.113.1", Reserved), ("240.0.0.1", Reserved), ("255.255.255.254", Reserved),
-            ("2001:db8::1", Reserved), ("2001::1", Reserved), ("3fff::1", Reserved), ("100::1", Reserved),
-            ("::1.2.3.4", Reserved), ("64:ff9b:1::1", Reserved), ("4000::1", Reserved),
+            ("0.0.0.0", Unspecified),
+            ("0.1.2.3", Unspecified),
+            ("::", Unspecified),
+            ("127.0.0.1", Loopback),
+            ("127.255.0.1", Loopback),
+            ("::1", Loopback),
+            ("::ffff:127.0.0.1", Loopback),
+            ("10.0.0.1", Private),
+            ("172.16.0.1", Private),
+            ("172.31.255.255", Private),
+            ("192.168.1.1", Private),
+            ("fc00::1", Private),
+            ("fdff::1", Private),
+            ("fec0::1", Private),
+            ("::ffff:10.0.0.1", Private),
+            ("64:ff9b::a00:1", Private),
+            ("2002:a00:1::1", Private),
+            ("64:ff9b::a9fe:a9fe", LinkLocal),
+            ("100.64.0.1", SharedSpace),
+            ("100.127.255.255", SharedSpace),
+            ("169.254.169.254", LinkLocal),
+            ("fe80::1", LinkLocal),
+            ("224.0.0.1", Multicast),
+            ("239.255.255.255", Multicast),
+            ("255.255.255.255", Multicast),
+            ("ff02::1", Multicast),
+            ("192.0.0.192", Reserved),
+            ("192.0.2.1", Reserved),
+            ("198.18.0.1", Reserved),
+            ("198.19.255.255", Reserved),
+            ("198.51.100.1", Reserved),
+            ("203.0.113.1", Reserved),
+            ("240.0.0.1", Reserved),
+            ("255.255.255.254", Reserved),
+            ("2001:db8::1", Reserved),
+            ("2001::1", Reserved),
+            ("3fff::1", Reserved),
+            ("100::1", Reserved),
+            ("::1.2.3.4", Reserved),
+            ("64:ff9b:1::1", Reserved),
+            ("4000::1", Reserved),
         ] {
             assert_eq!(judge(address), Err(what), "{address}");
         }

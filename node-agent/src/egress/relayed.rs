@@ -55,7 +55,7 @@ impl Relayed {
     }
 
     pub(super) fn revision(&self) -> u64 {
-        let content = hoody_protocol::codec::encode_value(&(self.address, &self.upstream));
+        let content = serde_json::to_vec(&(self.address, &self.upstream)).expect("plain data always encodes");
         let digest: [u8; 32] = Sha256::digest(content).into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])

@@ -1,0 +1,3 @@
+//! `hoody-proxy`: see [`hoody_proxy`].
+
+fn main() {}
