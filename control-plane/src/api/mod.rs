@@ -23,6 +23,7 @@ pub mod json;
 pub mod layer;
 pub mod meta;
 mod not_built;
+pub mod network;
 pub mod notifications;
 pub mod pagination;
 pub mod path;
@@ -73,6 +74,7 @@ fn resources() -> OpenApiRouter<App> {
         environment::router(),
         events::router(),
         firewall::router(),
+        network::router(),
         health::router(),
         images::router(),
         meta::router(),

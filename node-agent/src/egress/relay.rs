@@ -52,12 +52,25 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None`: not any more, and the relay may not know yet.
+    /// `None`: not any more, and the relay does not know yet.
     wanted: BTreeMap<ContainerId, Option<Relayed>>,
     /// Of each container that is relayed; absent before anything is known.
     status: BTreeMap<ContainerId, EgressStatus>,
     /// Every container of this server, once it is known: the relay is to hold no other.
     known: Option<BTreeSet<ContainerId>>,
+    /// What the relay holds; `None` while there is no connection.
+    held: Option<BTreeSet<ContainerId>>,
+}
+
+impl State {
+    /// Nothing more is to be expected of the relay for this container, at present.
+    fn is_settled(&self, id: ContainerId) -> bool {
+        match self.wanted.get(&id) {
+            Some(Some(_)) => self.status.contains_key(&id),
+            Some(None) => self.held.is_none(),
+            None => true,
+        }
+    }
 }
 
 impl Relay {
@@ -89,12 +102,10 @@ impl Egress for Relay {
         let wanted = upstream.map(|upstream| Relayed { address, upstream: upstream.clone() });
         {
             let mut state = self.0.state();
-            if state.wanted.get(&id) == Some(&wanted) || (wanted.is_none() && !state.wanted.contains_key(&id)) {
-                // A container that this process has never relayed: an earlier one may have, and `known` is
-                // then not told yet or has it.
-                if wanted.is_some() || state.known.is_some() {
-                    return;
-                }
+            let known = state.wanted.get(&id) == Some(&wanted);
+            let nothing = wanted.is_none() && state.held.as_ref().is_some_and(|held| !held.contains(&id));
+            if known || (nothing && !state.wanted.contains_key(&id)) {
+                return;
             }
             state.status.remove(&id);
             state.wanted.insert(id, wanted);
@@ -103,15 +114,9 @@ impl Egress for Relay {
         let deadline = Instant::now() + HAND_OVER;
         loop {
             let settled = self.0.settled.notified();
-            let done = {
-                let state = self.0.state();
-                match state.wanted.get(&id) {
-                    Some(Some(_)) => state.status.contains_key(&id),
-                    Some(None) => false,
-                    None => true,
-                }
-            };
-            if done || tokio::time::timeout_at(deadline, settled).await.is_err() {
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if self.0.state().is_settled(id) || tokio::time::timeout_at(deadline, settled).await.is_err() {
                 return;
             }
         }
@@ -176,12 +181,12 @@ async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Without a relay nothing is relayed: what should not be is not, what should be does not work.
+/// Without a relay nothing is relayed.
 fn away(shared: &Shared) {
     let wanted: Vec<_> = {
         let mut state = shared.state();
-        state.wanted.retain(|_, wanted| wanted.is_some());
-        state.wanted.keys().copied().collect()
+        state.held = None;
+        state.wanted.iter().filter(|(_, wanted)| wanted.is_some()).map(|(id, _)| *id).collect()
     };
     wanted.into_iter().for_each(|id| shared.note(id, relayed::relay_away()));
     shared.settled.notify_waiters();
@@ -212,6 +217,7 @@ impl Session<'_> {
                 Ok(all) => !all,
                 Err(error) => return error,
             };
+            self.shared.state().held = Some(self.held.keys().copied().collect());
             self.shared.settled.notify_waiters();
             tokio::select! {
                 () = self.shared.work.notified() => {}

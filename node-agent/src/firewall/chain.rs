@@ -85,7 +85,8 @@ fn compile(policy: &Policy, network: Ipv4Net, direction: Direction) -> Vec<Rule>
         }
     }
     // Behind the replies: what the host asks from an address within the network is answered.
-    if direction == Direction::Egress {
+    // What goes to the proxy reaches no other container.
+    if direction == Direction::Egress && policy.egress == Egress::Direct {
         let stranger = vec![
             Expression::Network { offset: DESTINATION_OFFSET, bytes: 4 },
             Expression::Lookup { set: names::owner_set(policy.owner), inverted: true },

@@ -4,6 +4,7 @@
 use super::{
     cause,
     context::Context,
+    egress,
     operation,
     pass::{self, PassError, Settled},
 };
@@ -11,6 +12,7 @@ use crate::desired::{
     DesiredError,
     record::{Accepted, Phase, Record},
 };
+use crate::firewall::Egress;
 use futures::FutureExt;
 use hoody_protocol::{
     container::Limits,
@@ -119,7 +121,7 @@ pub(super) struct Progress {
 /// What this process has put in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Enforced {
-    pub(super) firewall: Option<FirewallSpec>,
+    pub(super) firewall: Option<(FirewallSpec, Egress)>,
     /// Why the rules of this version could not be put in force.
     pub(super) firewall_error: Option<(SpecVersion, Cause)>,
     pub(super) limits: Option<Limits>,
@@ -208,7 +210,7 @@ impl Cell {
             firewall_error: of_this(enforced.firewall_error),
             limits_error: of_this(enforced.limits_error).filter(|_| alive),
             oom_kills: if alive { self.progress().oom_kills } else { 0 },
-            egress: None,
+            egress: if alive { egress::status(self, record) } else { None },
             at: now_ms(),
         };
         let news = {

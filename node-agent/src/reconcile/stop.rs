@@ -123,6 +123,11 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
         (Ok(()), Ok(())) => capabilities.firewall.remove(id).await,
         _ => Ok(()),
     };
+    if let (Ok(()), Ok(()), Ok(())) = (&network, &runtime, &firewall) {
+        // Last: nothing of the container's is left that could be taken.
+        capabilities.egress.set(id, record.address, None).await;
+        hoody_fault::point!("egress.cleared");
+    }
     cell.set_enforced(|enforced| *enforced = Default::default());
     if runtime.is_ok() {
         cell.set_progress(|progress| progress.stop_asked = None);

@@ -1,6 +1,6 @@
 //! A node, its containers and the outside, each a network namespace of its own, gone when dropped.
 
-use hoody_agent::firewall::{Firewall, NftConfig, NftFirewall, Policy};
+use hoody_agent::firewall::{Egress, Firewall, NftConfig, NftFirewall, Policy};
 use hoody_protocol::{
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports},
     id::{ContainerId, RuleId, UserId},

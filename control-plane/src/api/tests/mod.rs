@@ -5,6 +5,7 @@ mod auth;
 mod auth_tokens;
 mod container_firewall;
 mod container_limits;
+mod container_network;
 mod containers;
 mod contract;
 mod events;

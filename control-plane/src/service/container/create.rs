@@ -185,6 +185,7 @@ fn new_row(
         runtime: wanted.runtime.to_owned(),
         realm_ids,
         attributes: Attributes { runs, ..wanted.attributes },
+        egress_credentials: String::new(),
         sequence: 1,
         status: Status::Creating,
         status_changed_at: now,
