@@ -43,6 +43,10 @@ packages=(
     nodejs:node
     npm:npm
     chromium:chromium
+    microsocks:microsocks
+    tinyproxy-bin:tinyproxy
+    squid-openssl:squid
+    dante-server:danted
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
 [ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman)

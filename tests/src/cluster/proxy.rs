@@ -20,6 +20,8 @@ pub(super) struct Proxy {
     run_dir: PathBuf,
     log: PathBuf,
     process: Option<Process>,
+    /// The file of authorities in place of the system's.
+    authorities: Option<PathBuf>,
 }
 
 impl Proxy {
@@ -29,7 +31,7 @@ impl Proxy {
         fs::create_dir_all(&run_dir)?;
         chown(&run_dir, Some(USER), Some(USER))?;
         fs::set_permissions(&run_dir, fs::Permissions::from_mode(0o700))?;
-        let this = Self { name: name.to_owned(), log: folder.join("proxy.log"), process: None, run_dir };
+        let this = Self { name: name.to_owned(), log: folder.join("proxy.log"), process: None, authorities: None, run_dir };
         // Tests want to see an upstream come back soon.
         let settings = format!("socket = {:?}\nretry_ms = 200\nretry_max_ms = 1000\n", this.socket());
         fs::write(this.config(), settings)?;
@@ -55,7 +57,19 @@ impl Proxy {
         wrapper.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--inh-caps", "-all"]);
         wrapper.args(["--bounding-set", "-all", "--no-new-privs", "--"]);
         wrapper.arg(self.program()?).arg("--config").arg(self.config());
+        if let Some(authorities) = &self.authorities {
+            wrapper.env("SSL_CERT_FILE", authorities);
+        }
         self.process = Some(Process::start(&format!("the relay of {}", self.name), &mut wrapper, &self.log)?);
+        Ok(())
+    }
+
+    /// From its next start on it trusts this authority alone.
+    pub(super) fn trust(&mut self, authority: &Path) -> Result<()> {
+        let copy = self.run_dir.join("authorities.pem");
+        fs::copy(authority, &copy)?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o644))?;
+        self.authorities = Some(copy);
         Ok(())
     }
 

@@ -172,6 +172,15 @@ impl Server {
         self.proxy.start(command)
     }
 
+    /// Starts the relay program anew, trusting this authority in place of the system's from now on.
+    pub fn restart_proxy_trusting(&mut self, authority: &Path) -> Result<()> {
+        self.proxy.trust(authority)?;
+        if self.proxy.pid().is_some() {
+            self.kill_proxy()?;
+        }
+        self.start_proxy()
+    }
+
     /// Kills the relay program without warning.
     pub fn kill_proxy(&mut self) -> Result<()> {
         self.proxy.kill()

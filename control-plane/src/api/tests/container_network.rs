@@ -6,9 +6,7 @@ use crate::{
     nodes::simulated::Faults,
     service::network,
     store::{
-        Store, container,
-        dispatch::{self, Item},
-        sealed,
+        Store, container, sealed,
         testing::{each_backend, sqlite},
     },
 };
@@ -30,13 +28,11 @@ fn id_of(path: &str) -> ContainerId {
     path.rsplit('/').next().unwrap().parse().unwrap()
 }
 
-/// What would be sent to the node, were it not there yet.
+/// What the node is sent.
 async fn sent(world: &World, path: &str) -> Option<EgressSpec> {
-    let id = id_of(path);
-    world.sql(&format!("UPDATE containers SET acked_generation = 0, acked_epoch = 0 WHERE id = '{id}'")).await;
-    let items = dispatch::items(&world.app.store, world.server, id).await.unwrap();
-    let Some(Item::Spec { mut spec, sealed }) = items.into_iter().next() else { panic!("nothing to send") };
-    network::complete(&world.app.keys, &mut spec, &sealed).unwrap();
+    let row = container::get(&world.app.store, id_of(path)).await.unwrap().unwrap();
+    let mut spec = row.spec;
+    network::complete(&world.app.keys, &mut spec, &row.egress_credentials).unwrap();
     spec.egress
 }
 

@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_no_upstream_is_refused() {
         for text in [
-            "", " ", "http://", "ftp://a", "a:0", "a:70000", "a:1:2", "a:+1", "[::1", "[::1]x", "a b", "a\n", "u:p@", "u@a:1",
+            "", " ", "http://", "ftp://a", "a:0", "a:70000", "a:1:2", "a:+1", "[::1", "[::1]x", "a b", "a\nb", "u:p@", "u@a:1",
             ":p@a:1", "%zz:p@a:1", "u%:p@a:1", "u:p@a/path", "u%3A:p@a", "u:%0A@a", "1.2.3:4",
         ] {
             assert!(ProxyText::parse(text).is_err(), "{text:?}");
