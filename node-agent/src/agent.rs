@@ -23,8 +23,8 @@ use nix::{
 };
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
     net::IpAddr,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,

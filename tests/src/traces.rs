@@ -77,7 +77,10 @@ pub fn snapshot(server: &Server) -> Result<Vec<(String, Vec<String>)>> {
         ("mounts".into(), sorted(mounts.iter().map(|path| format!("{}\n", path.display())).collect())),
         ("links".into(), sorted(output(server, "ip", &["-br", "link"])?)),
         ("routes".into(), sorted(output(server, "ip", &["route"])?)),
-        ("policy routing".into(), sorted(output(server, "ip", &["rule"])? + &output(server, "ip", &["route", "show", "table", CAPTURED])?)),
+        (
+            "policy routing".into(),
+            sorted(output(server, "ip", &["rule"])? + &output(server, "ip", &["route", "show", "table", CAPTURED])?),
+        ),
         ("listeners".into(), listeners(server)?),
         ("neighbours".into(), sorted(output(server, "ip", &["neigh", "show", "nud", "permanent"])?)),
         ("rules".into(), sorted(rules)),

@@ -110,7 +110,11 @@ impl NetworkData {
             kind: network.map(|network| network.kind.as_str()),
             proxy: text(network.map(|network| &network.proxy)),
             credentials_configured: !row.egress_credentials.is_empty(),
-            dns_servers: network.into_iter().flat_map(|network| &network.dns_servers).map(ToString::to_string).collect(),
+            dns_servers: network
+                .into_iter()
+                .flat_map(|network| &network.dns_servers)
+                .map(ToString::to_string)
+                .collect(),
             country: text(network.map(|network| &network.country)),
             region: text(network.map(|network| &network.region)),
             city: text(network.map(|network| &network.city)),
@@ -193,11 +197,7 @@ async fn patch(
     params(("id" = String, Path)),
     responses((status = 200, body = Success<Option<String>>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 404, body = Failure), (status = 409, body = Failure), (status = 502, body = Failure)))]
-async fn remove(
-    State(app): State<App>,
-    caller: Caller,
-    Id(id): Id<ContainerId>,
-) -> Result<Reply<()>, ServiceError> {
+async fn remove(State(app): State<App>, caller: Caller, Id(id): Id<ContainerId>) -> Result<Reply<()>, ServiceError> {
     let (_, progress) = service::remove(&app, &caller, id).await?;
     Ok(Reply::ok((), written(progress, "network configuration removed")))
 }

@@ -182,10 +182,11 @@ fn report_of(spec: &ContainerSpec, faults: &Faults) -> StatusReport {
         firewall_error: faults.firewall.clone(),
         limits_error: faults.limits.clone(),
         oom_kills: faults.oom_kills,
-        egress: spec.egress.as_ref().filter(|_| state == State::Running).map(|_| EgressStatus {
-            working: faults.egress.is_none(),
-            cause: faults.egress.clone(),
-        }),
+        egress: spec
+            .egress
+            .as_ref()
+            .filter(|_| state == State::Running)
+            .map(|_| EgressStatus { working: faults.egress.is_none(), cause: faults.egress.clone() }),
         at: now_ms(),
     }
 }

@@ -209,7 +209,8 @@ fn parties(row: &AnyRow) -> Result<(Vec<RealmId>, UserId, ProjectId), StoreError
     fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> StoreError {
         move |error| StoreError::Corrupt { what, source: Box::new(error) }
     }
-    let realms = serde_json::from_str(&row.try_get::<String, _>("realm_ids")?).map_err(corrupt("containers.realm_ids"))?;
+    let realms =
+        serde_json::from_str(&row.try_get::<String, _>("realm_ids")?).map_err(corrupt("containers.realm_ids"))?;
     let owner = row.try_get::<String, _>("owner_id")?.parse().map_err(corrupt("containers.owner_id"))?;
     let project = row.try_get::<String, _>("project_id")?.parse().map_err(corrupt("containers.project_id"))?;
     Ok((realms, owner, project))

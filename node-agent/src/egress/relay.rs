@@ -167,7 +167,10 @@ async fn run(shared: Arc<Shared>) {
             Ok((client, events)) => {
                 pause = FIRST_PAUSE;
                 let ended = Session { shared: &shared, client, held: BTreeMap::new() }.run(events).await;
-                tracing::warn!(error = &ended as &dyn std::error::Error, "the relay is gone; containers that use it are cut off");
+                tracing::warn!(
+                    error = &ended as &dyn std::error::Error,
+                    "the relay is gone; containers that use it are cut off"
+                );
             }
             Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "the relay cannot be reached"),
         }
@@ -244,7 +247,8 @@ impl Session<'_> {
             let state = self.shared.state();
             (state.wanted.clone(), state.known.clone())
         };
-        let stray = |id: &&ContainerId| known.as_ref().is_some_and(|known| !known.contains(id)) && !wanted.contains_key(id);
+        let stray =
+            |id: &&ContainerId| known.as_ref().is_some_and(|known| !known.contains(id)) && !wanted.contains_key(id);
         let strays: Vec<_> = self.held.keys().filter(stray).copied().collect();
         let unwanted = wanted.iter().filter(|(_, wanted)| wanted.is_none()).map(|(id, _)| *id);
         for id in unwanted.chain(strays) {

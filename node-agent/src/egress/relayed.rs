@@ -69,7 +69,10 @@ pub(super) fn relay_away() -> EgressStatus {
 
 /// Why nothing leaves: the relay was not given the container's sockets.
 pub(super) fn not_handed_over() -> EgressStatus {
-    not_working("relay_refused", "the server's relay did not take the container over: nothing leaves; it is tried again")
+    not_working(
+        "relay_refused",
+        "the server's relay did not take the container over: nothing leaves; it is tried again",
+    )
 }
 
 fn not_working(code: &str, message: &str) -> EgressStatus {

@@ -11,8 +11,7 @@ use super::{
     names::{self, BINDINGS, CONNECTIONS, ChainKind},
     netlink::{batch::Batch, connection::Connection, wire::NF_INET_FORWARD},
     nft::NftConfig,
-    read, table,
-    verdict,
+    read, table, verdict,
 };
 use hoody_protocol::{
     firewall::{Action, Direction, RuleCounter},

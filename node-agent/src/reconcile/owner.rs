@@ -4,8 +4,7 @@
 use super::{
     cause,
     context::Context,
-    egress,
-    operation,
+    egress, operation,
     pass::{self, PassError, Settled},
 };
 use crate::desired::{

@@ -73,7 +73,8 @@ fn try_everything(container: &Container) -> Vec<Fate> {
 
 /// A connection of the container, taken in by the proxy.
 fn proxied(container: &Container, listener: &TcpListener) -> (TcpStream, TcpStream) {
-    let client = connect(&container.namespace, OUTSIDE, 80).unwrap();
+    let to = SocketAddr::from((OUTSIDE, 80));
+    let client = container.namespace.within(|| TcpStream::connect_timeout(&to, ARRIVAL)).unwrap();
     let (server, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip(), container.address());
     assert_eq!(server.local_addr().unwrap(), SocketAddr::from((OUTSIDE, 80)), "the address that the container named");

@@ -31,7 +31,8 @@ impl Proxy {
         fs::create_dir_all(&run_dir)?;
         chown(&run_dir, Some(USER), Some(USER))?;
         fs::set_permissions(&run_dir, fs::Permissions::from_mode(0o700))?;
-        let this = Self { name: name.to_owned(), log: folder.join("proxy.log"), process: None, authorities: None, run_dir };
+        let this =
+            Self { name: name.to_owned(), log: folder.join("proxy.log"), process: None, authorities: None, run_dir };
         // Tests want to see an upstream come back soon.
         let settings = format!("socket = {:?}\nretry_ms = 200\nretry_max_ms = 1000\n", this.socket());
         fs::write(this.config(), settings)?;

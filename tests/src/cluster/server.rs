@@ -3,8 +3,8 @@
 use super::{
     Plan, capabilities,
     disk::Disk,
-    proxy::Proxy,
     process::{Process, run},
+    proxy::Proxy,
     slot::Slot,
 };
 use crate::traces;

@@ -77,7 +77,8 @@ async fn chaos(world: &mut World, length: Duration, seed: u64) -> Result<()> {
             }
             4 => {
                 // The agent may be away: then it is refused, and never done.
-                let answer = world.api().post(&format!("/api/v1/containers/{}/restart", world.container), json!({})).await?;
+                let answer =
+                    world.api().post(&format!("/api/v1/containers/{}/restart", world.container), json!({})).await?;
                 if answer.status < 300 {
                     restless(world)?;
                 }

@@ -123,7 +123,8 @@ impl Outside {
                 words
             }
             Kind::Tinyproxy => {
-                let auth = credentials.map_or(String::new(), |(user, password)| format!("BasicAuth {user} {password}\n"));
+                let auth =
+                    credentials.map_or(String::new(), |(user, password)| format!("BasicAuth {user} {password}\n"));
                 fs::write(&config, format!("Port {port}\nListen {host}\nTimeout 600\nMaxClients 100\n{auth}"))?;
                 vec!["tinyproxy".into(), "-d".into(), "-c".into(), config.display().to_string()]
             }

@@ -48,7 +48,10 @@ async fn a_configuration_is_made_started_stopped_and_removed() {
         let path = world.running().await;
         let network = format!("{path}/network");
         let none = world.client.get(&network).await.expect(200);
-        assert_eq!((&none.data()["configured"], &none.data()["remote_status"]["is_running"]), (&json!(false), &json!(false)));
+        assert_eq!(
+            (&none.data()["configured"], &none.data()["remote_status"]["is_running"]),
+            (&json!(false), &json!(false))
+        );
         world.client.post(&format!("{network}/start"), json!({})).await.expect(409);
 
         let input = json!({"type": "socks5", "proxy": format!("socks5://ann:{PASSWORD}@10.9.1.1:1080"),
@@ -69,7 +72,10 @@ async fn a_configuration_is_made_started_stopped_and_removed() {
 
         // One that is in force is replaced at once.
         let blocked = world.client.patch(&network, json!({"type": "block"})).await.expect(200);
-        assert_eq!((&blocked.data()["status"], &blocked.data()["credentials_configured"]), (&json!("running"), &json!(false)));
+        assert_eq!(
+            (&blocked.data()["status"], &blocked.data()["credentials_configured"]),
+            (&json!("running"), &json!(false))
+        );
         assert_eq!(sent(&world, &path).await, Some(EgressSpec::Block));
         assert_eq!(blocked.data()["city"], "Berlin");
 
@@ -121,12 +127,19 @@ async fn credentials_are_kept_for_their_endpoint_and_shown_nowhere() {
         }
         put(json!({"type": "http", "proxy": "10.9.1.1:3128", "username": "ann", "password": PASSWORD})).await;
         let mut answers = String::new();
-        for path in [&network, &path, &format!("{path}/status-logs"), &"/api/v1/events".to_owned(), &"/api/v1/activity".to_owned()] {
+        for path in [
+            &network,
+            &path,
+            &format!("{path}/status-logs"),
+            &"/api/v1/events".to_owned(),
+            &"/api/v1/activity".to_owned(),
+        ] {
             answers += &world.client.get(path).await.json.to_string();
         }
         assert!(answers.contains("10.9.1.1:3128") && !answers.contains(PASSWORD), "{answers}");
         // Nor does it stand anywhere in the row but sealed, where the master key's rotation finds it.
-        let sql = format!("SELECT spec || attributes || COALESCE(report, '') FROM containers WHERE id = '{}'", id_of(&path));
+        let sql =
+            format!("SELECT spec || attributes || COALESCE(report, '') FROM containers WHERE id = '{}'", id_of(&path));
         let text: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(store.reader()).await.unwrap();
         assert!(!text.contains(PASSWORD));
         let mut tx = store.begin().await.unwrap();
@@ -164,7 +177,10 @@ async fn every_bad_field_is_named() {
         ("proxy", json!({"type": "http", "proxy": "[::ffff:169.254.169.254]:80"})),
         ("proxy", json!({"type": "http", "proxy": "localhost:80"})),
         ("blocking", json!({"proxy": {"enabled": true}, "blocking": {"enabled": true}})),
-        ("dns_servers", json!({"type": "socks5", "proxy": "1.1.1.1:1", "dns_servers": ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4", "1.1.1.5"]})),
+        (
+            "dns_servers",
+            json!({"type": "socks5", "proxy": "1.1.1.1:1", "dns_servers": ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4", "1.1.1.5"]}),
+        ),
         ("dns_servers", json!({"type": "socks5", "proxy": "1.1.1.1:1", "dns_servers": ["::1"]})),
         ("password", json!({"type": "block", "username": "u", "password": "p"})),
     ] {

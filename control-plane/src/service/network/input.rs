@@ -152,7 +152,8 @@ impl NetworkInput {
             Some(ProxyInput::Object(object)) => {
                 if object.ports.is_some_and(|ports| !ports.is_empty()) {
                     return Err(ServiceError::NotImplemented(
-                        "a proxy for some ports only is not built: leave proxy.ports out, and every port is taken".to_owned(),
+                        "a proxy for some ports only is not built: leave proxy.ports out, and every port is taken"
+                            .to_owned(),
                     ));
                 }
                 if object.mode.is_some_and(|mode| mode != "tcp" && mode != "all") {
@@ -187,7 +188,9 @@ impl NetworkInput {
             Some(_) => problem("mode", "must be proxy, block or direct"),
         }
         match self.blocking {
-            Some(Switch { enabled: true }) if change.wants_proxy || change.kind.is_some_and(|kind| kind != NetworkKind::Block) => {
+            Some(Switch { enabled: true })
+                if change.wants_proxy || change.kind.is_some_and(|kind| kind != NetworkKind::Block) =>
+            {
                 problem("blocking", "contradicts the proxy: ask for one of them");
             }
             Some(Switch { enabled: true }) => (change.kind, change.started) = (Some(NetworkKind::Block), Some(true)),

@@ -24,8 +24,8 @@ use hoody_protocol::{
     time::now_ms,
 };
 use input::NetworkChange;
-use upstream::ProxyText;
 use std::net::{IpAddr, SocketAddr};
+use upstream::ProxyText;
 
 /// The container with its configuration.
 pub async fn get(app: &App, caller: &Caller, id: ContainerId) -> Result<ContainerRow, ServiceError> {

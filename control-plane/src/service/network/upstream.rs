@@ -192,8 +192,27 @@ mod tests {
     #[test]
     fn what_is_no_upstream_is_refused() {
         for text in [
-            "", " ", "http://", "ftp://a", "a:0", "a:70000", "a:1:2", "a:+1", "[::1", "[::1]x", "a b", "a\nb", "u:p@", "u@a:1",
-            ":p@a:1", "%zz:p@a:1", "u%:p@a:1", "u:p@a/path", "u%3A:p@a", "u:%0A@a", "1.2.3:4",
+            "",
+            " ",
+            "http://",
+            "ftp://a",
+            "a:0",
+            "a:70000",
+            "a:1:2",
+            "a:+1",
+            "[::1",
+            "[::1]x",
+            "a b",
+            "a\nb",
+            "u:p@",
+            "u@a:1",
+            ":p@a:1",
+            "%zz:p@a:1",
+            "u%:p@a:1",
+            "u:p@a/path",
+            "u%3A:p@a",
+            "u:%0A@a",
+            "1.2.3:4",
         ] {
             assert!(ProxyText::parse(text).is_err(), "{text:?}");
         }
@@ -205,7 +224,9 @@ mod tests {
             allowed: allowed.iter().map(|network| network.parse().unwrap()).collect(),
             own: Vec::new(),
         };
-        for host in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "localhost", "nothing.invalid"] {
+        for host in
+            ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "localhost", "nothing.invalid"]
+        {
             assert!(check_host(&rules(&[]), host, 1).await.is_err(), "{host}");
         }
         assert!(check_host(&rules(&["10.0.0.0/8"]), "10.0.0.1", 1).await.is_ok());
