@@ -1,3 +1,7 @@
 //! `hoody-proxy`: see [`hoody_proxy`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hoody_proxy::program::main()
+}

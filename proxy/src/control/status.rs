@@ -37,9 +37,9 @@ pub enum Health {
         /// The same for people, without credentials.
         message: Text<MESSAGE_BYTES>,
         /// Milliseconds since the Unix epoch at which it began to fail.
-        since_ms: i64,
+        since_ms: u64,
         /// Milliseconds since the Unix epoch at which it is tried again.
-        retry_at_ms: i64,
+        retry_at_ms: u64,
     },
 }
 
