@@ -272,7 +272,8 @@ impl Session<'_> {
                 Ok(()) => self.look().await?,
                 Err(HandOver::Relay(error @ ControlError::Refused(_))) => {
                     tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "the relay refused a container");
-                    // It may have other listeners, or none: with the next try it gets new ones.
+                    // What it may have of the container is older: that is not what was asked for.
+                    self.client.remove(id).await?;
                     self.held.remove(&id);
                     all = false;
                     self.shared.note(id, relayed::not_handed_over());

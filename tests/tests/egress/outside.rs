@@ -79,7 +79,7 @@ impl Outside {
             running: BTreeMap::new(),
             peers: Arc::default(),
         };
-        fs::set_permissions(this.folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        fs::set_permissions(this.folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
         this.remove();
         let (up, web) = (&this.upstreams, &this.web);
         for line in [
@@ -186,6 +186,7 @@ impl Outside {
             let made = rcgen::generate_simple_self_signed(vec![Kind::Squid.address().ip().to_string()])?;
             fs::write(&certificate, made.cert.pem())?;
             fs::write(&key, made.signing_key.serialize_pem())?;
+            fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         }
         Ok((certificate, key))
     }
@@ -233,6 +234,12 @@ impl Drop for Outside {
     fn drop(&mut self) {
         for (_, mut process) in std::mem::take(&mut self.running) {
             let _ = process.kill();
+        }
+        // Some serve with children of their own.
+        let inside = Command::new("ip").args(["netns", "pids", &self.upstreams]).output();
+        let inside = inside.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        for pid in inside.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         self.remove();
     }

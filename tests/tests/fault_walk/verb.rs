@@ -14,6 +14,10 @@ pub(super) enum Verb {
     Create,
     Start,
     Rules,
+    /// Its egress goes through a proxy.
+    Proxy,
+    /// And directly again.
+    Direct,
     Restart,
     Stop,
     ForceStop,
@@ -30,14 +34,18 @@ pub(super) enum Shape {
     Running,
     /// Running, with rules of its owner.
     Ruled,
+    /// Running, with an upstream proxy.
+    Proxied,
 }
 
 impl Verb {
     /// In an order in which each is possible after the one before it.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Create,
         Self::Start,
         Self::Rules,
+        Self::Proxy,
+        Self::Direct,
         Self::Restart,
         Self::Stop,
         Self::ForceStop,
@@ -49,7 +57,10 @@ impl Verb {
         match self {
             Self::Create => Shape::Absent,
             Self::Start => Shape::Stopped,
-            Self::Rules | Self::Restart | Self::Stop | Self::ForceStop | Self::Delete | Self::Return => Shape::Running,
+            Self::Direct => Shape::Proxied,
+            Self::Rules | Self::Proxy | Self::Restart | Self::Stop | Self::ForceStop | Self::Delete | Self::Return => {
+                Shape::Running
+            }
         }
     }
 
@@ -57,8 +68,9 @@ impl Verb {
         match self {
             Self::Delete => Shape::Absent,
             Self::Create | Self::Stop | Self::ForceStop => Shape::Stopped,
-            Self::Start | Self::Restart | Self::Return => Shape::Running,
+            Self::Start | Self::Restart | Self::Return | Self::Direct => Shape::Running,
             Self::Rules => Shape::Ruled,
+            Self::Proxy => Shape::Proxied,
         }
     }
 
@@ -79,6 +91,12 @@ impl Verb {
                 let rule = json!({ "action": "drop", "protocol": "tcp", "port": "7000-7100,7777", "description": "" });
                 api.post(&format!("{path}/firewall/ingress"), rule).await
             }
+            Self::Proxy => {
+                // It is dialled only when the container connects to something.
+                let proxy = json!({ "proxy": { "enabled": true, "url": "socks5://1.1.1.1:1080" } });
+                api.put(&format!("{path}/network"), proxy).await
+            }
+            Self::Direct => api.delete(&format!("{path}/network"), None).await,
             Self::Start => api.post(&format!("{path}/start"), json!({})).await,
             Self::Stop => api.post(&format!("{path}/stop"), json!({})).await,
             Self::ForceStop => api.post(&format!("{path}/force-stop"), json!({})).await,
@@ -98,6 +116,10 @@ impl Verb {
                 let rules = tenant.api.get(&format!("/api/v1/containers/{id}/firewall/rules")).await?.data()?;
                 rules["ingress"].as_array().is_some_and(|rules| !rules.is_empty())
             }
+            Self::Proxy | Self::Direct => {
+                let network = tenant.api.get(&format!("/api/v1/containers/{id}/network")).await?.data()?;
+                network["configured"] == (self == Self::Proxy)
+            }
             // Asking again changes nothing where it was accepted.
             Self::Start | Self::Stop | Self::ForceStop => row["status"] == self.after().status(),
             Self::Delete => row["status"] == "deleting",
@@ -112,7 +134,7 @@ impl Shape {
         match self {
             Self::Absent => "absent",
             Self::Stopped => "stopped",
-            Self::Running | Self::Ruled => "running",
+            Self::Running | Self::Ruled | Self::Proxied => "running",
         }
     }
 }

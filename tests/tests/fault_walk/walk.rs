@@ -227,7 +227,7 @@ impl Walk {
         }
         match shape {
             Shape::Stopped if is("running") => drop(Verb::ForceStop.ask(&self.tenant).await?.data()?),
-            Shape::Running if !is("running") => drop(Verb::Start.ask(&self.tenant).await?.data()?),
+            Shape::Running | Shape::Proxied if !is("running") => drop(Verb::Start.ask(&self.tenant).await?.data()?),
             _ => {}
         }
         let id = self.subject().await?;
@@ -236,6 +236,8 @@ impl Walk {
             .post(&format!("/api/v1/containers/{id}/firewall/reset"), serde_json::json!({}))
             .await?
             .data()?;
+        let network = if shape == Shape::Proxied { Verb::Proxy } else { Verb::Direct };
+        network.ask(&self.tenant).await?.data()?;
         self.check(shape).await
     }
 
@@ -298,7 +300,12 @@ impl Walk {
         let address = if id.is_empty() { None } else { Some(probe::address(self.server(), id)?.to_string()) };
         for (kind, lines) in &mut snapshot {
             let named = |line: &String| match &address {
-                Some(address) => line.replace(id, NAME).replace(&id[12..], NAME).replace(address, "ADDRESS"),
+                Some(address) => {
+                    // The address of its listeners is its own within the loopback network.
+                    let listener = address.split_once('.').map_or(String::new(), |(_, rest)| format!("127.{rest}"));
+                    let line = line.replace(id, NAME).replace(&id[12..], NAME).replace(address, "ADDRESS");
+                    line.replace(&listener, "LISTENER")
+                }
                 None => line.clone(),
             };
             let mut all: Vec<String> = lines.iter().flat_map(|line| elements(kind, &named(line))).collect();
