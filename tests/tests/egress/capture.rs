@@ -1,7 +1,7 @@
 //! Everything that leaves a server over its uplink, as the other end of the wire sees it.
 
 use anyhow::{Context, Result};
-use hoody_tests::cluster::Server;
+use hoody_tests::{cluster::Server, wait};
 use nix::libc;
 use std::{
     ffi::CString,
@@ -12,8 +12,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes of a frame that are looked at.
 const SNAPSHOT: usize = 128;
 const ETHERNET_HEADER: usize = 14;
@@ -47,6 +49,14 @@ impl Capture {
     /// What was noted so far.
     pub(crate) fn strays(&self) -> Vec<String> {
         self.strays.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Waits until a packet to this address was noted.
+    pub(crate) async fn sees(&self, address: &str) -> Result<()> {
+        wait::until("a packet on the uplink", DEADLINE, async || {
+            Ok(self.strays().iter().any(|stray| stray.contains(address)).then_some(()))
+        })
+        .await
     }
 
     /// Forgets what was noted.
