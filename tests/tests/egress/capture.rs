@@ -80,10 +80,11 @@ fn stray(packet: &[u8], ours: Ipv4Addr) -> Option<String> {
     let (source, destination) = (address(12)?, address(16)?);
     let header = usize::from(packet.first()? & 0xf) * 4;
     let port = packet.get(header + 2..header + 4).map(|port| u16::from_be_bytes([port[0], port[1]]))?;
-    let (protocol, udp) = (packet[9], 17);
-    // From us to the server; or QUIC to the control plane.
-    let ours_or_quic = source == ours || (destination == ours && protocol == udp && port != 53);
-    (!ours_or_quic).then(|| format!("{source} to {destination}, protocol {protocol}, port {port}"))
+    let (protocol, icmp, udp) = (packet[9], 1, 17);
+    // From us to the server; QUIC to the control plane; or the server's word that no agent listens for QUIC now.
+    let unreachable = protocol == icmp && packet.get(header) == Some(&3);
+    let own = source == ours || (destination == ours && (unreachable || (protocol == udp && port != 53)));
+    (!own).then(|| format!("{source} to {destination}, protocol {protocol}, port {port}"))
 }
 
 fn open(interface: &str) -> Result<OwnedFd> {
