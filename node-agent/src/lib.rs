@@ -23,3 +23,4 @@ pub mod reconcile;
 pub mod runtime;
 pub mod stats;
 pub mod storage;
+mod timing;

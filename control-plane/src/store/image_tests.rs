@@ -51,6 +51,8 @@ pub(crate) async fn insert_container(store: &Store, image: &ImageSpec) -> Contai
         dns: List::default(),
         firewall: FirewallSpec::default(),
         egress: None,
+        ssh_public_key: None,
+        kvm: false,
     };
     let mut transaction = store.begin().await.unwrap();
     for (sql, binds) in [

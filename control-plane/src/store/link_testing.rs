@@ -52,6 +52,7 @@ pub(super) fn hello(cores: u32, memory_bytes: u64) -> Hello {
             cpu_cores: cores,
             memory_bytes,
             disk_bytes: u64::MAX,
+            kvm: false,
         },
         inventory: Default::default(),
         journal_lost: 0,
@@ -77,6 +78,8 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         dns: Default::default(),
         firewall: Default::default(),
         egress: None,
+        ssh_public_key: None,
+        kvm: false,
     };
     let json = serde_json::to_string(&spec).unwrap();
     let id = spec.id;

@@ -340,6 +340,7 @@ pub async fn refuse(
         started_at: None,
         firewall_error: None,
         limits_error: None,
+        ssh_key_error: None,
         oom_kills: 0,
         egress: None,
         at: now as u64,

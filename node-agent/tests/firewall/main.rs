@@ -9,6 +9,7 @@ mod drift;
 mod egress;
 mod isolation;
 mod model;
+mod ownership;
 mod packet;
 mod probe;
 mod speed;

@@ -46,6 +46,8 @@ const LEVELS: &[(&str, Needs)] = &[
     ("containers.startNetwork", Edit),
     ("containers.stopNetwork", Edit),
     ("containers.removeNetworkConfig", Edit),
+    ("containers.authorize", Edit),
+    ("containers.setContainerKvm", Edit),
     ("env.list", Read),
     ("env.bulkSet", Edit),
     ("env.set", Edit),
@@ -67,6 +69,7 @@ fn body_of(operation: &str, user: &str) -> Value {
     match operation {
         "projects.addPermission" => json!({"user_id": user, "level": "read"}),
         "projects.updatePermission" | "projects.patchPermission" => json!({"level": "read"}),
+        "containers.setContainerKvm" => json!({"kvm": false}),
         "env.set" => json!({"value": "x"}),
         "containers.updateNetworkConfig" | "containers.patchNetworkConfig" => json!({"type": "block"}),
         "env.bulkSet" => json!({"A": "b"}),

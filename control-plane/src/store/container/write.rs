@@ -4,14 +4,15 @@
 use super::{ContainerRow, Status, corrupt, json};
 use crate::{
     event::{Actor, container::Identity},
-    store::{StoreError, event, reservation},
+    store::{StoreError, event, idempotency, reservation},
 };
 use hoody_protocol::{
-    container::ContainerSpec,
+    container::{ContainerSpec, Desired},
     id::{ContainerId, RealmId},
     version::SpecVersion,
 };
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use sqlx::{AnyConnection, Row};
 
 /// Adds a container.
@@ -20,8 +21,8 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
     sqlx::query(
         "INSERT INTO containers (id, project_id, owner_id, server_id, name, image_name, runtime, realm_ids, spec, \
          generation, epoch, sequence, attributes, status, status_changed_at, created_at, updated_at, \
-         egress_credentials) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+         egress_credentials, ssh_key_digest) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(spec.id.to_string())
     .bind(spec.project.to_string())
@@ -41,6 +42,7 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
     .bind(row.created_at)
     .bind(row.updated_at)
     .bind(row.egress_credentials.clone())
+    .bind(ssh_key_digest(spec))
     .execute(connection)
     .await?;
     Ok(())
@@ -50,10 +52,11 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
 /// nothing was written.
 pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: SpecVersion) -> Result<bool, StoreError> {
     let spec = &row.spec;
+    idempotency::note(connection, "container", &spec.id.to_string()).await?;
     let done = sqlx::query(
         "UPDATE containers SET name = $2, realm_ids = $3, spec = $4, generation = $5, epoch = $6, sequence = $7, \
          attributes = $8, status = $9, status_changed_at = $10, deleted_at = $11, updated_at = $12, \
-         egress_credentials = $13 WHERE id = $1 AND generation = $14 AND epoch = $15",
+         egress_credentials = $13, ssh_key_digest = $14 WHERE id = $1 AND generation = $15 AND epoch = $16",
     )
     .bind(spec.id.to_string())
     .bind(row.name.clone())
@@ -68,6 +71,7 @@ pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: Sp
     .bind(row.deleted_at)
     .bind(row.updated_at)
     .bind(row.egress_credentials.clone())
+    .bind(ssh_key_digest(spec))
     .bind(read.generation as i64)
     .bind(read.epoch as i64)
     .execute(connection)
@@ -105,6 +109,17 @@ fn stored(spec: &ContainerSpec) -> Result<String, StoreError> {
         }
         _ => text(spec, "containers.spec"),
     }
+}
+
+/// What makes an SSH key unique among its owner's containers: type and body, not the remark. One that is being deleted
+/// holds no key any more, however long its server takes.
+fn ssh_key_digest(spec: &ContainerSpec) -> Option<String> {
+    if spec.desired == Desired::Deleted {
+        return None;
+    }
+    let mut parts = spec.ssh_public_key.as_deref()?.splitn(3, ' ');
+    let (kind, body) = (parts.next()?, parts.next()?);
+    Some(hex::encode(Sha256::digest(format!("{kind} {body}"))))
 }
 
 fn text<T: Serialize>(value: &T, what: &'static str) -> Result<String, StoreError> {
