@@ -83,6 +83,7 @@ pub(super) struct World {
     /// First processes are exiting: alive, but without their namespaces.
     pub(super) exiting: bool,
     pub(super) roots: HashMap<ContainerId, u64>,
+    pub(super) ssh_keys: HashMap<ContainerId, Option<String>>,
     pub(super) mounts: HashSet<ContainerId>,
     pub(super) processes: HashMap<ContainerId, Process>,
     pub(super) bundles: HashMap<ContainerId, Bundle>,
@@ -481,6 +482,8 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         limits: LIMITS,
         dns: List::default(),
         firewall: FirewallSpec::default(),
+        ssh_public_key: None,
+        kvm: false,
     }
 }
 

@@ -89,7 +89,7 @@ impl Server {
             id: String::new(),
             address,
             folder,
-            environment: Vec::new(),
+            environment: plan.agent_environment.clone(),
             program: None,
             clock: None,
             agent: None,

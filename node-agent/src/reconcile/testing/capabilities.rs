@@ -101,6 +101,15 @@ impl Storage for Kernel {
         Ok(self.step("delete", effect).await?)
     }
 
+    async fn place_ssh_key(&self, id: ContainerId, key: Option<&str>) -> Result<(), StorageError> {
+        let key = key.map(str::to_owned);
+        let effect = |world: &mut World| {
+            world.demand(world.roots.contains_key(&id), "a key without a root file system");
+            world.ssh_keys.insert(id, key);
+        };
+        Ok(self.step("ssh key", effect).await?)
+    }
+
     async fn usage(&self, _id: ContainerId) -> Result<Usage, StorageError> {
         Ok(Usage { used_bytes: 0, total_bytes: 0 })
     }
@@ -220,6 +229,10 @@ impl Runtime for Kernel {
 
     async fn stats(&self, _id: ContainerId) -> Result<CgroupStats, RuntimeError> {
         Ok(CgroupStats::default())
+    }
+
+    async fn inspect(&self, _id: ContainerId) -> Result<Option<hoody_protocol::inspection::Inspection>, RuntimeError> {
+        Ok(None)
     }
 
     async fn inventory(&self) -> Result<Vec<ContainerId>, RuntimeError> {
