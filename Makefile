@@ -18,7 +18,7 @@ SOAK_SEED ?=
 # FUZZ_SECONDS=600 make fuzz: how long each decoder.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test test-cgroup2 soak fuzz up down bench bench-events bench-scale release lint fmt setup build root
+.PHONY: help demo test test-cgroup2 soak fuzz up down bench bench-events bench-proxy bench-scale release lint fmt setup build root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,10 @@ bench: release ## times, traffic and memory beside peers measured in the same ru
 
 bench-scale: release ## 10,000 simulated agents on one control plane (AGENTS=1000 for fewer)
 	@$(TARGET)/release/dev bench-scale
+
+bench-proxy: root ## throughput and connections through the proxy, without it, and through redsocks
+	@scripts/setup.sh bench
+	cargo bench -p hoody-proxy --bench relay
 
 bench-events: release ## memory of 5,000 idle event listeners, time from event to delivery, from a release build
 	ulimit -n 20000
