@@ -10,11 +10,23 @@ use crate::{
     service::{activity::Recorder, auth_token::Uses, password::Passwords, sign_in::Providers},
     store::Store,
 };
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
-/// The shared state. Cheap to clone.
+/// The shared state. Cheap to clone: every layer of a request does.
 #[derive(Debug, Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The parts of [`App`].
+#[derive(Debug)]
+pub struct Parts {
     /// The settings the process was started with.
     pub config: Arc<Config>,
     /// The database.
@@ -42,7 +54,7 @@ pub struct App {
 impl App {
     /// An app without links to nodes.
     pub fn new(config: Config, store: Store, keys: Keys) -> Self {
-        Self {
+        Self(Arc::new(Parts {
             limiters: Arc::new(Limiters::new(config.rate_limits)),
             store,
             keys: Arc::new(keys),
@@ -54,7 +66,7 @@ impl App {
             mailer: Mailer::new(&config),
             providers: Providers::default(),
             config: Arc::new(config),
-        }
+        }))
     }
 }
 
