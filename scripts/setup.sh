@@ -42,6 +42,8 @@ packages=(
     faketime:faketime
     nodejs:node
     npm:npm
+    openssl:openssl
+    openssh-client:ssh-keygen
     chromium:chromium
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)

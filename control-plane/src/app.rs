@@ -10,6 +10,7 @@ use crate::{
     service::{activity::Recorder, auth_token::Uses, password::Passwords, sign_in::Providers},
     store::Store,
 };
+use hoody_protocol::id::RequestId;
 use std::{ops::Deref, sync::Arc};
 
 /// The shared state. Cheap to clone: every layer of a request does.
@@ -27,6 +28,8 @@ impl Deref for App {
 /// The parts of [`App`].
 #[derive(Debug)]
 pub struct Parts {
+    /// This process, among those that share the database.
+    pub replica: Arc<str>,
     /// The settings the process was started with.
     pub config: Arc<Config>,
     /// The database.
@@ -55,6 +58,7 @@ impl App {
     /// An app without links to nodes.
     pub fn new(config: Config, store: Store, keys: Keys) -> Self {
         Self(Arc::new(Parts {
+            replica: RequestId::generate().to_string().into(),
             limiters: Arc::new(Limiters::new(config.rate_limits)),
             store,
             keys: Arc::new(keys),

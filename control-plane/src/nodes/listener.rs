@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{app::App, store};
 use hoody_protocol::{
-    id::{RequestId, ServerId},
+    id::ServerId,
     image::Digest,
     transport::{self, Admitted, AnyPeer, AuthorityError, Close, TransportError},
 };
@@ -115,7 +115,7 @@ impl NodesHandle {
 /// Starts listening for nodes.
 pub async fn start(app: App) -> Result<NodesHandle, NodesError> {
     let authorities = Arc::new(authority::open(&app.store, &app.keys).await?);
-    let replica: Arc<str> = RequestId::generate().to_string().into();
+    let replica = app.replica.clone();
     // Nobody is linked to a process that has just begun; servers of other replicas stay online.
     store::replica::begin(&app.store, &replica).await?;
     let config = server_config(&authorities)?;

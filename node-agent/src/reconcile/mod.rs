@@ -13,6 +13,7 @@ mod limits;
 mod operation;
 mod owner;
 mod pass;
+mod ssh_key;
 mod start;
 mod stop;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use hoody_protocol::{
     container::{Cause, ContainerSpec, State},
     id::ContainerId,
     image::Digest,
+    inspection::InspectionReply,
     link::{CommandReply, InventoryEntry},
     operation::OperationRequest,
 };
@@ -198,6 +200,21 @@ impl Reconciler {
         let (reply, answer) = oneshot::channel();
         self.handle(id)?.inbox.send(Request::Held(reply)).await.ok()?;
         answer.await.ok()
+    }
+
+    /// What runs in a container.
+    pub async fn inspect(&self, id: ContainerId) -> InspectionReply {
+        if self.handle(id).is_none() {
+            return InspectionReply::NotRunning;
+        }
+        match self.0.context.capabilities.runtime.inspect(id).await {
+            Ok(Some(inspection)) => InspectionReply::Running(Box::new(inspection)),
+            Ok(None) => InspectionReply::NotRunning,
+            Err(error) => {
+                tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "a look into a container failed");
+                InspectionReply::Failed(Cause::new("inspection_failed", "the server could not look into the container"))
+            }
+        }
     }
 
     /// What the agent holds, for the hello.

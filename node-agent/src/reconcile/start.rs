@@ -5,7 +5,7 @@ use super::{
     limits,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
-    stop,
+    ssh_key, stop,
 };
 use crate::{
     desired::record::{Phase, Record, Run},
@@ -121,8 +121,11 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     limits::ensure_disk(cell, &record).await?;
     // Side by side: the rules need nothing of the processes, and stand before the link. Both come to an end
     // before an error of either does, so that nothing is left half-done behind the pass's back.
-    let (pid, ruled) =
-        tokio::join!(create(cell, &record), step("agent: rules", enforce_firewall(cell, &record, false)));
+    let (pid, ruled, ()) = tokio::join!(
+        create(cell, &record),
+        step("agent: rules", enforce_firewall(cell, &record, false)),
+        ssh_key::place(cell, &record)
+    );
     let pid = pid?;
     hoody_fault::point!("process.created");
     ruled?;
@@ -193,12 +196,18 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
     if anew {
         repaired.push("network link");
     }
-    limits::enforce(cell, record, pid, anew).await?;
+    if limits::enforce(cell, record, pid, anew).await? {
+        repaired.push("network rate");
+    }
     limits::count_kills(cell, record).await;
+    ssh_key::keep(cell, record).await;
     let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?)).await;
     let mended = mended.map_err(runtime_failed("mend the files"))?;
     if mended.files {
         repaired.push("configuration");
+    }
+    if mended.disk_rates {
+        repaired.push("disk rates");
     }
     if !mended.monitored {
         let message = "the container's monitor is gone: output and exit code are not kept until it is restarted";
@@ -295,8 +304,16 @@ async fn freeze(cell: &Cell, record: &Record, process: &Process) -> Result<(), P
     let id = record.spec.id;
     match (record.spec.desired, process) {
         (Desired::Paused { .. }, Process::Paused { .. }) => Ok(()),
-        (Desired::Paused { .. }, _) => runtime.pause(id).await.map_err(runtime_failed("pause")),
-        (Desired::Running { .. }, Process::Paused { .. }) => runtime.resume(id).await.map_err(runtime_failed("resume")),
+        (Desired::Paused { .. }, _) => {
+            runtime.pause(id).await.map_err(runtime_failed("pause"))?;
+            hoody_fault::point!("process.frozen");
+            Ok(())
+        }
+        (Desired::Running { .. }, Process::Paused { .. }) => {
+            runtime.resume(id).await.map_err(runtime_failed("resume"))?;
+            hoody_fault::point!("process.thawed");
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
@@ -326,5 +343,6 @@ fn bundle(cell: &Cell, record: &Record, root: &Path) -> Bundle {
         stop_signal: config.stop_signal.to_string(),
         limits: spec.limits,
         dns,
+        kvm: spec.kvm,
     }
 }

@@ -10,6 +10,7 @@ mod delegate;
 mod freezer;
 mod mountinfo;
 mod stats;
+mod throttle;
 mod tree;
 mod weight;
 
