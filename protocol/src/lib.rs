@@ -8,6 +8,7 @@
 pub mod blob;
 pub mod bounded;
 pub mod codec;
+pub mod command;
 pub mod container;
 pub mod enrol;
 pub mod firewall;

@@ -6,10 +6,14 @@ use hoody_protocol::{
     blob::{BlobReply, BlobRequest},
     bounded::{Bytes, List, Map, Text},
     codec::{self, HEADER_BYTES},
+    command::{
+        Account, CommandControl, CommandOutcome, CommandRequest, CommandUpdate, Ending, Order, OutputChunk,
+        OutputStream, schema::Value,
+    },
     container::{Cause, ContainerSpec, Desired, Limits, State, StatusReport},
     enrol::{EnrolReply, EnrolRequest, RenewRequest},
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
-    id::{ContainerId, OperationId, ProjectId, RuleId, ServerId, UserId},
+    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, InventoryEntry, NodeFacts, Refusal, RenewalOrder, Report,
@@ -22,7 +26,11 @@ use hoody_protocol::{
 };
 use ipnet::Ipv4Net;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use std::{cell::RefCell, collections::BTreeSet, fmt::Debug};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
 
 /// Values of each message.
 const VALUES: usize = 300;
@@ -175,6 +183,43 @@ impl Any {
         }
     }
 
+    fn order(&self) -> Order {
+        if self.yes() {
+            let value = || match self.below(3) {
+                0 => Value::Text(self.text()),
+                1 => Value::Integer(self.number() as i64),
+                _ => Value::Flag(self.yes()),
+            };
+            let parameters = (0..self.below(4)).map(|_| (self.text(), value())).collect::<BTreeMap<_, _>>();
+            return Order::BuiltIn { slug: self.text(), parameters: parameters.try_into().unwrap() };
+        }
+        let account = self.one(&[Account::Nobody, Account::Root]);
+        Order::Custom { slug: self.text(), argv: self.list(|| self.text()), account, working_directory: self.text() }
+    }
+
+    fn update(&self) -> CommandUpdate {
+        match self.below(4) {
+            0 => CommandUpdate::Accepted,
+            1 => CommandUpdate::Refused(self.cause()),
+            2 => CommandUpdate::Output(OutputChunk {
+                index: self.number() as u32,
+                stream: self.one(&[OutputStream::Stdout, OutputStream::Stderr]),
+                text: self.text(),
+            }),
+            _ => {
+                let endings = [Ending::Exited, Ending::TimedOut, Ending::Cancelled, Ending::Interrupted];
+                CommandUpdate::Ended(CommandOutcome {
+                    id: ExecutionId::from_bytes(self.id()),
+                    ending: if self.yes() { Ending::Failed(self.cause()) } else { self.one(&endings) },
+                    exit_code: self.option(|| self.number() as i32),
+                    truncated: self.yes(),
+                    started_at: self.option(|| self.number()),
+                    ended_at: self.number(),
+                })
+            }
+        }
+    }
+
     fn report(&self) -> ReportEntry {
         let status = || StatusReport {
             container: ContainerId::from_bytes(self.id()),
@@ -310,6 +355,11 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, BlobRequest { digest: any.digest(), offset: any.number() });
         round_trip(seen, BlobReply::Found { size: any.number() });
         round_trip(seen, BlobReply::Refused(any.cause()));
+        let (id, order, from) = (ExecutionId::from_bytes(any.id()), any.order(), any.number() as u32);
+        let (timeout_ms, begin_within_ms) = (any.number(), any.number());
+        round_trip(seen, CommandRequest { id, order, timeout_ms, begin_within_ms, from });
+        round_trip(seen, any.one(&[CommandControl::Cancel, CommandControl::Stored]));
+        round_trip(seen, any.update());
         round_trip(seen, Refusal { cause: any.cause() });
     }
     assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");

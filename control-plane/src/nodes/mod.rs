@@ -11,6 +11,7 @@
 pub mod authority;
 mod blobs;
 mod changes;
+mod commands;
 mod dispatch;
 mod enrol;
 mod link;
@@ -33,7 +34,11 @@ pub(crate) use enrol::secret_hash;
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
 
-use hoody_protocol::{id::ServerId, link::Heartbeat, transport::Close};
+use hoody_protocol::{
+    id::{ExecutionId, ServerId},
+    link::Heartbeat,
+    transport::Close,
+};
 use registry::Registry;
 
 /// Handle to everything about nodes. Cheap to clone.
@@ -41,6 +46,8 @@ use registry::Registry;
 pub struct Nodes {
     /// Announces stored changes of containers.
     pub changes: Changes,
+    /// Announces stored changes of executions of commands.
+    pub executions: Changes<ExecutionId>,
     /// The last measurements, in memory.
     pub measurements: Measurements,
     registry: Registry,

@@ -9,9 +9,12 @@
 mod delegate;
 mod freezer;
 mod mountinfo;
+mod own;
 mod stats;
 mod tree;
 mod weight;
+
+pub(crate) use own::OwnGroup;
 
 use super::{RuntimeError, error::io};
 use hoody_protocol::id::ContainerId;
