@@ -18,7 +18,7 @@ fail() {
 
 case $role in
 control-plane) examples=(control-plane.env.example) ;;
-agent) examples=(agent.env.example agent.toml.example) ;;
+agent) examples=(agent.env.example agent.toml.example commands.toml.example) ;;
 *) fail "usage: install.sh control-plane|agent [folder with binaries]" ;;
 esac
 [ -n "$destination" ] || [ "$(id -u)" = 0 ] || fail "run it as root, or set DESTDIR"

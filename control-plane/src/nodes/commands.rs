@@ -32,6 +32,8 @@ const ACCEPT_DEADLINE: Duration = Duration::from_secs(20);
 const END_SLACK: Duration = Duration::from_secs(120);
 /// Pause before a command is looked at again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// What a node answers that runs as many as it may.
+const BUSY: &str = "busy";
 /// The store is read anew after this time even without a wake-up.
 const REREAD: Duration = Duration::from_secs(30);
 
@@ -170,6 +172,8 @@ async fn follow(link: &Link, open: Open, cancelled: watch::Receiver<bool>) -> Re
                 let _ = send.finish();
                 return Ok(());
             }
+            // It may still run what another link has sent.
+            CommandUpdate::Refused(cause) if &*cause.code == BUSY && request.begin_within_ms > 0 => return Ok(()),
             CommandUpdate::Refused(cause) => {
                 let server = link.server();
                 let write = store.write(move |connection| {

@@ -26,6 +26,7 @@ pub(super) async fn execute(config: Config) -> Result<ExitCode, Failure> {
     if let Some(closer) = closer {
         closer.close().await;
     }
+    commands.end_all().await;
     watchdog.abort();
     Ok(ExitCode::SUCCESS)
 }

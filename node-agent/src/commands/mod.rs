@@ -36,7 +36,10 @@ use run::Run;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{Notify, watch};
@@ -117,6 +120,8 @@ struct Shared {
     /// Held while one is accepted, so that no id is accepted twice and no more run than may.
     accepting: tokio::sync::Mutex<()>,
     restart: Notify,
+    /// The agent ends: what is killed now is told by the next one.
+    ending: AtomicBool,
 }
 
 /// One command, running or over. Cheap to clone.
@@ -176,8 +181,8 @@ impl Commands {
             }
         }
         let executions = Mutex::new(executions);
-        let (accepting, restart) = (tokio::sync::Mutex::default(), Notify::new());
-        Ok(Self(Arc::new(Shared { settings, group, records, executions, accepting, restart })))
+        let (accepting, restart, ending) = (tokio::sync::Mutex::default(), Notify::new(), AtomicBool::new(false));
+        Ok(Self(Arc::new(Shared { settings, group, records, executions, accepting, restart, ending })))
     }
 
     fn executions(&self) -> MutexGuard<'_, HashMap<ExecutionId, Execution>> {
@@ -192,6 +197,14 @@ impl Commands {
     /// Returns when the agent is to end, so that systemd starts it again.
     pub async fn restart_asked(&self) {
         self.0.restart.notified().await;
+    }
+
+    /// The agent ends: nothing runs on without somebody who minds its time. The next agent tells these commands as
+    /// interrupted.
+    pub async fn end_all(&self) {
+        let _accepting = self.0.accepting.lock().await;
+        self.0.ending.store(true, Ordering::SeqCst);
+        process::clear(&self.0.group).await;
     }
 
     /// Accepts a command, or finds it where it was accepted before: persisted on return, and running.
@@ -217,6 +230,9 @@ impl Commands {
         hoody_fault::point!("execution.received");
         if request.begin_within_ms == 0 {
             return Err(Cause::new("too_late", "the server did not get it in time; it will not run"));
+        }
+        if self.0.ending.load(Ordering::SeqCst) {
+            return Err(Cause::new("busy", "the agent of the server is ending: try again soon"));
         }
         let plan = self.plan(&request)?;
         self.prune();
@@ -277,6 +293,9 @@ impl Commands {
             cancel: execution.cancel.subscribe(),
         };
         let outcome = run.finish().await;
+        if self.0.ending.load(Ordering::SeqCst) {
+            return;
+        }
         tracing::info!(execution = %id, ending = ?outcome.ending, exit_code = outcome.exit_code, "a command is over");
         record.outcome = Some(outcome.clone());
         self.save(&record);
@@ -299,9 +318,9 @@ impl Commands {
         let Some(outcome) = execution.output.outcome() else { return };
         execution.output.forget();
         let now = now_ms();
-        let known = self.0.records.load().unwrap_or_default().into_iter().find(|record| record.request.id == id);
-        if let Some(record) = known {
-            self.save(&Record { outcome: Some(outcome), stored: Some(now), ..record });
+        match self.0.records.get(id) {
+            Ok(record) => self.save(&Record { outcome: Some(outcome), stored: Some(now), ..record }),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a command's record is gone"),
         }
         if let Err(error) = self.0.records.remove_output(id) {
             tracing::warn!(execution = %id, error = &error as &dyn std::error::Error, "a command's output stays");

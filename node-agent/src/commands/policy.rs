@@ -4,6 +4,7 @@
 use hoody_protocol::command::{Account, Order, built_in, template};
 use serde::Deserialize;
 use std::{
+    ffi::OsStr,
     fs::File,
     io::Read,
     os::unix::fs::MetadataExt,
@@ -86,8 +87,9 @@ impl Policy {
             Order::BuiltIn { slug, .. } if self.built_in.iter().any(|allowed| **allowed == **slug) => Ok(()),
             Order::BuiltIn { .. } => Err("the policy of the server does not allow this command"),
             Order::Custom { argv, account, .. } => {
-                let program = argv.first().map(|program| Path::new(program.as_str()));
-                if !program.is_some_and(|program| self.programs.iter().any(|allowed| allowed == program)) {
+                // As text: paths are equal to others that are written in another way.
+                let program = argv.first().map(|program| OsStr::new(program.as_str()));
+                if !program.is_some_and(|program| self.programs.iter().any(|allowed| allowed.as_os_str() == program)) {
                     return Err("the policy of the server does not allow this program");
                 }
                 if *account == Account::Root && !self.programs_as_root {

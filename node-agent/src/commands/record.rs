@@ -54,6 +54,11 @@ impl Records {
         file::write(&self.path(record.request.id, RECORD), &json)
     }
 
+    /// The record of a command.
+    pub(super) fn get(&self, id: ExecutionId) -> Result<Record, DesiredError> {
+        read(&self.path(id, RECORD))
+    }
+
     /// Removes a record and its output.
     pub(super) fn remove(&self, id: ExecutionId) -> Result<(), DesiredError> {
         self.remove_output(id)?;

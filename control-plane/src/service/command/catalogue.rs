@@ -191,7 +191,9 @@ fn changed(
     change: Change,
     mut problems: BTreeMap<String, String>,
 ) -> Result<Command, ServiceError> {
-    let mut problem = |field: &str, text: String| drop(problems.entry(field.to_owned()).or_insert(text));
+    let mut problem = |field: &str, text: String| {
+        problems.entry(field.to_owned()).or_insert(text);
+    };
     if let Some(word) = &change.risk_level {
         match Risk::ALL.into_iter().find(|risk| risk.as_str() == word) {
             Some(risk) => command.risk = risk,

@@ -1,7 +1,7 @@
 //! Running a command: checked, written down, sent. It runs now or never: with the server offline nothing is
 //! written, and what was not sent in time expires.
 
-use super::{EXECUTION, authorise, confirm, limits};
+use super::{authorise, confirm, limits, read};
 use crate::{
     app::App,
     caller::Caller,
@@ -93,11 +93,7 @@ pub async fn execute(app: &App, caller: &Caller, id: ServerId, request: Request)
     tx.commit().await.map_err(StoreError::from)?;
     hoody_fault::point!("execution.committed");
     app.nodes.wake(id);
-    if request.wait {
-        wait(app, id, execution.id, timeout_ms).await
-    } else {
-        execution::get(&app.store, id, execution.id).await?.ok_or(ServiceError::NotFound(EXECUTION))
-    }
+    if request.wait { wait(app, id, execution.id, timeout_ms).await } else { read(app, id, execution.id).await }
 }
 
 async fn find(app: &App, request: &Request) -> Result<Command, ServiceError> {
@@ -200,13 +196,13 @@ async fn wait(app: &App, server: ServerId, id: ExecutionId, timeout_ms: i64) -> 
         .nodes
         .executions
         .wait_for(id, deadline, || async {
-            let now = execution::get(&app.store, server, id).await?.ok_or(ServiceError::NotFound(EXECUTION))?;
+            let now = read(app, server, id).await?;
             Ok::<_, ServiceError>(now.is_over().then_some(now))
         })
         .await?;
     let execution = match over {
         Some(execution) => execution,
-        None => execution::get(&app.store, server, id).await?.ok_or(ServiceError::NotFound(EXECUTION))?,
+        None => read(app, server, id).await?,
     };
     match (&execution.failure, execution.state.as_str()) {
         (_, "expired") => Err(ServiceError::NodeTimeout),

@@ -76,7 +76,20 @@ pub async fn list(
 /// One execution.
 pub async fn get(app: &App, caller: &Caller, server: ServerId, id: ExecutionId) -> Result<Execution, ServiceError> {
     authorise(app, caller, server).await?;
-    execution::get(&app.store, server, id).await?.ok_or(ServiceError::NotFound(EXECUTION))
+    read(app, server, id).await
+}
+
+/// One execution, expired where its time to begin has passed.
+pub(super) async fn read(app: &App, server: ServerId, id: ExecutionId) -> Result<Execution, ServiceError> {
+    let find = || async { execution::get(&app.store, server, id).await?.ok_or(ServiceError::NotFound(EXECUTION)) };
+    let found = find().await?;
+    let now = now_ms() as i64;
+    if found.state != "pending" || found.begin_before > now {
+        return Ok(found);
+    }
+    execution::expire(&app.store, now).await?;
+    app.nodes.executions.announce(id);
+    find().await
 }
 
 /// All that it has written so far.
@@ -100,5 +113,5 @@ pub async fn cancel(app: &App, caller: &Caller, server: ServerId, id: ExecutionI
     }
     app.nodes.executions.announce(id);
     app.nodes.wake(server);
-    execution::get(&app.store, server, id).await?.ok_or(ServiceError::NotFound(EXECUTION))
+    read(app, server, id).await
 }

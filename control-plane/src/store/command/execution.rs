@@ -79,6 +79,8 @@ pub struct Execution {
     pub timeout_ms: i64,
     /// Milliseconds since the epoch.
     pub created_at: i64,
+    /// Not begun by then: never runs.
+    pub begin_before: i64,
     /// Milliseconds since the epoch.
     pub started_at: Option<i64>,
     /// Milliseconds since the epoch.
@@ -93,7 +95,7 @@ impl Execution {
 }
 
 const COLUMNS: &str = "id, command_id, slug, server_id, user_id, parameters, state, failure, exit_code, \
-    cancel_requested, output_truncated, timeout_ms, created_at, started_at, finished_at";
+    cancel_requested, output_truncated, timeout_ms, created_at, begin_before, started_at, finished_at";
 
 fn from_row(row: &AnyRow) -> Result<Execution, StoreError> {
     let failure: Option<String> = row.try_get("failure")?;
@@ -114,6 +116,7 @@ fn from_row(row: &AnyRow) -> Result<Execution, StoreError> {
         truncated: row.try_get::<i64, _>("output_truncated")? != 0,
         timeout_ms: row.try_get("timeout_ms")?,
         created_at: row.try_get("created_at")?,
+        begin_before: row.try_get("begin_before")?,
         started_at: row.try_get("started_at")?,
         finished_at: row.try_get("finished_at")?,
     })
