@@ -51,7 +51,8 @@ fn path(cluster: &Cluster, execution: &Value) -> String {
 async fn until(cluster: &Cluster, execution: &Value, status: &str) -> Result<Value> {
     let path = path(cluster, execution);
     let mut last = Value::Null;
-    let found = wait::until(&format!("the command is {status}"), DEADLINE, async || {
+    let what = format!("the command is {status}");
+    let found = wait::until(&what, DEADLINE, async || {
         last = cluster.tenant.get(&path).await?.data()?;
         Ok((last["status"] == status).then(|| last.clone()))
     });

@@ -71,9 +71,8 @@ async fn whichever_point_an_agent_dies_at_a_command_runs_once_at_most() -> Resul
         cluster.wait_online(&cluster.servers[0], true).await?;
         faults.arm(point)?;
         ask(&cluster, &slug).await?;
-        let died = wait::until(&format!("the agent reaches {point}"), DEADLINE, async || {
-            Ok(faults.reached().contains(*point).then_some(()))
-        });
+        let what = format!("the agent reaches {point}");
+        let died = wait::until(&what, DEADLINE, async || Ok(faults.reached().contains(*point).then_some(())));
         died.await?;
         cluster.servers[0].kill_agent()?;
         faults.disarm()?;
@@ -99,9 +98,8 @@ async fn whichever_point_a_control_plane_dies_at_a_command_runs_once_at_most() -
         faults.forget()?;
         faults.arm(point)?;
         ask(&cluster, &slug).await?;
-        let died = wait::until(&format!("the control plane reaches {point}"), DEADLINE, async || {
-            Ok(faults.reached().contains(*point).then_some(()))
-        });
+        let what = format!("the control plane reaches {point}");
+        let died = wait::until(&what, DEADLINE, async || Ok(faults.reached().contains(*point).then_some(())));
         died.await?;
         faults.disarm()?;
         cluster.control_plane.kill()?;
