@@ -14,6 +14,7 @@ mod changes;
 mod commands;
 mod dispatch;
 mod enrol;
+mod inspection;
 mod link;
 mod listener;
 mod measurements;
@@ -31,11 +32,12 @@ mod watch;
 
 pub use changes::Changes;
 pub(crate) use enrol::secret_hash;
+pub use inspection::{Inspected, NoInspection};
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
 
 use hoody_protocol::{
-    id::{ExecutionId, ServerId},
+    id::{ContainerId, ExecutionId, ServerId},
     link::Heartbeat,
     transport::Close,
 };
@@ -50,6 +52,7 @@ pub struct Nodes {
     pub executions: Changes<ExecutionId>,
     /// The last measurements, in memory.
     pub measurements: Measurements,
+    inspections: inspection::Inspections,
     registry: Registry,
 }
 
@@ -75,6 +78,11 @@ impl Nodes {
     /// its node knows.
     pub fn wake_for_decisions(&self, server: ServerId) {
         self.registry.wake_for_decisions(server);
+    }
+
+    /// What runs in a container of the server, as its node says now or said within the last two seconds.
+    pub async fn inspect(&self, server: ServerId, container: ContainerId) -> Inspected {
+        self.inspections.ask(&self.registry, server, container).await
     }
 
     /// The last heartbeat of the server's link.

@@ -5,12 +5,13 @@ use super::{
     identity::{IdentityStore, NodeIdentity},
     renewal,
 };
-use crate::{commands::Commands, desired::journal::Journal, reconcile::Reconciler, stats::Sampler};
+use crate::{commands::Commands, desired::journal::Journal, reconcile::Reconciler, stats::Sampler, timing::step};
 use hoody_protocol::{
     bounded::Text,
     codec::Frame,
     command::CommandRequest,
     container::{Cause, ContainerSpec},
+    inspection::InspectionQuery,
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, RenewalOrder, ReportAck, ReportBatch,
         SpecQuery, SpecReply,
@@ -209,6 +210,11 @@ async fn answer(
             Ok(query) => stream::write(send, &SpecReply { spec: reconciler.held(query.container).await }).await,
             Err(error) => refuse(send, "malformed", &error.to_string()).await,
         };
+    } else if frame.is::<InspectionQuery>() {
+        return match frame.decode::<InspectionQuery>() {
+            Ok(query) => stream::write(send, &reconciler.inspect(query.container).await).await,
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
     } else if frame.is::<RenewalOrder>() {
         stream::write(send, &CommandReply::Accepted).await?;
         // Answered first: the renewal ends the session.
@@ -246,7 +252,9 @@ async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
             let last = entries.last().map_or(position, |entry| entry.position);
             hoody_fault::point!("reports.sending");
             stream::write(&mut send, &ReportBatch { entries: entries.try_into()? }).await?;
-            let answer = tokio::time::timeout(ACK_DEADLINE, stream::read_frame(&mut recv)).await??;
+            let answer =
+                step("agent: report acknowledged", tokio::time::timeout(ACK_DEADLINE, stream::read_frame(&mut recv)));
+            let answer = answer.await??;
             if answer.is::<Refusal>() {
                 // Not stored, for want of its database perhaps: the batch is kept and sent again.
                 let cause = answer.decode::<Refusal>()?.cause;

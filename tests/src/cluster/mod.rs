@@ -46,6 +46,8 @@ pub struct Plan {
     pub agent_settings: String,
     /// What may be run on the servers themselves: the text of each one's policy.
     pub commands: String,
+    /// Added to the environment of each agent's program.
+    pub agent_environment: Vec<(String, String)>,
     /// Where everything is kept; `None`: a temporary folder.
     pub folder: Option<PathBuf>,
     /// Where the API listens.
@@ -64,6 +66,7 @@ impl Default for Plan {
             state_bytes: None,
             agent_settings: String::new(),
             commands: String::new(),
+            agent_environment: Vec::new(),
             folder: None,
             http_port: None,
             settings: Vec::new(),

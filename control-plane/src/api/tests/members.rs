@@ -40,6 +40,8 @@ const LEVELS: &[(&str, Needs)] = &[
     ("containers.update", Edit),
     ("containers.patch", Edit),
     ("containers.manage", Edit),
+    ("containers.authorize", Edit),
+    ("containers.setContainerKvm", Edit),
     ("env.list", Read),
     ("env.bulkSet", Edit),
     ("env.set", Edit),
@@ -61,6 +63,7 @@ fn body_of(operation: &str, user: &str) -> Value {
     match operation {
         "projects.addPermission" => json!({"user_id": user, "level": "read"}),
         "projects.updatePermission" | "projects.patchPermission" => json!({"level": "read"}),
+        "containers.setContainerKvm" => json!({"kvm": false}),
         "env.set" => json!({"value": "x"}),
         "env.bulkSet" => json!({"A": "b"}),
         operation if operation.starts_with("firewall.toggle") => json!({"port": "80", "state": "disabled"}),
