@@ -18,7 +18,7 @@ fail() {
 
 case $role in
 control-plane) examples=(control-plane.env.example) ;;
-agent) examples=(agent.env.example agent.toml.example) ;;
+agent) examples=(agent.env.example agent.toml.example commands.toml.example) ;;
 proxy) examples=(proxy.toml.example) ;;
 *) fail "usage: install.sh control-plane|agent|proxy [folder with binaries]" ;;
 esac

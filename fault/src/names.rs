@@ -111,3 +111,26 @@ pub const CONTROL_PLANE: &[&str] = &[
     "batch.committed",
     "batch.acknowledged",
 ];
+
+/// Points of the agent that commands on the server reach.
+pub const AGENT_COMMANDS: &[&str] = &[
+    "execution.received",
+    "execution.recorded",
+    "execution.spawned",
+    "execution.exited",
+    "execution.ended",
+    "execution.told",
+    "execution.stored",
+];
+
+/// Points of the control plane that commands on a server reach.
+pub const CONTROL_PLANE_COMMANDS: &[&str] = &[
+    "execution.writing",
+    "execution.committed",
+    "execution.marked",
+    "execution.sent",
+    "execution.accepted",
+    "execution.output",
+    "execution.storing",
+    "execution.finished",
+];

@@ -2,6 +2,7 @@
 //! Containers come back before, and without, the control plane.
 
 use crate::{
+    commands::{self, Commands},
     config::Config,
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
     egress::{Egress, Relay},
@@ -83,6 +84,7 @@ fn capability<E: std::error::Error + Send + Sync + 'static>(what: &'static str) 
 pub struct Agent {
     reconciler: Reconciler,
     journal: Journal,
+    commands: Commands,
     link: Link,
     closer: Option<LinkCloser>,
     status: UnixListener,
@@ -108,6 +110,7 @@ pub fn make_folders(config: &Config) -> Result<(), AgentError> {
         (config.identity_dir(), PRIVATE),
         (config.containers_dir(), PRIVATE),
         (config.blobs_dir(), PRIVATE),
+        (config.commands_dir(), PRIVATE),
     ];
     for (path, mode) in folders {
         let failed = |source| AgentError::Io { action: "make the folder", path: path.clone(), source };
@@ -211,6 +214,13 @@ impl Agent {
         };
         let journal = Journal::open(&config.journal_path())?;
         hoody_fault::point!("journal.opened");
+        let commands = commands::Settings {
+            folder: config.commands_dir(),
+            policy: config.commands_policy.clone(),
+            cgroup: config.commands_cgroup(),
+            boot_id: boot_id.clone(),
+        };
+        let commands = Commands::open(commands).await.map_err(capability("commands on the server cannot be run"))?;
         let records = Records::new(config.containers_dir());
         let reconciler = Reconciler::start(settings, capabilities.clone(), records, allocation, journal.clone())?;
         hoody_fault::point!("agent.adopted");
@@ -229,6 +239,7 @@ impl Agent {
         let work = SessionWork {
             reconciler: reconciler.clone(),
             journal: journal.clone(),
+            commands: commands.clone(),
             sampler,
             facts,
             boot_id,
@@ -236,12 +247,17 @@ impl Agent {
         };
         let (link, closer) = Link::new(identity, work, capabilities.firewall.clone());
         let status = listen(&config.status_socket())?;
-        Ok(Self { reconciler, journal, link, closer: Some(closer), status, _only_one: only_one })
+        Ok(Self { reconciler, journal, commands, link, closer: Some(closer), status, _only_one: only_one })
     }
 
     /// What ends the link in order; `None` the second time.
     pub fn link_closer(&mut self) -> Option<LinkCloser> {
         self.closer.take()
+    }
+
+    /// Commands on the server itself.
+    pub fn commands(&self) -> Commands {
+        self.commands.clone()
     }
 
     /// Keeps the link up and answers `status`; returns only where it cannot go on.

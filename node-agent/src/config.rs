@@ -67,6 +67,8 @@ pub struct Config {
     pub pool_reserve_bytes: u64,
     /// Hours that an image is kept after the last container that names it is gone.
     pub image_keep_hours: u64,
+    /// What may be run on the server itself: a file of root's.
+    pub commands_policy: PathBuf,
     /// `text` or `json`.
     pub log_format: LogFormat,
 }
@@ -107,6 +109,7 @@ impl Default for Config {
             drift_interval_s: 10,
             pool_reserve_bytes: 256 << 20,
             image_keep_hours: 7 * 24,
+            commands_policy: "/etc/hoody/commands.toml".into(),
             log_format: LogFormat::Text,
         }
     }
@@ -159,7 +162,13 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let fail = |key, problem| Err(ConfigError::Value { key, problem });
-        for (key, path) in [("state_dir", &self.state_dir), ("run_dir", &self.run_dir), ("pool", &self.pool)] {
+        let paths = [
+            ("state_dir", &self.state_dir),
+            ("run_dir", &self.run_dir),
+            ("pool", &self.pool),
+            ("commands_policy", &self.commands_policy),
+        ];
+        for (key, path) in paths {
             if !path.is_absolute() {
                 return fail(key, "give an absolute path");
             }
@@ -211,6 +220,16 @@ impl Config {
     /// The journal of reports.
     pub fn journal_path(&self) -> PathBuf {
         self.state_dir.join("journal")
+    }
+
+    /// Folder of the commands that were run on the server itself.
+    pub fn commands_dir(&self) -> PathBuf {
+        self.state_dir.join("commands")
+    }
+
+    /// The cgroup of those commands, absolute within its hierarchy.
+    pub fn commands_cgroup(&self) -> PathBuf {
+        self.cgroup_path().join("commands")
     }
 
     /// Folder of blobs being fetched.

@@ -3,10 +3,12 @@
 //! Data flows one way: [`link`] (to the control plane) → [`desired`] (persisted state and journal) →
 //! [`reconcile`] (one owner task per container) → the kernel-facing capabilities [`images`],
 //! [`storage`], [`runtime`], [`network`], [`firewall`] and [`stats`]. Only those touch the kernel; each
-//! stands behind a small trait that is passed in. [`agent`] puts it all together.
+//! stands behind a small trait that is passed in. [`commands`] run beside them, on the server itself. [`agent`]
+//! puts it all together.
 
 pub mod agent;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod desired;
 pub mod doctor;

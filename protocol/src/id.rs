@@ -136,6 +136,10 @@ ids! {
     ActivityId;
     /// A notification.
     NotificationId;
+    /// A command of the catalogue of what can be run on servers.
+    CommandId;
+    /// One run of a command on a server.
+    ExecutionId;
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod address;
 pub mod blob;
 pub mod bounded;
 pub mod codec;
+pub mod command;
 pub mod container;
 pub mod egress;
 pub mod enrol;

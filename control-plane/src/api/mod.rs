@@ -10,6 +10,7 @@ pub mod auth_tokens;
 mod basic;
 pub mod caller;
 pub mod client;
+pub mod commands;
 pub mod containers;
 mod device_page;
 mod docs;
@@ -61,6 +62,7 @@ use utoipa_axum::router::OpenApiRouter;
 fn resources() -> OpenApiRouter<App> {
     [
         activity::router(),
+        admin::commands::router(),
         admin::images::router(),
         admin::invite_codes::router(),
         admin::notifications::router(),
@@ -70,6 +72,7 @@ fn resources() -> OpenApiRouter<App> {
         admin::users::router(),
         auth::router(),
         auth_tokens::router(),
+        commands::router(),
         containers::router(),
         environment::router(),
         events::router(),

@@ -11,6 +11,7 @@
 pub mod authority;
 mod blobs;
 mod changes;
+mod commands;
 mod dispatch;
 mod enrol;
 mod inspection;
@@ -36,7 +37,7 @@ pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
 
 use hoody_protocol::{
-    id::{ContainerId, ServerId},
+    id::{ContainerId, ExecutionId, ServerId},
     link::Heartbeat,
     transport::Close,
 };
@@ -47,6 +48,8 @@ use registry::Registry;
 pub struct Nodes {
     /// Announces stored changes of containers.
     pub changes: Changes,
+    /// Announces stored changes of executions of commands.
+    pub executions: Changes<ExecutionId>,
     /// The last measurements, in memory.
     pub measurements: Measurements,
     inspections: inspection::Inspections,

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod activity;
 pub mod auth_token;
+pub mod command;
 pub mod container;
 pub mod enrolment;
 pub mod environment;

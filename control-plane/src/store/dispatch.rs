@@ -72,7 +72,9 @@ pub async fn containers_with_work(store: &Store, server: ServerId) -> Result<Vec
 pub async fn servers_with_work(store: &Store) -> Result<Vec<ServerId>, StoreError> {
     let sql = format!(
         "SELECT server_id FROM containers WHERE {UNACKED} UNION \
-         SELECT server_id FROM operations WHERE state = 'pending'"
+         SELECT server_id FROM operations WHERE state = 'pending' UNION \
+         SELECT server_id FROM command_executions \
+         WHERE state = 'pending' OR (state = 'dispatched' AND cancel_requested = 1)"
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .fetch_all(store.reader())

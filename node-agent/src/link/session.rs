@@ -1,13 +1,15 @@
 //! One connection to the control plane, from the hello to its end.
 
 use super::{
+    commands,
     identity::{IdentityStore, NodeIdentity},
     renewal,
 };
-use crate::{desired::journal::Journal, reconcile::Reconciler, stats::Sampler, timing::step};
+use crate::{commands::Commands, desired::journal::Journal, reconcile::Reconciler, stats::Sampler, timing::step};
 use hoody_protocol::{
     bounded::Text,
     codec::Frame,
+    command::CommandRequest,
     container::{Cause, ContainerSpec},
     inspection::InspectionQuery,
     link::{
@@ -41,6 +43,8 @@ pub struct SessionWork {
     pub reconciler: Reconciler,
     /// Reports to send.
     pub journal: Journal,
+    /// Commands on the server itself.
+    pub commands: Commands,
     /// Measurements.
     pub sampler: Sampler,
     /// What the server is.
@@ -87,7 +91,7 @@ pub(super) async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeats(control, work.journal.clone(), pause));
     let renewal = Arc::new(Notify::new());
-    tasks.spawn(commands(connection.clone(), work.reconciler.clone(), renewal.clone()));
+    tasks.spawn(streams(connection.clone(), work.clone(), renewal.clone()));
     tasks.spawn(reports(connection.clone(), work.journal.clone()));
     tasks.spawn(measurements(connection.clone(), work.clone(), pause));
     tasks.spawn(renewal::run(connection.clone(), store.clone(), identity.clone(), renewal));
@@ -146,13 +150,13 @@ async fn heartbeats(mut control: SendStream, journal: Journal, pause: Duration) 
 }
 
 /// Answers commands, each on its own stream; QUIC's limit on open streams bounds them.
-async fn commands(connection: Connection, reconciler: Reconciler, renewal: Arc<Notify>) -> SessionEnd {
+async fn streams(connection: Connection, work: Arc<SessionWork>, renewal: Arc<Notify>) -> SessionEnd {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             accepted = connection.accept_bi() => match accepted {
                 Ok((send, recv)) => {
-                    running.spawn(command(send, recv, reconciler.clone(), renewal.clone()));
+                    running.spawn(command(send, recv, work.clone(), renewal.clone()));
                 }
                 Err(error) => return error.into(),
             },
@@ -165,10 +169,14 @@ async fn commands(connection: Connection, reconciler: Reconciler, renewal: Arc<N
     }
 }
 
-async fn command(mut send: SendStream, mut recv: RecvStream, reconciler: Reconciler, renewal: Arc<Notify>) {
+async fn command(mut send: SendStream, mut recv: RecvStream, work: Arc<SessionWork>, renewal: Arc<Notify>) {
     let answered = async {
         match stream::read_frame(&mut recv).await {
-            Ok(frame) => answer(&mut send, &frame, &reconciler, &renewal).await,
+            Ok(frame) if frame.is::<CommandRequest>() => match frame.decode() {
+                Ok(request) => commands::serve(&mut send, recv, request, &work.commands).await,
+                Err(error) => refuse(&mut send, "malformed", &error.to_string()).await,
+            },
+            Ok(frame) => answer(&mut send, &frame, &work.reconciler, &renewal).await,
             Err(StreamError::Decode(error)) => refuse(&mut send, "malformed", &error.to_string()).await,
             Err(error) => Err(error),
         }

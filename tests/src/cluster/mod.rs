@@ -45,6 +45,8 @@ pub struct Plan {
     pub state_bytes: Option<u64>,
     /// More lines for each agent's settings.
     pub agent_settings: String,
+    /// What may be run on the servers themselves: the text of each one's policy.
+    pub commands: String,
     /// Added to the environment of each agent's program.
     pub agent_environment: Vec<(String, String)>,
     /// Where everything is kept; `None`: a temporary folder.
@@ -64,6 +66,7 @@ impl Default for Plan {
             pool_bytes: 16 << 30,
             state_bytes: None,
             agent_settings: String::new(),
+            commands: String::new(),
             agent_environment: Vec::new(),
             folder: None,
             http_port: None,

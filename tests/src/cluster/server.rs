@@ -76,17 +76,19 @@ impl Server {
         let state = plan.state_bytes.map(|bytes| Disk::state(&folder, bytes)).transpose()?;
         let config = format!(
             "state_dir = {state:?}\nrun_dir = {run:?}\npool = {pool:?}\nnode_cidr = {cidr:?}\ncgroup_parent = {name:?}\n\
-             first_id = {first_id}\nstop_timeout_s = 5\ndns = [\"{dns}\"]\nproxy_socket = {socket:?}\n{more}\n",
+             first_id = {first_id}\ncommands_policy = {policy:?}\nstop_timeout_s = 5\ndns = [\"{dns}\"]\nproxy_socket = {socket:?}\n{more}\n",
             state = folder.join("state"),
             run = format!("/run/{name}"),
             pool = pool.mounted,
             cidr = slot.containers(number),
             first_id = slot.first_id(number),
+            policy = folder.join("commands.toml"),
             dns = slot.uplink_host(number),
             socket = proxy.socket(),
             more = plan.agent_settings,
         );
         fs::write(folder.join("agent.toml"), config)?;
+        fs::write(folder.join("commands.toml"), &plan.commands)?;
         let address = slot.uplink_server(number);
         Ok(Self {
             name,

@@ -3,6 +3,7 @@
 mod access;
 mod auth;
 mod auth_tokens;
+mod commands;
 mod container_access;
 mod container_firewall;
 mod container_limits;

@@ -9,10 +9,13 @@
 mod delegate;
 mod freezer;
 mod mountinfo;
+mod own;
 mod stats;
 mod throttle;
 mod tree;
 mod weight;
+
+pub(crate) use own::OwnGroup;
 
 use super::{RuntimeError, error::io, spawn::Membership};
 use hoody_protocol::id::ContainerId;
