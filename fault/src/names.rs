@@ -42,6 +42,8 @@ pub const AGENT: &[&str] = &[
     "process.created",
     "process.starting",
     "process.started",
+    "process.frozen",
+    "process.thawed",
     // Firewall.
     "firewall.sets",
     "firewall.committed",
@@ -49,6 +51,12 @@ pub const AGENT: &[&str] = &[
     "firewall.applied",
     "firewall.removed",
     "firewall.cut",
+    // Relaying of egress.
+    "egress.handing_over",
+    "egress.handed_over",
+    "egress.removed",
+    "egress.set",
+    "egress.cleared",
     // Link.
     "link.paired",
     "link.configured",
@@ -74,6 +82,9 @@ pub const AGENT: &[&str] = &[
 
 /// Points of the control plane.
 pub const CONTROL_PLANE: &[&str] = &[
+    // A request with an idempotency key.
+    "key.claimed",
+    "key.answered",
     // A tenant's request, before and after its commit.
     "create.writing",
     "create.committed",

@@ -4,13 +4,14 @@
 use crate::{
     config::Config,
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
+    egress::{Egress, Relay},
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
     images::{ImageConfig, ImageStore, collect},
     link::{Link, LinkCloser, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
-    runtime::{OciRuntime, RuntimeConfig},
+    runtime::{DiskRates, OciRuntime, RuntimeConfig},
     stats::{Sampler, Sources},
     storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
 };
@@ -22,6 +23,7 @@ use nix::{
 };
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
+    net::IpAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -116,6 +118,21 @@ pub fn make_folders(config: &Config) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// What each container may read and write, and on which disks.
+fn disk_rates(config: &Config) -> Result<DiskRates, AgentError> {
+    let (read, write) = (config.container_disk_read_mib_s << 20, config.container_disk_write_mib_s << 20);
+    let devices = match crate::storage::devices(&config.pool) {
+        Ok(devices) => devices,
+        // Nothing is to be limited; what was limited before stays so until a restart.
+        Err(error) if (read, write) == (0, 0) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the pool's disks are not known");
+            Vec::new()
+        }
+        Err(error) => return Err(capability("container_disk_read_mib_s and container_disk_write_mib_s")(error)),
+    };
+    Ok(DiskRates { devices, read_bytes: read, write_bytes: write })
+}
+
 /// The runtime of this configuration.
 pub fn runtime(config: &Config) -> Result<OciRuntime, AgentError> {
     let runtime = RuntimeConfig {
@@ -123,6 +140,7 @@ pub fn runtime(config: &Config) -> Result<OciRuntime, AgentError> {
         conmon: config.conmon.clone(),
         init: config.init.clone(),
         log_max_bytes: config.log_bytes_max,
+        disk_rates: disk_rates(config)?,
         ..RuntimeConfig::new(config.run_dir.join("runtime"), config.state_dir.join("logs"), config.cgroup_path())
     };
     OciRuntime::new(runtime).map_err(capability("the container runtime cannot be used"))
@@ -141,12 +159,17 @@ impl Agent {
         network.prepare().await.map_err(capability("the network cannot be prepared"))?;
         let firewall = NftConfig {
             table: config.nft_table.clone(),
+            own_table: config.own_nft_table,
             closed_networks: config.closed_networks.iter().map(Ipv4Net::trunc).collect(),
             closed_endpoints: identity.control_planes().await,
             ..NftConfig::new(config.node_cidr)
         };
         let firewall = NftFirewall::open(firewall).map_err(capability("the firewall cannot be used"))?;
         firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
+        let endpoints = identity.control_planes().await.into_iter().map(|endpoint| IpAddr::V4(*endpoint.ip()).into());
+        let own = endpoints.chain([config.node_cidr.into(), Ipv4Net::from(config.gateway).into()]).collect();
+        let egress = Relay::start(config.proxy_socket.clone(), own);
+        egress.prepare().await.map_err(capability("the routing to the relay cannot be made"))?;
         let storage =
             PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
@@ -174,6 +197,7 @@ impl Agent {
             runtime: Arc::new(runtime),
             network: Arc::new(network),
             firewall: Arc::new(firewall),
+            egress: Arc::new(egress),
         };
 
         let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();
@@ -191,6 +215,7 @@ impl Agent {
         let reconciler = Reconciler::start(settings, capabilities.clone(), records, allocation, journal.clone())?;
         hoody_fault::point!("agent.adopted");
         report_unknown(&capabilities, &reconciler).await;
+        capabilities.egress.retain(reconciler.views().into_iter().map(|(id, _)| id).collect()).await;
         let named = reconciler.clone();
         tokio::spawn(collect::run(capabilities.images.clone(), move || named.images()));
 
@@ -209,7 +234,7 @@ impl Agent {
             boot_id,
             instance: hex::encode(rand::random::<[u8; INSTANCE_BYTES]>()),
         };
-        let (link, closer) = Link::new(identity, work);
+        let (link, closer) = Link::new(identity, work, capabilities.firewall.clone());
         let status = listen(&config.status_socket())?;
         Ok(Self { reconciler, journal, link, closer: Some(closer), status, _only_one: only_one })
     }

@@ -17,7 +17,7 @@ use walk::{Program, walk};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_while_it_creates_deletes_or_starts_itself() -> Result<()> {
-    walk(Program::Agent, &[Verb::Create, Verb::Delete, Verb::Return, Verb::Rules]).await
+    walk(Program::Agent, &[Verb::Create, Verb::Delete, Verb::Return, Verb::Rules, Verb::Pause, Verb::Resume]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,6 +28,11 @@ async fn an_agent_killed_while_it_starts_or_stops() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_while_it_restarts() -> Result<()> {
     walk(Program::Agent, &[Verb::Restart]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_while_egress_changes() -> Result<()> {
+    walk(Program::Agent, &[Verb::Proxy, Verb::Direct]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

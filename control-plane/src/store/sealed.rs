@@ -29,6 +29,7 @@ const TABLES: &[Table] = &[
     Table { name: "keys", id: "id", sealed: "sealed", purpose: "purpose" },
     Table { name: "two_factor", id: "user_id", sealed: "sealed", purpose: "'two-factor'" },
     Table { name: "vault_data_keys", id: "user_id", sealed: "sealed", purpose: "'vault-data-key'" },
+    Table { name: "containers", id: "id", sealed: "egress_credentials", purpose: "'egress-credentials'" },
 ];
 
 /// Every sealed secret; those of retired authorities are forgotten, and empty.
@@ -58,6 +59,6 @@ pub async fn replace(connection: &mut AnyConnection, secret: &Secret, sealed: &s
 
 /// Removes what is sealed but kept for a day only: answers to idempotent requests.
 pub async fn forget_passing(connection: &mut AnyConnection) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM idempotency_keys WHERE body IS NOT NULL").execute(connection).await?;
+    sqlx::query("DELETE FROM idempotency_keys WHERE status IS NOT NULL").execute(connection).await?;
     Ok(())
 }

@@ -15,7 +15,10 @@ mod nft;
 mod read;
 mod table;
 mod verdict;
+mod watch;
 mod worker;
+
+pub(crate) use instructions::CAPTURED;
 
 pub use error::{FirewallError, Object, Operation};
 pub use nft::{DEFAULT_CONNECTIONS_PER_CONTAINER, DEFAULT_TABLE, NftConfig, NftFirewall};
@@ -26,7 +29,7 @@ use hoody_protocol::{
     firewall::{FirewallSpec, RuleCounter},
     id::{ContainerId, UserId},
 };
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// What the firewall needs to know of a container.
 #[derive(Debug, Clone)]
@@ -41,6 +44,20 @@ pub struct Policy {
     pub address: Ipv4Addr,
     /// Its rules.
     pub rules: FirewallSpec,
+    /// What leaves it at all.
+    pub egress: Egress,
+}
+
+/// What leaves a container, its rules aside. Answers to connections that were begun towards it always do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Egress {
+    /// Everything.
+    Direct,
+    /// Nothing.
+    Block,
+    /// TCP and UDP, to the transparent sockets on this address: the container's proxy. Where there are none,
+    /// nothing.
+    Proxy(SocketAddrV4),
 }
 
 /// The node's packet filter. Calls are idempotent.
@@ -51,6 +68,11 @@ pub trait Firewall: Send + Sync + std::fmt::Debug {
     async fn prepare(&self) -> Result<(), FirewallError>;
     /// True where the base chains stand as [`Firewall::prepare`] leaves them.
     async fn is_prepared(&self) -> Result<bool, FirewallError>;
+    /// Closes these UDP endpoints, where control planes await nodes, to every container, together with those that
+    /// are closed already.
+    async fn close_endpoints(&self, endpoints: Vec<SocketAddrV4>) -> Result<(), FirewallError>;
+    /// Returns when somebody else has changed the table, or may have; never where nobody tells. May be abandoned.
+    async fn changed(&self);
     /// Puts a container's policy in force in one transaction, replacing the one before; then drops
     /// connections that it no longer allows.
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError>;
@@ -74,9 +96,10 @@ pub(crate) fn fuzzing(rules: FirewallSpec) {
         interface: "hy000000000000".to_owned(),
         address: Ipv4Addr::new(10, 64, 0, 2),
         rules,
+        egress: Egress::Proxy(SocketAddrV4::new(Ipv4Addr::new(127, 64, 0, 2), 1)),
     };
     let network = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 64, 0, 0), 16);
-    let chains = change::DIRECTIONS.map(|direction| (direction, chain::compile(&policy, network, direction)));
+    let chains = chain::compile_all(&policy, network);
     let inventory = inventory::Inventory::default();
     let mut batch = netlink::batch::Batch::new("fuzzing");
     change::make_port_sets(&mut batch, &inventory, &chains);

@@ -5,15 +5,17 @@
 //! should be there, or the other way round); then it is read anew and the call is tried once more.
 
 use super::{
-    FirewallError, Policy, chain, change,
-    change::{Chains, DIRECTIONS},
-    conntrack::{self, End},
+    Egress, FirewallError, Policy, chain, change,
+    conntrack::{self, End, Entry},
     inventory::{Installed, Inventory},
-    names::{self, BINDINGS, CONNECTIONS},
-    netlink::{batch::Batch, connection::Connection, wire::NF_INET_FORWARD},
+    names::{self, BINDINGS, CONNECTIONS, ChainKind},
+    netlink::{
+        batch::Batch,
+        connection::Connection,
+        wire::{NF_INET_FORWARD, NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST},
+    },
     nft::NftConfig,
-    read, table,
-    verdict::{self, Flow},
+    read, table, verdict,
 };
 use hoody_protocol::{
     firewall::{Action, Direction, RuleCounter},
@@ -21,11 +23,19 @@ use hoody_protocol::{
 };
 use std::{
     collections::{BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, Instant},
 };
 
 /// How often a call is tried: with the remembered inventory, and with a fresh one.
 const TRIES: usize = 2;
+
+/// Endpoints that are closed to containers at most, those of before included.
+const MAX_CLOSED_ENDPOINTS: usize = 64;
+/// How long the table may still be held by the agent before this one: killed a moment ago, it, or a program that it
+/// was just starting, closes its sockets only after everything else is free.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 
 /// A base chain of another table that drops by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +52,7 @@ struct Applied {
     policy: Policy,
     /// By chain name, the rules' comments in order.
     comments: Vec<(String, Vec<String>)>,
+    kinds: Vec<ChainKind>,
     /// False until the connections that it does not allow are cut.
     purged: bool,
     /// The sets of ports that its chains look into.
@@ -62,17 +73,26 @@ impl Worker {
         Ok(Self { config, connection: Connection::open()?, inventory: None, applied: HashMap::new() })
     }
 
+    /// The address of the socket that changes the table.
+    pub(super) fn port(&self) -> u32 {
+        self.connection.port()
+    }
+
     /// Reads the kernel anew before the next call.
     pub(super) fn forget(&mut self) {
         self.inventory = None;
     }
 
     pub(super) fn prepare(&mut self) -> Result<(), FirewallError> {
-        self.forget();
-        let inventory = self.known()?;
-        let mut batch = Batch::new(&self.config.table);
-        change::prepare(&mut batch, &inventory, &self.config);
-        self.connection.commit(batch)?;
+        let deadline = Instant::now() + RELEASE_LIMIT;
+        loop {
+            match self.make_base() {
+                Err(error) if error.errno() == Some(libc::EPERM) && Instant::now() < deadline => {
+                    std::thread::sleep(RELEASE_POLL);
+                }
+                done => break done?,
+            }
+        }
         hoody_fault::point!("firewall.prepared");
         self.inventory = Some(Inventory::load(&mut self.connection, &self.config.table)?);
         self.clear_empty_owners();
@@ -80,8 +100,46 @@ impl Worker {
         Ok(())
     }
 
+    /// Makes the base in a table of our own where that can be, else in one that everybody may change: on older
+    /// kernels, and where such a table stands already. Turning it into ours would mean to delete it.
+    fn make_base(&mut self) -> Result<(), FirewallError> {
+        self.forget();
+        let inventory = self.known()?;
+        let mut kinds = [NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, 0];
+        if !self.config.own_table {
+            kinds.reverse();
+        }
+        let [preferred, other] = kinds.map(|flags| {
+            let mut batch = Batch::new(&self.config.table);
+            change::prepare(&mut batch, &inventory, &self.config, flags);
+            batch
+        });
+        match self.connection.commit(preferred) {
+            Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                self.connection.commit(other)
+            }
+            done => done,
+        }
+    }
+
+    pub(super) fn close_endpoints(&mut self, endpoints: Vec<SocketAddrV4>) -> Result<(), FirewallError> {
+        let mut all = self.config.closed_endpoints.clone();
+        all.extend(endpoints.iter().filter(|endpoint| !self.config.closed_endpoints.contains(endpoint)));
+        if all.len() == self.config.closed_endpoints.len() {
+            return Ok(());
+        }
+        // A name that leads elsewhere each time must not fill the table; what it leads to now counts.
+        self.config.closed_endpoints = if all.len() > MAX_CLOSED_ENDPOINTS { endpoints } else { all };
+        self.prepare()
+    }
+
     pub(super) fn is_prepared(&mut self) -> Result<bool, FirewallError> {
         let name = &self.config.table;
+        // One that sleeps has all its chains, and asks none of them.
+        let flags = read::table_flags(&mut self.connection, name)?;
+        if flags.is_none_or(|flags| flags & NFT_TABLE_F_DORMANT != 0) {
+            return Ok(false);
+        }
         let called = read::called_chains(&mut self.connection, name)?;
         for chain in table::outline(&self.config) {
             if called.iter().any(|called| called == chain.name) != chain.hooked
@@ -95,8 +153,7 @@ impl Worker {
 
     pub(super) fn apply(&mut self, policy: &Policy) -> Result<(), FirewallError> {
         self.check(policy)?;
-        let chains: Chains =
-            DIRECTIONS.map(|direction| (direction, chain::compile(policy, self.config.network, direction)));
+        let chains = chain::compile_all(policy, self.config.network);
         let before = self.settle(|worker, inventory| {
             worker.check_unique(inventory, policy)?;
             let mut sets = Batch::new(&worker.config.table);
@@ -115,14 +172,16 @@ impl Worker {
         let moved = before.as_ref().is_none_or(|installed| !installed.addresses().contains(&policy.address));
         let unchanged = self.applied.get(&policy.id).is_some_and(|applied| {
             let (last, now) = (&applied.policy, policy);
-            applied.purged && !moved && (last.owner, last.address, &last.rules) == (now.owner, now.address, &now.rules)
+            let said = |policy: &Policy| (policy.owner, policy.address, policy.egress);
+            applied.purged && !moved && said(last) == said(now) && last.rules == now.rules
         });
-        let comments = chains.iter().map(|(direction, rules)| {
-            (names::chain(policy.id, *direction), rules.iter().map(|rule| rule.comment.clone()).collect())
+        let comments = chains.iter().map(|(kind, rules)| {
+            (names::chain(policy.id, *kind), rules.iter().map(|rule| rule.comment.clone()).collect())
         });
         let applied = Applied {
             policy: policy.clone(),
             comments: comments.collect(),
+            kinds: chains.iter().map(|(kind, _)| *kind).collect(),
             purged: unchanged,
             port_sets: chain::port_sets(chains.iter().flat_map(|(_, rules)| rules)).into_keys().collect(),
         };
@@ -152,12 +211,11 @@ impl Worker {
         }
         let policy = &applied.policy;
         let interface = names::interface_key(&policy.interface);
-        let mut keys: Vec<_> =
-            DIRECTIONS.map(|direction| (change::map(direction).to_owned(), interface.clone())).into();
+        let mut keys: Vec<_> = applied.kinds.iter().map(|kind| (kind.map().to_owned(), interface.clone())).collect();
         keys.push((BINDINGS.to_owned(), names::binding_key(&policy.interface, policy.address)));
         keys.push((names::owner_set(policy.owner), policy.address.octets().to_vec()));
         let found = read::find_elements(&mut self.connection, table, &keys)?;
-        let mut chains = DIRECTIONS.iter().map(|direction| names::chain(id, *direction));
+        let mut chains = applied.kinds.iter().map(|kind| names::chain(id, *kind));
         Ok(found.into_iter().all(|element| element.is_some_and(|(_, chain)| chain == chains.next())))
     }
 
@@ -275,7 +333,17 @@ impl Worker {
         }
         let inventory = self.known()?;
         let strangers = |peer| inventory.is_strangers(peer, policy.owner);
-        let cut = self.cut(policy.address, |end, flow| {
+        let cut = self.cut(policy.address, |end, entry| {
+            let flow = &entry.flow;
+            // What was begun in another way than the one that now leads outside.
+            let otherwise = match policy.egress {
+                Egress::Direct => entry.captured,
+                Egress::Block => true,
+                Egress::Proxy(_) => !entry.captured,
+            };
+            if end == End::Source && otherwise {
+                return true;
+            }
             let (direction, peer) = match end {
                 End::Source => (Direction::Egress, flow.destination),
                 End::Destination => (Direction::Ingress, flow.source),
@@ -286,10 +354,10 @@ impl Worker {
         cut
     }
 
-    fn cut(&mut self, address: Ipv4Addr, which: impl Fn(End, &Flow) -> bool) -> Result<(), FirewallError> {
+    fn cut(&mut self, address: Ipv4Addr, which: impl Fn(End, &Entry) -> bool) -> Result<(), FirewallError> {
         let entries = conntrack::list(&mut self.connection, address)?;
         let entries: Vec<_> =
-            entries.into_iter().filter(|(end, entry)| which(*end, &entry.flow)).map(|(_, entry)| entry).collect();
+            entries.into_iter().filter(|(end, entry)| which(*end, entry)).map(|(_, entry)| entry).collect();
         let cut = conntrack::delete(&mut self.connection, &entries)?;
         if cut > 0 {
             tracing::debug!(%address, connections = cut, "cut connections");

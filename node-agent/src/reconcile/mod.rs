@@ -9,6 +9,7 @@
 mod cause;
 mod context;
 mod drift;
+mod egress;
 mod limits;
 mod operation;
 mod owner;
@@ -28,7 +29,7 @@ use crate::desired::{
     DesiredError,
     allocation::Allocation,
     journal::Journal,
-    record::{self, Record, Records},
+    record::{self, Phase, Record, Records, Run},
 };
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State},
@@ -132,6 +133,7 @@ impl Reconciler {
             this.spawn(record);
         }
         tokio::spawn(drift::run(Arc::downgrade(&this.0)));
+        tokio::spawn(egress::follow(Arc::downgrade(&this.0)));
         Ok(this)
     }
 
@@ -252,6 +254,14 @@ impl Reconciler {
         containers.values().map(|handle| handle.image).collect()
     }
 
+    /// Makes the owner of a container look at it now.
+    fn wake(&self, id: ContainerId) {
+        if let Some(handle) = self.handle(id) {
+            // An owner with a full inbox has enough to look for.
+            let _ = handle.inbox.try_send(Request::Wake);
+        }
+    }
+
     /// Makes every owner look at its container now: after the link came back, for example.
     pub fn wake_all(&self) {
         let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -277,6 +287,9 @@ impl Reconciler {
         let context = &self.0.context;
         let (address, ids) = context.allocation.take(spec.id)?;
         let mut record = Record::new(spec.clone(), ids, address);
+        // Nothing of an earlier run can be there: the first one is written down with the specification.
+        let boot_id = context.settings.boot_id.clone();
+        record.run = record.wanted_run().map(|number| Run { number, boot_id, phase: Phase::Starting });
         // Where the record before it was damaged: what was done is not done again.
         let done = context.journal.outcomes().into_iter().filter(|outcome| outcome.container == spec.id);
         done.for_each(|outcome| record.finish(outcome));

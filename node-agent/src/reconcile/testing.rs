@@ -10,6 +10,7 @@ use crate::{
 use hoody_protocol::{
     bounded::{List, Text},
     container::{ContainerSpec, Desired, Limits, State, StatusReport},
+    egress::Upstream,
     firewall::{Action, FirewallRule, FirewallSpec, Match, Ports},
     id::{ContainerId, OperationId, ProjectId, RuleId, UserId},
     image::{ImageConfig, ImageSpec},
@@ -23,7 +24,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 mod capabilities;
 
@@ -91,6 +92,10 @@ pub(super) struct World {
     pub(super) unmonitored: HashSet<ContainerId>,
     pub(super) links: HashMap<ContainerId, Ipv4Addr>,
     pub(super) rules: HashMap<ContainerId, FirewallSpec>,
+    /// What the policies let leave.
+    pub(super) egress: HashMap<ContainerId, crate::firewall::Egress>,
+    /// Upstreams that the relay was told.
+    pub(super) relayed: HashMap<ContainerId, Upstream>,
     /// The base chains stand.
     pub(super) prepared: bool,
     /// Chains that this life of the agent put there.
@@ -144,6 +149,7 @@ pub(super) struct Kernel(Arc<Shared>);
 struct Shared {
     world: Mutex<World>,
     changed: watch::Sender<()>,
+    news: Notify,
 }
 
 /// A step that a fault ended.
@@ -162,6 +168,15 @@ impl Kernel {
     pub(super) fn exit(&self, id: ContainerId, code: i32, oom_killed: bool) {
         self.world().processes.insert(id, Process::Exited { code: Some(code), oom_killed });
         self.0.changed.send_replace(());
+    }
+
+    /// The kernel tells its subscribers that the firewall was changed.
+    pub(super) fn tell(&self) {
+        self.0.news.notify_one();
+    }
+
+    pub(super) fn news(&self) -> &Notify {
+        &self.0.news
     }
 
     /// A stranger's deed; what is not there is not taken.
@@ -271,7 +286,8 @@ pub(super) struct Agent<'a> {
 
 impl Node {
     pub(super) fn new() -> Self {
-        let kernel = Kernel(Arc::new(Shared { world: Mutex::default(), changed: watch::Sender::new(()) }));
+        let kernel =
+            Kernel(Arc::new(Shared { world: Mutex::default(), changed: watch::Sender::new(()), news: Notify::new() }));
         // In memory: thousands of lives write here, and what survives a power failure is not asked.
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         std::fs::create_dir(folder.path().join("containers")).unwrap();
@@ -330,6 +346,7 @@ impl Node {
             runtime: Arc::new(kernel.clone()),
             network: Arc::new(kernel.clone()),
             firewall: Arc::new(kernel.clone()),
+            egress: Arc::new(kernel.clone()),
         };
         let allocation = Allocation::new(AddressPool::new("10.9.0.0/24".parse().unwrap()).unwrap(), 1 << 20);
         let journal = Journal::open(&self.folder.path().join("journal")).unwrap();
@@ -471,6 +488,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         limits: LIMITS,
         dns: List::default(),
         firewall: FirewallSpec::default(),
+        egress: None,
         ssh_public_key: None,
         kvm: false,
     }

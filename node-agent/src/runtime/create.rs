@@ -16,7 +16,7 @@ use super::{
     user,
     view::{Phase, View},
 };
-use hoody_protocol::id::ContainerId;
+use hoody_protocol::{container::Limits, id::ContainerId};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -48,7 +48,7 @@ impl OciRuntime {
             return Ok(made.first.pid);
         }
         if let Some(made) = self.adopt(id).await? {
-            self.cgroups.weigh_io(id, &bundle.limits)?;
+            self.limit_io(id, &bundle.limits)?;
             return Ok(made.first.pid);
         }
         if self.has_remains(id)? {
@@ -64,6 +64,12 @@ impl OciRuntime {
                 Err(error)
             }
         }
+    }
+
+    /// Puts share and rates of the disk in force.
+    pub(super) fn limit_io(&self, id: ContainerId, limits: &Limits) -> Result<(), RuntimeError> {
+        self.cgroups.weigh_io(id, limits)?;
+        self.cgroups.throttle_io(id, &self.config.disk_rates).map(drop)
     }
 
     async fn make(&self, bundle: &Bundle) -> Result<Made, RuntimeError> {
@@ -84,7 +90,7 @@ impl OciRuntime {
         hoody_fault::point!("bundle.written");
         let made = conmon::launch(id, &self.config, &self.layout, &self.cgroups).await?;
         hoody_fault::point!("conmon.reported");
-        self.cgroups.weigh_io(id, &bundle.limits)?;
+        self.limit_io(id, &bundle.limits)?;
         self.finish(id, &mut record, made)
     }
 

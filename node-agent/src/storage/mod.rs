@@ -3,6 +3,7 @@
 
 mod authorized_keys;
 pub(crate) mod blocking;
+mod devices;
 mod error;
 pub(crate) mod ioctl;
 pub(crate) mod mount;
@@ -11,6 +12,7 @@ mod quota;
 pub(crate) mod subvolume;
 pub(crate) mod user_namespace;
 
+pub use devices::devices;
 pub use error::StorageError;
 pub(crate) use pool::space;
 pub use pool::{BtrfsPool, PoolConfig};

@@ -23,6 +23,7 @@ use crate::{
         settings,
         status_log::{self, Trigger},
     },
+    timing::step,
 };
 use hoody_protocol::{
     bounded::{Map, Text},
@@ -58,9 +59,9 @@ pub async fn create(
     let image = image::resolve(app, wanted.image.as_deref()).await?;
     let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
     let ranked = choose(&servers, &wanted, &image)?;
-    let row = place(app, caller, project_id, wanted, image, &servers, &ranked).await?;
+    let row = step("api: written", place(app, caller, project_id, wanted, image, &servers, &ranked)).await?;
     app.nodes.wake(row.server);
-    settle(app, row).await
+    step("api: node answered", settle(app, row)).await
 }
 
 async fn may_use<'e>(
@@ -178,6 +179,7 @@ fn new_row(
         limits: wanted.limits,
         dns: Default::default(),
         firewall: FirewallSpec::default(),
+        egress: None,
         ssh_public_key: wanted.ssh_public_key,
         kvm: wanted.kvm,
     };
@@ -190,6 +192,7 @@ fn new_row(
         runtime: wanted.runtime.to_owned(),
         realm_ids,
         attributes: Attributes { runs, ..wanted.attributes },
+        egress_credentials: String::new(),
         sequence: 1,
         status: Status::Creating,
         status_changed_at: now,

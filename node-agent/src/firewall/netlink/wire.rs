@@ -26,7 +26,9 @@ pub(crate) const NFPROTO_UNSPEC: u8 = 0;
 pub(crate) const NFPROTO_INET: u8 = 1;
 pub(crate) const NFPROTO_IPV4: u8 = 2;
 
+pub(crate) const NFNLGRP_NFTABLES: u32 = 7;
 pub(crate) const NFT_MSG_NEWTABLE: u8 = 0;
+pub(crate) const NFT_MSG_GETTABLE: u8 = 1;
 pub(crate) const NFT_MSG_NEWCHAIN: u8 = 3;
 pub(crate) const NFT_MSG_GETCHAIN: u8 = 4;
 pub(crate) const NFT_MSG_DELCHAIN: u8 = 5;
@@ -39,6 +41,7 @@ pub(crate) const NFT_MSG_DELSET: u8 = 11;
 pub(crate) const NFT_MSG_NEWSETELEM: u8 = 12;
 pub(crate) const NFT_MSG_GETSETELEM: u8 = 13;
 pub(crate) const NFT_MSG_DELSETELEM: u8 = 14;
+pub(crate) const NFT_MSG_NEWGEN: u8 = 15;
 pub(crate) const NFT_MSG_NEWOBJ: u8 = 18;
 pub(crate) const NFT_MSG_GETOBJ: u8 = 19;
 pub(crate) const NFT_MSG_DELOBJ: u8 = 20;
@@ -47,6 +50,11 @@ pub(crate) const NFTA_LIST_ELEM: u16 = 1;
 
 pub(crate) const NFTA_TABLE_NAME: u16 = 1;
 pub(crate) const NFTA_TABLE_FLAGS: u16 = 2;
+pub(crate) const NFT_TABLE_F_DORMANT: u32 = 0x1;
+/// Only the socket that made the table changes it (since Linux 5.12).
+pub(crate) const NFT_TABLE_F_OWNER: u32 = 0x2;
+/// The table outlives that socket, and then awaits another (since Linux 6.9).
+pub(crate) const NFT_TABLE_F_PERSIST: u32 = 0x4;
 
 pub(crate) const NFTA_CHAIN_TABLE: u16 = 1;
 pub(crate) const NFTA_CHAIN_NAME: u16 = 3;
@@ -55,10 +63,12 @@ pub(crate) const NFTA_CHAIN_POLICY: u16 = 5;
 pub(crate) const NFTA_CHAIN_TYPE: u16 = 7;
 pub(crate) const NFTA_HOOK_HOOKNUM: u16 = 1;
 pub(crate) const NFTA_HOOK_PRIORITY: u16 = 2;
+pub(crate) const NF_INET_PRE_ROUTING: u32 = 0;
 pub(crate) const NF_INET_LOCAL_IN: u32 = 1;
 pub(crate) const NF_INET_FORWARD: u32 = 2;
 pub(crate) const NF_INET_LOCAL_OUT: u32 = 3;
 pub(crate) const NF_INET_POST_ROUTING: u32 = 4;
+pub(crate) const NF_IP_PRI_MANGLE: i32 = -150;
 pub(crate) const NF_IP_PRI_FILTER: i32 = 0;
 pub(crate) const NF_IP_PRI_NAT_SRC: i32 = 100;
 
@@ -123,6 +133,8 @@ pub(crate) const NFT_REG_2: u32 = 2;
 
 pub(crate) const NFTA_META_DREG: u16 = 1;
 pub(crate) const NFTA_META_KEY: u16 = 2;
+pub(crate) const NFTA_META_SREG: u16 = 3;
+pub(crate) const NFT_META_MARK: u32 = 3;
 pub(crate) const NFT_META_IIFNAME: u32 = 6;
 pub(crate) const NFT_META_OIFNAME: u32 = 7;
 pub(crate) const NFT_META_NFPROTO: u32 = 15;
@@ -130,6 +142,8 @@ pub(crate) const NFT_META_L4PROTO: u32 = 16;
 
 pub(crate) const NFTA_CT_DREG: u16 = 1;
 pub(crate) const NFTA_CT_KEY: u16 = 2;
+pub(crate) const NFTA_CT_SREG: u16 = 4;
+pub(crate) const NFT_CT_MARK: u32 = 3;
 pub(crate) const NFT_CT_STATE: u32 = 0;
 pub(crate) const NFT_CT_DIRECTION: u32 = 1;
 
@@ -178,6 +192,10 @@ pub(crate) const NFT_REJECT_TCP_RST: u32 = 1;
 pub(crate) const NFT_REJECT_ICMPX_UNREACH: u32 = 2;
 pub(crate) const NFT_REJECT_ICMPX_PORT_UNREACH: u8 = 1;
 
+pub(crate) const NFTA_TPROXY_FAMILY: u16 = 1;
+pub(crate) const NFTA_TPROXY_REG_ADDR: u16 = 2;
+pub(crate) const NFTA_TPROXY_REG_PORT: u16 = 3;
+
 pub(crate) const NFTA_OBJREF_IMM_TYPE: u16 = 1;
 pub(crate) const NFTA_OBJREF_IMM_NAME: u16 = 2;
 
@@ -200,6 +218,7 @@ pub(crate) const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
 pub(crate) const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
 pub(crate) const CTA_TUPLE_REPLY: u16 = 2;
+pub(crate) const CTA_MARK: u16 = 8;
 pub(crate) const CTA_ID: u16 = 12;
 pub(crate) const CTA_ZONE: u16 = 18;
 pub(crate) const CTA_FILTER: u16 = 25;
