@@ -59,6 +59,7 @@ soak: build ## random operations, kills and partitions on three servers, 10 minu
 	scripts/images.sh busybox
 	export SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED)
 	cargo test -p hoody-tests --test soak -- --nocapture
+	EGRESS_SECONDS=300 cargo test -p hoody-tests --test egress nothing_leaves -- --nocapture
 	HOODY_TEST_PARTITION_SECONDS=30 cargo test -p hoody-tests --test link partition
 	# The packet filter against its model, ten times as long as in make test.
 	HOODY_MODEL_POLICIES=3000 cargo test -p hoody-agent --test firewall model -- --nocapture

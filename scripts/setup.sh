@@ -47,10 +47,10 @@ packages=(
     chromium:chromium
     microsocks:microsocks
     dante-server:danted
-    tinyproxy:tinyproxy
     squid-openssl:squid
     dnsmasq-base:dnsmasq
     python3:/usr/bin/python3
+    tinyproxy-bin:tinyproxy
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
 [ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman docker.io:dockerd crun:crun redsocks:redsocks)

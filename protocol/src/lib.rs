@@ -10,6 +10,7 @@ pub mod blob;
 pub mod bounded;
 pub mod codec;
 pub mod container;
+pub mod egress;
 pub mod enrol;
 pub mod firewall;
 pub mod id;
