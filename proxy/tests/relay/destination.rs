@@ -1,9 +1,6 @@
 //! Destinations in the outside: threads of the test in its namespace. They end with the test's process.
 
-use crate::{
-    namespace::Namespace,
-    world::{DESTINATION, World},
-};
+use crate::world::{DESTINATION, World};
 use sha2::{Digest, Sha256};
 use std::{
     io::{Read, Write},
@@ -34,19 +31,13 @@ impl World {
         (port, peers)
     }
 
-    /// Sends back UDP packets, from another port the ones that ask for it. Gives the port.
+    /// Sends back UDP packets. Gives the port.
     pub(crate) fn udp_echo(&self) -> u16 {
-        let name = self.outside.0.clone();
         let socket = self.outside.within(|| UdpSocket::bind((DESTINATION, 0))).unwrap();
         let port = socket.local_addr().unwrap().port();
         std::thread::spawn(move || {
-            Namespace::enter(&name);
             let mut buffer = [0; 65_536];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                if buffer.starts_with(b"from another port") {
-                    let other = UdpSocket::bind((DESTINATION, 0)).unwrap();
-                    other.send_to(b"unasked", from).unwrap();
-                }
                 let _ = socket.send_to(&buffer[..length], from);
             }
         });

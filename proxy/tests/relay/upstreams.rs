@@ -34,7 +34,7 @@ impl World {
         let log = fs::File::create(log).unwrap();
         let mut command = self.outside.command(program);
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let program = Program(command.spawn().unwrap());
+        let program = Program::spawn(command);
         self.wait_listening(SocketAddrV4::new(UPSTREAM, port));
         program
     }
@@ -136,7 +136,7 @@ impl World {
         let log = fs::File::create(self.folder.path().join("dnsmasq.log")).unwrap();
         let mut command = self.outside.command("dnsmasq");
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let program = Program(command.spawn().unwrap());
+        let program = Program::spawn(command);
         self.wait_listening(SocketAddrV4::new(NAME_SERVER, 53));
         program
     }
