@@ -44,7 +44,7 @@ pub(super) enum Shape {
 
 impl Verb {
     /// In an order in which each is possible after the one before it.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Create,
         Self::Start,
         Self::Rules,
