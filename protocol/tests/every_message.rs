@@ -7,6 +7,7 @@ use hoody_protocol::{
     bounded::{Bytes, List, Map, Text},
     codec::{self, HEADER_BYTES},
     container::{Cause, ContainerSpec, Desired, Limits, State, StatusReport},
+    egress::{Credentials, EgressSpec, EgressStatus, Upstream, UpstreamKind},
     enrol::{EnrolReply, EnrolRequest, RenewRequest},
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
     id::{ContainerId, OperationId, ProjectId, RuleId, ServerId, UserId},
@@ -21,7 +22,7 @@ use hoody_protocol::{
     tag::{self, Message},
     version::{ProtocolRange, SpecVersion},
 };
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use std::{cell::RefCell, collections::BTreeSet, fmt::Debug, net::IpAddr};
 
@@ -164,9 +165,24 @@ impl Any {
             },
             dns: self.list(|| (self.number() as u32).into()),
             firewall: FirewallSpec { ingress: self.list(|| self.rule()), egress: self.list(|| self.rule()) },
+            egress: self.option(|| self.egress()),
             ssh_public_key: self.option(|| self.text()),
             kvm: self.yes(),
         }
+    }
+
+    fn egress(&self) -> EgressSpec {
+        if self.yes() {
+            return EgressSpec::Block;
+        }
+        EgressSpec::Proxy(Upstream {
+            kind: self.one(&[UpstreamKind::Socks5, UpstreamKind::Http, UpstreamKind::Https]),
+            host: self.text(),
+            port: self.number() as u16,
+            credentials: self.option(|| Credentials { username: self.text(), password: self.text() }),
+            dns: self.list(|| (self.number() as u32).into()),
+            allowed: self.list(|| IpNet::V4(Ipv4Net::new_assert((self.number() as u32).into(), 32))),
+        })
     }
 
     fn outcome(&self) -> OperationOutcome {
@@ -192,6 +208,7 @@ impl Any {
             limits_error: self.option(|| self.cause()),
             ssh_key_error: self.option(|| self.cause()),
             oom_kills: self.number(),
+            egress: self.option(|| EgressStatus { working: self.yes(), cause: self.option(|| self.cause()) }),
             at: self.number(),
         };
         let report = if self.yes() { Report::Status(status()) } else { Report::Outcome(self.outcome()) };

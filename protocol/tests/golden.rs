@@ -132,6 +132,7 @@ fn report_batch() {
         limits_error: None,
         ssh_key_error: None,
         oom_kills: 0,
+        egress: None,
         at: 9,
     };
     let entries = vec![ReportEntry { position: 1, report: Report::Status(report) }].try_into().unwrap();

@@ -5,6 +5,7 @@ mod clock;
 mod control_plane;
 mod disk;
 mod process;
+mod proxy;
 mod server;
 mod slot;
 
@@ -177,7 +178,8 @@ impl Cluster {
 
     /// The ends of all logs, for messages.
     pub fn log_tails(&self) -> String {
-        let logs = self.servers.iter().map(Server::log).chain([self.control_plane.log()]);
+        let logs = self.servers.iter().flat_map(|server| [server.log(), server.proxy_log()]);
+        let logs = logs.filter(|log| log.exists()).chain([self.control_plane.log()]);
         let tail = |log: PathBuf| {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();

@@ -6,6 +6,7 @@ mod auth_tokens;
 mod container_access;
 mod container_firewall;
 mod container_limits;
+mod container_network;
 mod containers;
 mod contract;
 mod events;
