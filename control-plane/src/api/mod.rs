@@ -11,6 +11,7 @@ mod basic;
 pub mod caller;
 pub mod client;
 pub mod containers;
+mod counted;
 mod device_page;
 mod docs;
 pub mod envelope;
