@@ -48,7 +48,13 @@ impl Provider {
         }
         let [port, tls_port] = ports;
         let mut command = Command::new("node");
-        command.current_dir(FOLDER).args(["provider.mjs", &port.to_string(), &tls_port.to_string(), public_url, SECRET]);
+        command.current_dir(FOLDER).args([
+            "provider.mjs",
+            &port.to_string(),
+            &tls_port.to_string(),
+            public_url,
+            SECRET,
+        ]);
         command.arg(&certificate_file).arg(&key_file);
         let mut process = Process::start("the OpenID provider", &mut command, &folder.join("provider.log"))?;
         wait::until("the OpenID provider listens", DEADLINE, async || {

@@ -74,9 +74,10 @@ impl Listener {
     /// Waits for an event of this type about the container.
     async fn wait(&self, kind: &str, container: &str) -> Result<i64> {
         wait::until(&format!("{kind} of {container}"), DEADLINE, async || {
-            let found = self.seen().into_iter().find(|(_, event)| {
-                event["event_type"] == kind && event["payload"]["container_id"] == container
-            });
+            let found = self
+                .seen()
+                .into_iter()
+                .find(|(_, event)| event["event_type"] == kind && event["payload"]["container_id"] == container);
             Ok(found.map(|(id, _)| id))
         })
         .await
@@ -156,8 +157,12 @@ async fn replicas(cluster: &mut Cluster) -> Result<()> {
     if last_write.await?.is_ok_and(|answer| answer.status == 200) {
         accepted.push("AMID".to_owned());
     }
-    wait::until("the server is at the second", DEADLINE, async || Ok((links(&cluster.replicas[0])? >= 1).then_some(())))
-        .await?;
+    wait::until(
+        "the server is at the second",
+        DEADLINE,
+        async || Ok((links(&cluster.replicas[0])? >= 1).then_some(())),
+    )
+    .await?;
     online(&admin, &cluster.servers[0].id, true).await?;
     let now = cluster.servers[0].exec(&container, &["sh", "-c", "cut -d' ' -f22 /proc/1/stat"])?;
     ensure!(now == first_process, "it was restarted");

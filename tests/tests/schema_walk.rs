@@ -96,13 +96,9 @@ async fn things(cluster: &Cluster) -> Result<String> {
     let servers = tenant.get("/api/v1/servers").await?.data()?;
     let server = servers[0]["server_id"].as_str().with_context(|| format!("no server in {servers}"))?.to_owned();
     let mut settings = String::new();
-    for (path, id) in [
-        ("projects", project),
-        ("containers", container),
-        ("pools", pool),
-        ("auth/tokens", token),
-        ("servers", server),
-    ] {
+    for (path, id) in
+        [("projects", project), ("containers", container), ("pools", pool), ("auth/tokens", token), ("servers", server)]
+    {
         write!(
             settings,
             "[[operations]]\ninclude-path-regex = \"^/api/v1/{path}/.id\"\nexclude-method = \"DELETE\"\n\

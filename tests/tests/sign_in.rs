@@ -48,14 +48,17 @@ async fn a_provider_whose_certificate_is_not_trusted_lets_nobody_in() -> Result<
     let stranger = Api::anonymous(cluster.control_plane.base_url())?;
     let others = cluster.folder().join("others.pem");
     std::fs::write(&others, certificate()?.0)?;
-    for (what, trusted) in [("another authority", others.display().to_string()), ("a file that is gone", "/gone".to_owned())] {
+    for (what, trusted) in
+        [("another authority", others.display().to_string()), ("a file that is gone", "/gone".to_owned())]
+    {
         cluster.control_plane.set("HOODY_OAUTH_CERTIFICATE", trusted);
         cluster.control_plane.stop()?;
         cluster.control_plane.start().await?;
         let refused = sign_in(&cluster, &stranger, "google", "eve").await.with_context(|| cluster.log_tails())?;
         ensure!(text(&refused, "refused")?.contains("error=server_error"), "{what}: {refused}");
     }
-    cluster.admin = Api::login(cluster.control_plane.base_url(), hoody_tests::cluster::ADMIN, &cluster.password).await?;
+    cluster.admin =
+        Api::login(cluster.control_plane.base_url(), hoody_tests::cluster::ADMIN, &cluster.password).await?;
     let users = cluster.admin.get("/api/v1/admin/users").await?.data()?;
     ensure!(!users.to_string().contains("eve"), "{users}");
     Ok(())

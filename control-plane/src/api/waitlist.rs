@@ -5,13 +5,7 @@ use super::{
     envelope::{Failure, Reply, Success},
     json::Json,
 };
-use crate::{
-    app::App,
-    caller::Origin,
-    error::ServiceError,
-    service::waitlist as service,
-    store::waitlist::Details,
-};
+use crate::{app::App, caller::Origin, error::ServiceError, service::waitlist as service, store::waitlist::Details};
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -36,7 +36,9 @@ pub fn verification(web_url: Option<&str>, token: &str, source: &str) -> Content
 /// The mail that says that a provider opens the account from now on. `time` is when that was.
 pub fn linked(provider: &str, time: &str) -> Content {
     let lines = [
-        format!("{provider} opens your Hoody account from now on,\nbecause it has verified this address for somebody\nwho signed in with it at {time}."),
+        format!(
+            "{provider} opens your Hoody account from now on,\nbecause it has verified this address for somebody\nwho signed in with it at {time}."
+        ),
         "If that was you, there is nothing to do.".to_owned(),
         format!("If it was not, choose a new password here and at {provider},\nand tell the operator."),
     ];

@@ -58,7 +58,8 @@ impl From<sqlx::Error> for Undone {
 /// Carries out decisions until the link drops this.
 pub(super) async fn carry_out(link: &Link) {
     loop {
-        match pass(link).await {
+        // Boxed: there is hardly ever anything to do, and its room would be taken for as long as the link lives.
+        match Box::pin(pass(link)).await {
             Ok(()) => link.wakes.decisions.notified().await,
             Err(error) => {
                 tracing::warn!(server = %link.server(), error = &error as &dyn std::error::Error,

@@ -196,6 +196,10 @@ pub async fn record_hello(
     .bind(now)
     .execute(&mut *connection)
     .await?;
+    if hello.journal_lost > 0 {
+        let details = [("online", true.into()), ("journal_lines_lost", hello.journal_lost.into())];
+        record(connection, server, EventKind::ServerHealthChanged, &row, Actor::Node, &details).await?;
+    }
     if row.try_get::<i64, _>("online")? == 0 {
         record_health(connection, server, &row, true).await?;
     }

@@ -4,7 +4,7 @@ use super::{
     identity::{IdentityStore, NodeIdentity},
     renewal,
 };
-use crate::{desired::journal::Journal, reconcile::Reconciler, stats::Sampler};
+use crate::{desired::journal::Journal, reconcile::Reconciler, stats::Sampler, timing::step};
 use hoody_protocol::{
     bounded::Text,
     codec::Frame,
@@ -238,7 +238,9 @@ async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
             let last = entries.last().map_or(position, |entry| entry.position);
             hoody_fault::point!("reports.sending");
             stream::write(&mut send, &ReportBatch { entries: entries.try_into()? }).await?;
-            let answer = tokio::time::timeout(ACK_DEADLINE, stream::read_frame(&mut recv)).await??;
+            let answer =
+                step("agent: report acknowledged", tokio::time::timeout(ACK_DEADLINE, stream::read_frame(&mut recv)));
+            let answer = answer.await??;
             if answer.is::<Refusal>() {
                 // Not stored, for want of its database perhaps: the batch is kept and sent again.
                 let cause = answer.decode::<Refusal>()?.cause;

@@ -27,7 +27,7 @@ use crate::desired::{
     DesiredError,
     allocation::Allocation,
     journal::Journal,
-    record::{self, Record, Records},
+    record::{self, Phase, Record, Records, Run},
 };
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State},
@@ -260,6 +260,9 @@ impl Reconciler {
         let context = &self.0.context;
         let (address, ids) = context.allocation.take(spec.id)?;
         let mut record = Record::new(spec.clone(), ids, address);
+        // Nothing of an earlier run can be there: the first one is written down with the specification.
+        let boot_id = context.settings.boot_id.clone();
+        record.run = record.wanted_run().map(|number| Run { number, boot_id, phase: Phase::Starting });
         // Where the record before it was damaged: what was done is not done again.
         let done = context.journal.outcomes().into_iter().filter(|outcome| outcome.container == spec.id);
         done.for_each(|outcome| record.finish(outcome));

@@ -20,12 +20,13 @@ mod record;
 mod rootfs;
 mod seccomp;
 mod shared_counts;
+mod spawn;
 mod spec;
 mod start;
 mod user;
 mod view;
 
-pub use config::RuntimeConfig;
+pub use config::{DiskRates, RuntimeConfig};
 pub use error::RuntimeError;
 pub use exec::ExecRequest;
 pub use oci::OciRuntime;
@@ -100,6 +101,8 @@ pub enum Process {
 pub struct Mended {
     /// Files were missing and were written again.
     pub files: bool,
+    /// The rates of the disks were not in force and are again.
+    pub disk_rates: bool,
     /// Conmon runs. Without it the output is lost, and the exit code will be: nothing but a new start mends that.
     pub monitored: bool,
 }

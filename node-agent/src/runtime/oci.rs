@@ -223,7 +223,7 @@ impl Runtime for OciRuntime {
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         let args = vec!["update".into(), "--resources".into(), "-".into(), id.to_string().into()];
         self.call(id, "update", args, text, CALL_LIMIT).await?;
-        self.cgroups.weigh_io(id, limits)
+        self.limit_io(id, limits)
     }
 
     async fn oom_kills(&self, id: ContainerId) -> Result<u64, RuntimeError> {

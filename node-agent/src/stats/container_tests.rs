@@ -141,6 +141,9 @@ impl Network for Node {
     async fn attach(&self, _: ContainerId, _: i32, _: Ipv4Addr) -> Result<(), NetworkError> {
         unreachable!()
     }
+    async fn is_rate_limited(&self, _: ContainerId, _: i32, _: u32) -> Result<bool, NetworkError> {
+        unreachable!()
+    }
     async fn limit_rate(&self, _: ContainerId, _: i32, _: Option<u32>) -> Result<(), NetworkError> {
         unreachable!()
     }
@@ -163,6 +166,13 @@ impl Firewall for Node {
         Ok(vec![RuleCounter { rule: RuleId::from_bytes([0; 12]), packets: u64::MAX, bytes: u64::MAX }; self.counters])
     }
     async fn prepare(&self) -> Result<(), FirewallError> {
+        unreachable!()
+    }
+    async fn close_endpoints(&self, _: Vec<std::net::SocketAddrV4>) -> Result<(), FirewallError> {
+        unreachable!()
+    }
+
+    async fn changed(&self) {
         unreachable!()
     }
     async fn is_prepared(&self) -> Result<bool, FirewallError> {

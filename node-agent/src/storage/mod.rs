@@ -2,6 +2,7 @@
 //! mounted idmapped, so that nothing is ever chowned.
 
 pub(crate) mod blocking;
+mod devices;
 mod error;
 pub(crate) mod ioctl;
 pub(crate) mod mount;
@@ -10,6 +11,7 @@ mod quota;
 pub(crate) mod subvolume;
 pub(crate) mod user_namespace;
 
+pub use devices::devices;
 pub use error::StorageError;
 pub(crate) use pool::space;
 pub use pool::{BtrfsPool, PoolConfig};

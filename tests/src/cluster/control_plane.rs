@@ -229,7 +229,8 @@ impl ControlPlane {
     /// The same, with more in its environment.
     pub fn cli_killed_with(&self, point: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Result<()> {
         let mut command = self.command();
-        let output = command.envs(environment.iter().copied()).env("HOODY_FAULT_POINT", point).args(arguments).output()?;
+        let output =
+            command.envs(environment.iter().copied()).env("HOODY_FAULT_POINT", point).args(arguments).output()?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.signal() == Some(9), "{arguments:?} at {point} ended: {}\n{text}", output.status);
         Ok(())

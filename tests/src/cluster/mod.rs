@@ -46,6 +46,8 @@ pub struct Plan {
     pub state_bytes: Option<u64>,
     /// More lines for each agent's settings.
     pub agent_settings: String,
+    /// Added to the environment of each agent's program.
+    pub agent_environment: Vec<(String, String)>,
     /// Where everything is kept; `None`: a temporary folder.
     pub folder: Option<PathBuf>,
     /// Where the API listens.
@@ -64,6 +66,7 @@ impl Default for Plan {
             pool_bytes: 16 << 30,
             state_bytes: None,
             agent_settings: String::new(),
+            agent_environment: Vec::new(),
             folder: None,
             http_port: None,
             settings: Vec::new(),
@@ -122,8 +125,12 @@ impl Cluster {
         };
         let addresses: Vec<_> = (1..=plan.servers).map(|number| slot.uplink_host(number)).collect();
         let http_port = plan.http_port.unwrap_or(0);
-        let mut control_plane =
-            ControlPlane::prepare(folder.path().join("control-plane"), plan.database.clone(), addresses.clone(), http_port)?;
+        let mut control_plane = ControlPlane::prepare(
+            folder.path().join("control-plane"),
+            plan.database.clone(),
+            addresses.clone(),
+            http_port,
+        )?;
         for (name, value) in &plan.settings {
             control_plane.set(name, value);
         }
@@ -136,7 +143,8 @@ impl Cluster {
         control_plane.start().await?;
         let mut replicas = Vec::new();
         for number in 1..=plan.replicas {
-            let mut replica = control_plane.replica(folder.path().join(format!("replica-{number}")), addresses.clone())?;
+            let mut replica =
+                control_plane.replica(folder.path().join(format!("replica-{number}")), addresses.clone())?;
             replica.start().await?;
             replicas.push(replica);
         }

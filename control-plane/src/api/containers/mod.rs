@@ -9,6 +9,7 @@ mod status_logs;
 mod update;
 mod view;
 
+pub(in crate::api) use operate::Operated;
 pub use stats::Stats;
 pub use view::ContainerData;
 

@@ -110,7 +110,8 @@ async fn the_page_for_devices_is_a_file_and_nothing_more() {
     let (session, _) = Client::new_user(&app, "ann", false).await;
     let nobody = Client::new(&app);
     for path in ["/device", "/device/page.js", "/device/page.css"] {
-        let pages = [nobody.get(path).await, session.get(path).await, nobody.get(&format!("{path}?code=A&ticket=B")).await];
+        let pages =
+            [nobody.get(path).await, session.get(path).await, nobody.get(&format!("{path}?code=A&ticket=B")).await];
         for page in &pages {
             assert_eq!(page.status, 200, "{path}");
             // The same for everybody: nothing of the request, and nothing of an account, is in it.

@@ -182,11 +182,9 @@ async fn servers_say_what_their_pools_members_may_do_with_them() {
         let default = format!("{POOLS}/{}", world.user);
         let server = format!("/api/v1/servers/{}", world.server);
         let mut callers = vec![(world.client.clone(), world.user, "owner", Some(Role::Owner))];
-        for (name, role, is) in [
-            ("admin", "admin", Some(Role::Admin)),
-            ("user", "user", Some(Role::User)),
-            ("stranger", "", None),
-        ] {
+        for (name, role, is) in
+            [("admin", "admin", Some(Role::Admin)), ("user", "user", Some(Role::User)), ("stranger", "", None)]
+        {
             let (client, id) = Client::new_user(&world.app, name, false).await;
             if is.is_some() {
                 join(&world.client, &default, &client, name, role).await;

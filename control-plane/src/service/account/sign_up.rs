@@ -35,7 +35,8 @@ pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_WAITING: i64 = 5;
 /// Characters of a name taken from an address.
 const MAX_STEM_CHARS: usize = 40;
-const NOT_YOURS: &str = "is not the one of this sign-up: if somebody else signed up with your address, sign up yourself";
+const NOT_YOURS: &str =
+    "is not the one of this sign-up: if somebody else signed up with your address, sign up yourself";
 const TOKEN: &str = "is not known, was used or has expired: ask for a new mail";
 
 /// A sign-up as sent.

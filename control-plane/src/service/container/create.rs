@@ -23,6 +23,7 @@ use crate::{
         settings,
         status_log::{self, Trigger},
     },
+    timing::step,
 };
 use hoody_protocol::{
     bounded::{Map, Text},
@@ -54,9 +55,9 @@ pub async fn create(
     let image = image::resolve(app, wanted.image.as_deref()).await?;
     let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
     let ranked = choose(&servers, &wanted, &image)?;
-    let row = place(app, caller, project_id, wanted, image, &servers, &ranked).await?;
+    let row = step("api: written", place(app, caller, project_id, wanted, image, &servers, &ranked)).await?;
     app.nodes.wake(row.server);
-    settle(app, row).await
+    step("api: node answered", settle(app, row)).await
 }
 
 async fn may_use<'e>(

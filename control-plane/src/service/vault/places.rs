@@ -62,7 +62,8 @@ impl Places {
 
     async fn wait(&self, places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ServiceError> {
         let acquired = tokio::time::timeout(self.longest_wait, places.acquire_owned()).await;
-        let busy = || ServiceError::Unavailable("too many large values at the moment: try again in a minute".to_owned());
+        let busy =
+            || ServiceError::Unavailable("too many large values at the moment: try again in a minute".to_owned());
         acquired.ok().and_then(Result::ok).ok_or_else(busy)
     }
 }

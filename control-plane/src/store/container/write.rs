@@ -4,7 +4,7 @@
 use super::{ContainerRow, Status, corrupt, json};
 use crate::{
     event::{Actor, container::Identity},
-    store::{StoreError, event, reservation},
+    store::{StoreError, event, idempotency, reservation},
 };
 use hoody_protocol::{
     container::ContainerSpec,
@@ -48,6 +48,7 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
 /// nothing was written.
 pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: SpecVersion) -> Result<bool, StoreError> {
     let spec = &row.spec;
+    idempotency::note(connection, "container", &spec.id.to_string()).await?;
     let done = sqlx::query(
         "UPDATE containers SET name = $2, realm_ids = $3, spec = $4, generation = $5, epoch = $6, sequence = $7, \
          attributes = $8, status = $9, status_changed_at = $10, deleted_at = $11, updated_at = $12 \

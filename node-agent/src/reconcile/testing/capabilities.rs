@@ -155,6 +155,7 @@ impl Runtime for Kernel {
     async fn mend(&self, bundle: &Bundle) -> Result<Mended, RuntimeError> {
         let look = |world: &mut World| Mended {
             files: world.bundles.insert(bundle.id, bundle.clone()).is_none(),
+            disk_rates: false,
             monitored: !world.unmonitored.contains(&bundle.id),
         };
         Ok(self.step("mend", look).await?)
@@ -261,6 +262,10 @@ impl Network for Kernel {
         Ok(self.step("rate", effect).await?)
     }
 
+    async fn is_rate_limited(&self, id: ContainerId, _pid: i32, mbit: u32) -> Result<bool, NetworkError> {
+        Ok(self.step("rate?", |world| world.rates.get(&id) == Some(&Some(mbit))).await?)
+    }
+
     async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {
         if self.world().exiting {
             self.step("attached?", |_| ()).await?;
@@ -293,6 +298,14 @@ impl Firewall for Kernel {
 
     async fn is_prepared(&self) -> Result<bool, FirewallError> {
         Ok(self.step("prepared?", |world| world.prepared).await?)
+    }
+
+    async fn close_endpoints(&self, _: Vec<std::net::SocketAddrV4>) -> Result<(), FirewallError> {
+        Ok(())
+    }
+
+    async fn changed(&self) {
+        self.news().notified().await;
     }
 
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError> {
