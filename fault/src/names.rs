@@ -51,6 +51,12 @@ pub const AGENT: &[&str] = &[
     "firewall.applied",
     "firewall.removed",
     "firewall.cut",
+    // Relaying of egress.
+    "egress.handing_over",
+    "egress.handed_over",
+    "egress.removed",
+    "egress.set",
+    "egress.cleared",
     // Link.
     "link.paired",
     "link.configured",

@@ -4,6 +4,7 @@
 use crate::{
     config::Config,
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
+    egress::{Egress, Relay},
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
     images::{ImageConfig, ImageStore, collect},
@@ -22,6 +23,7 @@ use nix::{
 };
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
+    net::IpAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -164,6 +166,10 @@ impl Agent {
         };
         let firewall = NftFirewall::open(firewall).map_err(capability("the firewall cannot be used"))?;
         firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
+        let endpoints = identity.control_planes().await.into_iter().map(|endpoint| IpAddr::V4(*endpoint.ip()).into());
+        let own = endpoints.chain([config.node_cidr.into(), Ipv4Net::from(config.gateway).into()]).collect();
+        let egress = Relay::start(config.proxy_socket.clone(), own);
+        egress.prepare().await.map_err(capability("the routing to the relay cannot be made"))?;
         let storage =
             PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
@@ -191,6 +197,7 @@ impl Agent {
             runtime: Arc::new(runtime),
             network: Arc::new(network),
             firewall: Arc::new(firewall),
+            egress: Arc::new(egress),
         };
 
         let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();
@@ -208,6 +215,7 @@ impl Agent {
         let reconciler = Reconciler::start(settings, capabilities.clone(), records, allocation, journal.clone())?;
         hoody_fault::point!("agent.adopted");
         report_unknown(&capabilities, &reconciler).await;
+        capabilities.egress.retain(reconciler.views().into_iter().map(|(id, _)| id).collect()).await;
         let named = reconciler.clone();
         tokio::spawn(collect::run(capabilities.images.clone(), move || named.images()));
 

@@ -34,6 +34,8 @@ pub struct Config {
     pub dns: Vec<Ipv4Addr>,
     /// Bytes of the largest packet on a container's interface.
     pub mtu: u32,
+    /// Control socket of the relay program, `hoody-proxy`.
+    pub proxy_socket: PathBuf,
     /// Networks that no container reaches, whatever its rules: metadata services of clouds.
     pub closed_networks: Vec<Ipv4Net>,
     /// Name of the nft table of our own.
@@ -89,6 +91,7 @@ impl Default for Config {
             gateway: Ipv4Addr::new(169, 254, 1, 1),
             dns: vec![Ipv4Addr::new(9, 9, 9, 9), Ipv4Addr::new(1, 1, 1, 1)],
             mtu: 1500,
+            proxy_socket: "/run/hoody-proxy/control.sock".into(),
             closed_networks: METADATA_SERVICES.map(Ipv4Net::from).to_vec(),
             nft_table: "hoody".into(),
             own_nft_table: true,

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod desired;
 pub mod doctor;
+pub mod egress;
 mod error;
 pub mod facts;
 pub mod firewall;

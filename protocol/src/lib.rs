@@ -5,17 +5,21 @@
 //! is tested with plain bytes. Every type that arrives from a peer bounds its collections while it is
 //! being decoded ([`bounded`]) and refuses what its invariants exclude: a decoded value is valid.
 
+pub mod address;
 pub mod blob;
 pub mod bounded;
 pub mod codec;
 pub mod container;
+pub mod egress;
 pub mod enrol;
 pub mod firewall;
 pub mod id;
 pub mod image;
+pub mod inspection;
 pub mod join_token;
 pub mod link;
 pub mod operation;
+pub mod ssh_key;
 pub mod stats;
 pub mod stream;
 pub mod tag;

@@ -54,6 +54,8 @@ tags! {
     32 crate::stats::StatsBatch, 4 * MIB;
     40 crate::blob::BlobRequest, KIB;
     41 crate::blob::BlobReply, 4 * KIB;
+    70 crate::inspection::InspectionQuery, KIB;
+    71 crate::inspection::InspectionReply, 2 * MIB;
     255 crate::link::Refusal, 4 * KIB;
 }
 

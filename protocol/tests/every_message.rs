@@ -7,10 +7,12 @@ use hoody_protocol::{
     bounded::{Bytes, List, Map, Text},
     codec::{self, HEADER_BYTES},
     container::{Cause, ContainerSpec, Desired, Limits, State, StatusReport},
+    egress::{Credentials, EgressSpec, EgressStatus, Upstream, UpstreamKind},
     enrol::{EnrolReply, EnrolRequest, RenewRequest},
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
     id::{ContainerId, OperationId, ProjectId, RuleId, ServerId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
+    inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, InventoryEntry, NodeFacts, Refusal, RenewalOrder, Report,
         ReportAck, ReportBatch, ReportEntry, SpecQuery, SpecReply,
@@ -20,9 +22,9 @@ use hoody_protocol::{
     tag::{self, Message},
     version::{ProtocolRange, SpecVersion},
 };
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use std::{cell::RefCell, collections::BTreeSet, fmt::Debug};
+use std::{cell::RefCell, collections::BTreeSet, fmt::Debug, net::IpAddr};
 
 /// Values of each message.
 const VALUES: usize = 300;
@@ -163,7 +165,24 @@ impl Any {
             },
             dns: self.list(|| (self.number() as u32).into()),
             firewall: FirewallSpec { ingress: self.list(|| self.rule()), egress: self.list(|| self.rule()) },
+            egress: self.option(|| self.egress()),
+            ssh_public_key: self.option(|| self.text()),
+            kvm: self.yes(),
         }
+    }
+
+    fn egress(&self) -> EgressSpec {
+        if self.yes() {
+            return EgressSpec::Block;
+        }
+        EgressSpec::Proxy(Upstream {
+            kind: self.one(&[UpstreamKind::Socks5, UpstreamKind::Http, UpstreamKind::Https]),
+            host: self.text(),
+            port: self.number() as u16,
+            credentials: self.option(|| Credentials { username: self.text(), password: self.text() }),
+            dns: self.list(|| (self.number() as u32).into()),
+            allowed: self.list(|| IpNet::V4(Ipv4Net::new_assert((self.number() as u32).into(), 32))),
+        })
     }
 
     fn outcome(&self) -> OperationOutcome {
@@ -187,7 +206,9 @@ impl Any {
             started_at: self.option(|| self.number()),
             firewall_error: self.option(|| self.cause()),
             limits_error: self.option(|| self.cause()),
+            ssh_key_error: self.option(|| self.cause()),
             oom_kills: self.number(),
+            egress: self.option(|| EgressStatus { working: self.yes(), cause: self.option(|| self.cause()) }),
             at: self.number(),
         };
         let report = if self.yes() { Report::Status(status()) } else { Report::Outcome(self.outcome()) };
@@ -214,10 +235,52 @@ impl Any {
                 cpu_cores: self.number() as u32,
                 memory_bytes: self.number(),
                 disk_bytes: self.number(),
+                kvm: self.yes(),
             },
             inventory: self.list(entry),
             instance: self.option(|| self.text()),
             journal_lost: self.number() as u32,
+        }
+    }
+
+    fn inspection(&self) -> Inspection {
+        let process = || ProcessInfo {
+            pid: self.number() as u32,
+            parent: self.number() as u32,
+            user: self.text(),
+            name: self.text(),
+            args: self.text(),
+            state: self.text(),
+            memory_bytes: self.number(),
+            started_at: self.number(),
+        };
+        let owner =
+            || SocketOwner { pid: self.number() as u32, name: self.text(), args: self.text(), path: self.text() };
+        let ip = || match self.yes() {
+            true => IpAddr::V4((self.number() as u32).into()),
+            false => IpAddr::V6(u128::from(self.number()).into()),
+        };
+        let socket = || SocketInfo {
+            protocol: self.text(),
+            ip: ip(),
+            port: self.number() as u16,
+            user: self.text(),
+            owner: self.option(owner),
+        };
+        let service = || ServiceInfo {
+            unit: self.text(),
+            active: self.text(),
+            main_pid: self.option(|| self.number() as u32),
+            memory_bytes: self.option(|| self.number()),
+            since: self.option(|| self.number()),
+            ..ServiceInfo::default()
+        };
+        Inspection {
+            processes: self.list(process),
+            process_count: self.number() as u32,
+            sockets: self.list(socket),
+            services: self.option(|| self.list(service)),
+            truncated: self.yes(),
         }
     }
 
@@ -310,6 +373,10 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, BlobRequest { digest: any.digest(), offset: any.number() });
         round_trip(seen, BlobReply::Found { size: any.number() });
         round_trip(seen, BlobReply::Refused(any.cause()));
+        round_trip(seen, InspectionQuery { container });
+        round_trip(seen, InspectionReply::NotRunning);
+        round_trip(seen, InspectionReply::Failed(any.cause()));
+        round_trip(seen, InspectionReply::Running(Box::new(any.inspection())));
         round_trip(seen, Refusal { cause: any.cause() });
     }
     assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");

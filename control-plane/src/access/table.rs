@@ -183,6 +183,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("containers.listSnapshots", needs(ContainersRead)),
     ("containers.manage", VERB),
     ("containers.patch", needs(ContainersUpdate)),
+    ("containers.patchNetworkConfig", needs(ContainersNetworking)),
     ("containers.removeNetworkConfig", needs(ContainersNetworking)),
     ("containers.restoreSnapshot", needs(ContainersSnapshots)),
     ("containers.setContainerKvm", needs(ContainersKvm)),

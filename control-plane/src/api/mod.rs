@@ -23,6 +23,7 @@ pub mod images;
 pub mod json;
 pub mod layer;
 pub mod meta;
+pub mod network;
 mod not_built;
 pub mod notifications;
 pub mod pagination;
@@ -74,6 +75,7 @@ fn resources() -> OpenApiRouter<App> {
         environment::router(),
         events::router(),
         firewall::router(),
+        network::router(),
         health::router(),
         images::router(),
         meta::router(),

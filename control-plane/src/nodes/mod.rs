@@ -13,6 +13,7 @@ mod blobs;
 mod changes;
 mod dispatch;
 mod enrol;
+mod inspection;
 mod link;
 mod listener;
 mod measurements;
@@ -30,10 +31,15 @@ mod watch;
 
 pub use changes::Changes;
 pub(crate) use enrol::secret_hash;
+pub use inspection::{Inspected, NoInspection};
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
 
-use hoody_protocol::{id::ServerId, link::Heartbeat, transport::Close};
+use hoody_protocol::{
+    id::{ContainerId, ServerId},
+    link::Heartbeat,
+    transport::Close,
+};
 use registry::Registry;
 
 /// Handle to everything about nodes. Cheap to clone.
@@ -43,6 +49,7 @@ pub struct Nodes {
     pub changes: Changes,
     /// The last measurements, in memory.
     pub measurements: Measurements,
+    inspections: inspection::Inspections,
     registry: Registry,
 }
 
@@ -68,6 +75,11 @@ impl Nodes {
     /// its node knows.
     pub fn wake_for_decisions(&self, server: ServerId) {
         self.registry.wake_for_decisions(server);
+    }
+
+    /// What runs in a container of the server, as its node says now or said within the last two seconds.
+    pub async fn inspect(&self, server: ServerId, container: ContainerId) -> Inspected {
+        self.inspections.ask(&self.registry, server, container).await
     }
 
     /// The last heartbeat of the server's link.

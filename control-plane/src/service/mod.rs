@@ -11,6 +11,7 @@ pub mod firewall;
 pub mod free_tier;
 pub mod identity;
 pub mod image;
+pub mod network;
 pub mod notification;
 pub mod one_time;
 pub mod operation_list;

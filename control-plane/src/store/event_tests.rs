@@ -61,7 +61,9 @@ async fn neither_change_nor_event_is_there_without_the_other() {
             started_at: None,
             firewall_error: None,
             limits_error: None,
+            ssh_key_error: None,
             oom_kills: 0,
+            egress: None,
             at: 2_000,
         };
         let mut tx = store.begin().await.unwrap();

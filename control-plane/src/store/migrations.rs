@@ -14,6 +14,8 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (8, include_str!("../../migrations/0008_record.sql")),
     (9, include_str!("../../migrations/0009_sign_in.sql")),
     (10, include_str!("../../migrations/0010_record_and_accounts.sql")),
+    (11, include_str!("../../migrations/0011_egress.sql")),
+    (13, include_str!("../../migrations/0013_ssh_keys.sql")),
 ];
 
 /// Key of PostgreSQL's advisory lock, any number that nothing else uses: "hoodymig" in ASCII. A lock on a

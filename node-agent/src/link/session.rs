@@ -9,6 +9,7 @@ use hoody_protocol::{
     bounded::Text,
     codec::Frame,
     container::{Cause, ContainerSpec},
+    inspection::InspectionQuery,
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, RenewalOrder, ReportAck, ReportBatch,
         SpecQuery, SpecReply,
@@ -199,6 +200,11 @@ async fn answer(
     } else if frame.is::<SpecQuery>() {
         return match frame.decode::<SpecQuery>() {
             Ok(query) => stream::write(send, &SpecReply { spec: reconciler.held(query.container).await }).await,
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
+    } else if frame.is::<InspectionQuery>() {
+        return match frame.decode::<InspectionQuery>() {
+            Ok(query) => stream::write(send, &reconciler.inspect(query.container).await).await,
             Err(error) => refuse(send, "malformed", &error.to_string()).await,
         };
     } else if frame.is::<RenewalOrder>() {

@@ -9,10 +9,12 @@
 mod cause;
 mod context;
 mod drift;
+mod egress;
 mod limits;
 mod operation;
 mod owner;
 mod pass;
+mod ssh_key;
 mod start;
 mod stop;
 #[cfg(test)]
@@ -33,6 +35,7 @@ use hoody_protocol::{
     container::{Cause, ContainerSpec, State},
     id::ContainerId,
     image::Digest,
+    inspection::InspectionReply,
     link::{CommandReply, InventoryEntry},
     operation::OperationRequest,
 };
@@ -130,6 +133,7 @@ impl Reconciler {
             this.spawn(record);
         }
         tokio::spawn(drift::run(Arc::downgrade(&this.0)));
+        tokio::spawn(egress::follow(Arc::downgrade(&this.0)));
         Ok(this)
     }
 
@@ -200,6 +204,21 @@ impl Reconciler {
         answer.await.ok()
     }
 
+    /// What runs in a container.
+    pub async fn inspect(&self, id: ContainerId) -> InspectionReply {
+        if self.handle(id).is_none() {
+            return InspectionReply::NotRunning;
+        }
+        match self.0.context.capabilities.runtime.inspect(id).await {
+            Ok(Some(inspection)) => InspectionReply::Running(Box::new(inspection)),
+            Ok(None) => InspectionReply::NotRunning,
+            Err(error) => {
+                tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "a look into a container failed");
+                InspectionReply::Failed(Cause::new("inspection_failed", "the server could not look into the container"))
+            }
+        }
+    }
+
     /// What the agent holds, for the hello.
     pub fn inventory(&self) -> Vec<InventoryEntry> {
         let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,6 +252,14 @@ impl Reconciler {
     pub fn images(&self) -> HashSet<Digest> {
         let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
         containers.values().map(|handle| handle.image).collect()
+    }
+
+    /// Makes the owner of a container look at it now.
+    fn wake(&self, id: ContainerId) {
+        if let Some(handle) = self.handle(id) {
+            // An owner with a full inbox has enough to look for.
+            let _ = handle.inbox.try_send(Request::Wake);
+        }
     }
 
     /// Makes every owner look at its container now: after the link came back, for example.

@@ -4,13 +4,15 @@
 use super::{
     cause,
     context::Context,
-    operation,
+    egress, operation,
     pass::{self, PassError, Settled},
+    ssh_key::SshKey,
 };
 use crate::desired::{
     DesiredError,
     record::{Accepted, Phase, Record},
 };
+use crate::firewall::Egress;
 use futures::FutureExt;
 use hoody_protocol::{
     container::Limits,
@@ -119,12 +121,16 @@ pub(super) struct Progress {
 /// What this process has put in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Enforced {
-    pub(super) firewall: Option<FirewallSpec>,
+    pub(super) firewall: Option<(FirewallSpec, Egress)>,
     /// Why the rules of this version could not be put in force.
     pub(super) firewall_error: Option<(SpecVersion, Cause)>,
     pub(super) limits: Option<Limits>,
     /// Why the limits of this version could not be put in force.
     pub(super) limits_error: Option<(SpecVersion, Cause)>,
+    /// The SSH key that the container's file has; `None`: not known.
+    pub(super) ssh_key: Option<SshKey>,
+    /// Why the SSH key of this version could not be placed.
+    pub(super) ssh_key_error: Option<(SpecVersion, Cause)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -207,7 +213,9 @@ impl Cell {
             started_at,
             firewall_error: of_this(enforced.firewall_error),
             limits_error: of_this(enforced.limits_error).filter(|_| alive),
+            ssh_key_error: of_this(enforced.ssh_key_error).filter(|_| alive),
             oom_kills: if alive { self.progress().oom_kills } else { 0 },
+            egress: if alive { egress::status(self, record) } else { None },
             at: now_ms(),
         };
         let news = {

@@ -2,10 +2,10 @@
 //! link before the first process starts.
 
 use super::{
-    limits,
+    egress, limits,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
-    stop,
+    ssh_key, stop,
 };
 use crate::{
     desired::record::{Phase, Record, Run},
@@ -121,11 +121,15 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     limits::ensure_disk(cell, &record).await?;
     // Side by side: the rules need nothing of the processes, and stand before the link. Both come to an end
     // before an error of either does, so that nothing is left half-done behind the pass's back.
-    let (pid, ruled) =
-        tokio::join!(create(cell, &record), step("agent: rules", enforce_firewall(cell, &record, false)));
+    let (pid, ruled, ()) = tokio::join!(
+        create(cell, &record),
+        step("agent: rules", enforce_firewall(cell, &record, false)),
+        ssh_key::place(cell, &record)
+    );
     let pid = pid?;
     hoody_fault::point!("process.created");
     ruled?;
+    egress::relay(cell, &record).await;
     // Always: the link of a process that has just ended can still stand for a moment.
     step("agent: link", attach(cell, &record, pid)).await?;
     hoody_fault::point!("link.attached");
@@ -183,6 +187,7 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
     if enforce_firewall(cell, record, true).await? {
         repaired.push("firewall");
     }
+    egress::relay(cell, record).await;
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
     let anew = match link(cell, record, pid).await {
@@ -197,6 +202,7 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
         repaired.push("network rate");
     }
     limits::count_kills(cell, record).await;
+    ssh_key::keep(cell, record).await;
     let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?)).await;
     let mended = mended.map_err(runtime_failed("mend the files"))?;
     if mended.files {
@@ -254,7 +260,8 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
     let applied = firewall.is_applied(spec.id).await.map_err(firewall_failed("look at the firewall"))?;
     let enforced = cell.enforced();
     let refused_before = enforced.firewall_error.as_ref().is_some_and(|(version, _)| *version == spec.version);
-    if applied && (enforced.firewall.as_ref() == Some(&spec.firewall) || refused_before) {
+    let wanted = (spec.firewall.clone(), egress::policy(record));
+    if applied && (enforced.firewall.as_ref() == Some(&wanted) || refused_before) {
         return Ok(false);
     }
     if !applied {
@@ -265,13 +272,14 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
         owner: spec.owner,
         interface: host_interface(spec.id),
         address: record.address,
-        rules: spec.firewall.clone(),
+        rules: wanted.0.clone(),
+        egress: wanted.1,
     };
     match firewall.apply(&policy).await {
         Ok(()) => {
             hoody_fault::point!("firewall.applied");
             cell.set_enforced(|enforced| {
-                enforced.firewall = Some(spec.firewall.clone());
+                enforced.firewall = Some(wanted);
                 enforced.firewall_error = None;
             });
             Ok(!applied && enforced.firewall.is_some())
@@ -339,5 +347,6 @@ fn bundle(cell: &Cell, record: &Record, root: &Path) -> Bundle {
         stop_signal: config.stop_signal.to_string(),
         limits: spec.limits,
         dns,
+        kvm: spec.kvm,
     }
 }

@@ -8,6 +8,7 @@ use super::{
     error::io,
     etc,
     first_process::FirstProcess,
+    kvm,
     pidfd::ProcessId,
     record::{self, Made, Record},
     rootfs::Rootfs,
@@ -80,6 +81,9 @@ impl OciRuntime {
         record.save(&self.layout.record(id))?;
         hoody_fault::point!("bundle.recorded");
         etc::write(bundle, &self.layout.etc(id))?;
+        if bundle.kvm {
+            kvm::make(bundle, &self.layout.devices(id))?;
+        }
         let text = serde_json::to_vec(&spec)
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         record::replace(&self.layout.config(id), &text)?;

@@ -84,6 +84,10 @@ impl Runtime for Node {
     async fn update_limits(&self, _: ContainerId, _: &Limits) -> Result<(), RuntimeError> {
         unreachable!()
     }
+    async fn inspect(&self, _id: ContainerId) -> Result<Option<hoody_protocol::inspection::Inspection>, RuntimeError> {
+        Ok(None)
+    }
+
     async fn inventory(&self) -> Result<Vec<ContainerId>, RuntimeError> {
         unreachable!()
     }
@@ -91,6 +95,10 @@ impl Runtime for Node {
 
 #[async_trait]
 impl Storage for Node {
+    async fn place_ssh_key(&self, _id: ContainerId, _key: Option<&str>) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     async fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
         let usage = Usage { used_bytes: 22, total_bytes: 100 };
         self.answer(id, usage, |source| StorageError::Io { action: "read", path: "/".into(), source }).await

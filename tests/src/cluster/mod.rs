@@ -5,6 +5,7 @@ mod clock;
 mod control_plane;
 mod disk;
 mod process;
+mod proxy;
 mod server;
 mod slot;
 
@@ -194,7 +195,8 @@ impl Cluster {
     /// The ends of all logs, for messages.
     pub fn log_tails(&self) -> String {
         let planes = self.replicas.iter().chain([&self.control_plane]).map(ControlPlane::log);
-        let logs = self.servers.iter().map(Server::log).chain(planes);
+        let logs = self.servers.iter().flat_map(|server| [server.log(), server.proxy_log()]);
+        let logs = logs.filter(|log| log.exists()).chain(planes);
         let tail = |log: PathBuf| {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();

@@ -1,9 +1,12 @@
 //! `/containers` and `/projects/{id}/containers`.
 
+mod authorize;
 mod create;
 mod get;
+mod kvm;
 mod list;
 mod operate;
+mod runtime_info;
 mod stats;
 mod status_logs;
 mod update;
@@ -22,6 +25,8 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list::list))
         .routes(routes!(list::list_by_project, create::create))
         .routes(routes!(get::get, update::update, update::patch, get::delete))
+        .routes(routes!(authorize::authorize))
+        .routes(routes!(kvm::set))
         .routes(routes!(operate::operate))
         .routes(routes!(stats::stats))
         .routes(routes!(status_logs::status_logs))

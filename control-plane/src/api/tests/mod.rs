@@ -3,8 +3,10 @@
 mod access;
 mod auth;
 mod auth_tokens;
+mod container_access;
 mod container_firewall;
 mod container_limits;
+mod container_network;
 mod containers;
 mod contract;
 mod cost;
