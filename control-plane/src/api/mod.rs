@@ -12,6 +12,7 @@ pub mod caller;
 pub mod client;
 pub mod commands;
 pub mod containers;
+mod counted;
 mod device_page;
 mod docs;
 pub mod envelope;
