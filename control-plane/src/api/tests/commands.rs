@@ -136,7 +136,7 @@ async fn only_who_rents_the_server_and_operators_may() {
             .owner
             .post(&format!("/api/v1/pools/{}/members", world.user), json!({"username": "bob", "role": "user"}))
             .await;
-        invited.expect(201);
+        invited.expect(200);
         execute(&store, &format!("UPDATE pool_members SET is_authorized = 1 WHERE user_id = '{member_id}'")).await;
         let run = json!({"command": "disk-usage"});
         let done = world.run(run.clone()).await.expect(200);
