@@ -45,8 +45,12 @@ pub struct Config {
     pub conmon: PathBuf,
     /// The init program for images without one.
     pub init: PathBuf,
-    /// Bytes of a container's log that are kept.
+    /// Bytes at which a container's log starts over; the part before is kept as well.
     pub log_bytes_max: u64,
+    /// Seconds after which a terminal ends at which nothing was typed or shown.
+    pub terminal_idle_s: u64,
+    /// Seconds after which a terminal ends, whatever takes place at it.
+    pub terminal_age_s: u64,
     /// Seconds that a first process has to end before it is killed.
     pub stop_timeout_s: u64,
     /// Seconds between looks at a container that nothing happens to; what was changed by others is repaired then.
@@ -87,6 +91,8 @@ impl Default for Config {
             conmon: "/usr/bin/conmon".into(),
             init: "/usr/bin/catatonit".into(),
             log_bytes_max: 16 << 20,
+            terminal_idle_s: 3600,
+            terminal_age_s: 24 * 3600,
             stop_timeout_s: 10,
             drift_interval_s: 10,
             pool_reserve_bytes: 256 << 20,
@@ -187,6 +193,11 @@ impl Config {
     /// The journal of reports.
     pub fn journal_path(&self) -> PathBuf {
         self.state_dir.join("journal")
+    }
+
+    /// Folder of what containers wrote.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.state_dir.join("logs")
     }
 
     /// Folder of blobs being fetched.

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: [`link`] (to the control plane) → [`desired`] (persisted state and journal) →
 //! [`reconcile`] (one owner task per container) → the kernel-facing capabilities [`images`],
-//! [`storage`], [`runtime`], [`network`], [`firewall`] and [`stats`]. Only those touch the kernel; each
+//! [`storage`], [`runtime`], [`network`], [`firewall`], [`stats`], [`exec`] and [`logs`]. Only those touch the kernel; each
 //! stands behind a small trait that is passed in. [`agent`] puts it all together.
 
 pub mod agent;
@@ -11,12 +11,14 @@ pub mod config;
 pub mod desired;
 pub mod doctor;
 mod error;
+pub mod exec;
 pub mod facts;
 pub mod firewall;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod images;
 pub mod link;
+pub mod logs;
 pub mod network;
 pub mod reconcile;
 pub mod runtime;

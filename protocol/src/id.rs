@@ -136,6 +136,8 @@ ids! {
     ActivityId;
     /// A notification.
     NotificationId;
+    /// A terminal in a container.
+    TerminalId;
 }
 
 #[cfg(test)]

@@ -54,6 +54,16 @@ tags! {
     32 crate::stats::StatsBatch, 4 * MIB;
     40 crate::blob::BlobRequest, KIB;
     41 crate::blob::BlobReply, 4 * KIB;
+    60 crate::exec::ExecRequest, 256 * KIB;
+    61 crate::exec::TerminalRequest, 256 * KIB;
+    62 crate::exec::ProcessInput, 20 * KIB;
+    63 crate::exec::ProcessOutput, 20 * KIB;
+    64 crate::exec::TerminalQuery, KIB;
+    65 crate::exec::TerminalList, 64 * KIB;
+    66 crate::exec::TerminalEnd, KIB;
+    67 crate::logs::LogRequest, KIB;
+    68 crate::logs::LogMore, KIB;
+    69 crate::logs::LogBatch, 512 * KIB;
     255 crate::link::Refusal, 4 * KIB;
 }
 

@@ -6,8 +6,10 @@
 //! connection of its own, so that bulk cannot slow commands.
 
 pub mod blobs;
+mod exec;
 pub mod identity;
 pub mod join;
+mod logs;
 mod renewal;
 mod session;
 mod supervisor;

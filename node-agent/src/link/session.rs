@@ -1,10 +1,11 @@
 //! One connection to the control plane, from the hello to its end.
 
 use super::{
+    exec,
     identity::{IdentityStore, NodeIdentity},
-    renewal,
+    logs, renewal,
 };
-use crate::{desired::journal::Journal, reconcile::Reconciler, stats::Sampler};
+use crate::{desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler};
 use hoody_protocol::{
     bounded::Text,
     codec::Frame,
@@ -13,6 +14,8 @@ use hoody_protocol::{
         CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, RenewalOrder, ReportAck, ReportBatch,
         SpecQuery, SpecReply,
     },
+    exec::{ExecRequest, TerminalEnd, TerminalList, TerminalQuery, TerminalRequest},
+    logs::LogRequest,
     operation::OperationRequest,
     stats::StatsBatch,
     stream::{self, StreamError},
@@ -42,6 +45,10 @@ pub struct SessionWork {
     pub journal: Journal,
     /// Measurements.
     pub sampler: Sampler,
+    /// Processes and terminals of clients.
+    pub execs: Execs,
+    /// What containers wrote.
+    pub logs: Logs,
     /// What the server is.
     pub facts: NodeFacts,
     /// The kernel's boot id.
@@ -86,7 +93,7 @@ pub(super) async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeats(control, work.journal.clone(), pause));
     let renewal = Arc::new(Notify::new());
-    tasks.spawn(commands(connection.clone(), work.reconciler.clone(), renewal.clone()));
+    tasks.spawn(commands(connection.clone(), work.clone(), renewal.clone()));
     tasks.spawn(reports(connection.clone(), work.journal.clone()));
     tasks.spawn(measurements(connection.clone(), work.clone(), pause));
     tasks.spawn(renewal::run(connection.clone(), store.clone(), identity.clone(), renewal));
@@ -145,13 +152,13 @@ async fn heartbeats(mut control: SendStream, journal: Journal, pause: Duration) 
 }
 
 /// Answers commands, each on its own stream; QUIC's limit on open streams bounds them.
-async fn commands(connection: Connection, reconciler: Reconciler, renewal: Arc<Notify>) -> SessionEnd {
+async fn commands(connection: Connection, work: Arc<SessionWork>, renewal: Arc<Notify>) -> SessionEnd {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             accepted = connection.accept_bi() => match accepted {
                 Ok((send, recv)) => {
-                    running.spawn(command(send, recv, reconciler.clone(), renewal.clone()));
+                    running.spawn(command(send, recv, work.clone(), renewal.clone()));
                 }
                 Err(error) => return error.into(),
             },
@@ -164,10 +171,26 @@ async fn commands(connection: Connection, reconciler: Reconciler, renewal: Arc<N
     }
 }
 
-async fn command(mut send: SendStream, mut recv: RecvStream, reconciler: Reconciler, renewal: Arc<Notify>) {
+async fn command(mut send: SendStream, mut recv: RecvStream, work: Arc<SessionWork>, renewal: Arc<Notify>) {
+    let frame = stream::read_frame(&mut recv).await;
+    // These go on for as long as somebody is at the other end of the stream.
+    if let Ok(frame) = &frame {
+        if let Some(Ok(request)) = frame.is::<ExecRequest>().then(|| frame.decode()) {
+            return exec::once(send, recv, work.execs.clone(), request).await;
+        }
+        if let Some(Ok(request)) = frame.is::<TerminalRequest>().then(|| frame.decode()) {
+            return exec::terminal(send, recv, work.execs.clone(), request).await;
+        }
+        if let Some(Ok(request)) = frame.is::<LogRequest>().then(|| frame.decode()) {
+            if let Err(error) = logs::serve(send, recv, &work.logs, request).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a log's stream broke");
+            }
+            return;
+        }
+    }
     let answered = async {
-        match stream::read_frame(&mut recv).await {
-            Ok(frame) => answer(&mut send, &frame, &reconciler, &renewal).await,
+        match frame {
+            Ok(frame) => answer(&mut send, &frame, &work, &renewal).await,
             Err(StreamError::Decode(error)) => refuse(&mut send, "malformed", &error.to_string()).await,
             Err(error) => Err(error),
         }
@@ -182,10 +205,11 @@ async fn command(mut send: SendStream, mut recv: RecvStream, reconciler: Reconci
 async fn answer(
     send: &mut SendStream,
     frame: &Frame,
-    reconciler: &Reconciler,
+    work: &SessionWork,
     renewal: &Notify,
 ) -> Result<(), StreamError> {
     hoody_fault::point!("command.received");
+    let reconciler = &work.reconciler;
     let reply: CommandReply = if frame.is::<ContainerSpec>() {
         match frame.decode() {
             Ok(spec) => reconciler.apply(spec).await,
@@ -201,6 +225,23 @@ async fn answer(
             Ok(query) => stream::write(send, &SpecReply { spec: reconciler.held(query.container).await }).await,
             Err(error) => refuse(send, "malformed", &error.to_string()).await,
         };
+    } else if frame.is::<TerminalQuery>() {
+        return match frame.decode::<TerminalQuery>() {
+            Ok(query) => {
+                let terminals = work.execs.terminals(query.container).try_into().unwrap_or_default();
+                stream::write(send, &TerminalList { terminals }).await
+            }
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
+    } else if frame.is::<TerminalEnd>() {
+        match frame.decode::<TerminalEnd>() {
+            Ok(end) if work.execs.end_terminal(end.container, end.terminal) => CommandReply::Accepted,
+            Ok(_) => CommandReply::Refused(Cause::new("no_terminal", "there is no such terminal")),
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else if frame.is::<ExecRequest>() || frame.is::<TerminalRequest>() || frame.is::<LogRequest>() {
+        // Those that can be decoded went another way.
+        return refuse(send, "malformed", "the request cannot be decoded").await;
     } else if frame.is::<RenewalOrder>() {
         stream::write(send, &CommandReply::Accepted).await?;
         // Answered first: the renewal ends the session.

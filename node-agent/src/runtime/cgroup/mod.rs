@@ -7,11 +7,14 @@
 //! further hierarchy costs a migration of the process.
 
 mod delegate;
+mod exec;
 mod freezer;
 mod mountinfo;
 mod stats;
-mod tree;
+pub(in crate::runtime) mod tree;
 mod weight;
+
+pub(in crate::runtime) use exec::ExecGroup;
 
 use super::{RuntimeError, error::io};
 use hoody_protocol::id::ContainerId;
