@@ -7,7 +7,7 @@ use crate::{
     mail::Mailer,
     nodes::Nodes,
     rate_limit::Limiters,
-    service::{activity::Recorder, auth_token::Uses, password::Passwords, sign_in::Providers},
+    service::{activity::Recorder, auth_token::Uses, exec::Conversations, password::Passwords, sign_in::Providers},
     store::Store,
 };
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct App {
     pub live: Live,
     /// Counts requests.
     pub limiters: Arc<Limiters>,
+    /// Processes, terminals and logs that clients of this process follow.
+    pub conversations: Conversations,
     /// Takes lines of the activity log.
     pub activity: Recorder,
     /// Uses of auth tokens that are not written down yet.
@@ -48,6 +50,7 @@ impl App {
             keys: Arc::new(keys),
             nodes: Nodes::default(),
             live: Live::default(),
+            conversations: Conversations::default(),
             activity: Recorder::default(),
             token_uses: Uses::default(),
             passwords: Passwords::new(config.password_cost),

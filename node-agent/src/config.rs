@@ -163,6 +163,9 @@ impl Config {
         if self.drift_interval_s == 0 {
             return fail("drift_interval_s", "give at least 1 second");
         }
+        if self.terminal_idle_s == 0 || self.terminal_age_s == 0 {
+            return fail("terminal_idle_s", "give at least 1 second, for terminal_age_s too");
+        }
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         let part = |part: &str| !part.is_empty() && part != ".." && part.chars().all(|c| plain(c) || c == '.');
         if !self.cgroup_parent.trim_matches('/').split('/').all(part) {
@@ -232,6 +235,7 @@ mod tests {
             ("gateway = '10.88.0.1'", "gateway"),
             ("first_id = 1000", "first_id"),
             ("drift_interval_s = 0", "drift_interval_s"),
+            ("terminal_idle_s = 0", "terminal_idle_s"),
             ("cgroup_parent = '../escape'", "cgroup_parent"),
             ("nft_table = 'a b'", "nft_table"),
             ("no_such_key = 1", "no_such_key"),

@@ -11,6 +11,7 @@ mod basic;
 pub mod caller;
 pub mod client;
 pub mod containers;
+mod credential;
 mod device_page;
 mod docs;
 pub mod envelope;

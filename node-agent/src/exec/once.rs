@@ -23,7 +23,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::ChildStdin,
+    net::unix::pipe,
     sync::mpsc,
     task::JoinSet,
     time::{sleep, timeout},
@@ -94,7 +94,7 @@ pub async fn run(execs: Execs, exec: ExecRequest, peer: Peer) {
 /// Writes what comes to the process; returns where the peer has gone, and only then.
 async fn feed(
     mut input: mpsc::UnboundedReceiver<Input>,
-    stdin: ChildStdin,
+    stdin: pipe::Sender,
     output: mpsc::Sender<ProcessOutput>,
     received: Arc<Mutex<Received>>,
 ) {

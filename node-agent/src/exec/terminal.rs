@@ -131,6 +131,11 @@ impl Terminal {
         }
     }
 
+    /// True once its program has ended; it is only kept for somebody who wants to know how.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state().end.is_some()
+    }
+
     /// Connects somebody who has seen everything up to `after`. Returns the connection's number, the position of
     /// what follows and the bytes typed so far; `None` where nothing was ever shown at that position.
     pub(super) fn connect(&self, after: Option<u64>) -> Option<(u64, u64, u64)> {
@@ -270,8 +275,7 @@ impl Terminal {
         let _ = timeout(LAST_OUTPUT, rest).await;
         drop((process, slot));
         let (started_at, ended_at) = (self.opened_at, now_ms());
-        self.state().end =
-            Some(ProcessEnd { exit, cause, output_dropped: 0, error_dropped: 0, started_at, ended_at });
+        self.state().end = Some(ProcessEnd { exit, cause, output_dropped: 0, error_dropped: 0, started_at, ended_at });
         self.shown.notify_waiters();
     }
 

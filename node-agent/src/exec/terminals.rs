@@ -36,7 +36,7 @@ impl Terminals {
 
     pub(super) fn of(&self, container: ContainerId) -> Vec<TerminalInfo> {
         let inner = self.lock();
-        let found = inner.open.values().filter(|terminal| terminal.container == container);
+        let found = inner.open.values().filter(|it| it.container == container && !it.has_ended());
         let mut all: Vec<TerminalInfo> = found.map(|terminal| terminal.info()).collect();
         all.sort_by_key(|terminal| (terminal.opened_at, terminal.id));
         all
@@ -44,7 +44,7 @@ impl Terminals {
 
     pub(super) fn end(&self, container: ContainerId, id: TerminalId) -> bool {
         let inner = self.lock();
-        let found = inner.open.get(&id).filter(|terminal| terminal.container == container);
+        let found = inner.open.get(&id).filter(|it| it.container == container && !it.has_ended());
         found.map(|terminal| terminal.end()).is_some()
     }
 
@@ -54,7 +54,11 @@ impl Terminals {
         if inner.open.contains_key(&request.terminal) || inner.opening.contains_key(&request.terminal) {
             return Err(Cause::new("exists", "there is a terminal with this id"));
         }
-        let open = inner.open.values().map(|terminal| terminal.container);
+        // Those that have ended are kept only while there is room.
+        if inner.open.len() >= limits.terminals_per_node {
+            inner.open.retain(|_, terminal| !terminal.has_ended());
+        }
+        let open = inner.open.values().filter(|terminal| !terminal.has_ended()).map(|terminal| terminal.container);
         let all: Vec<ContainerId> = open.chain(inner.opening.values().copied()).collect();
         let here = all.iter().filter(|container| **container == request.container).count();
         if all.len() >= limits.terminals_per_node || here >= limits.terminals_per_container {
@@ -131,10 +135,8 @@ async fn open(execs: &Execs, request: &TerminalRequest, command: Command) -> Res
     let opening = Opening(terminals, request.terminal);
     let slot = execs.0.slots.take(request.container).map_err(too_many)?;
     let program = command.argv.first().map(|text| text.as_str().to_owned()).unwrap_or_default();
-    let wanted = AttendRequest {
-        command: self::request(command),
-        terminal: Some((request.size.columns, request.size.rows)),
-    };
+    let wanted =
+        AttendRequest { command: self::request(command), terminal: Some((request.size.columns, request.size.rows)) };
     let started = execs.0.attend.attend(request.container, &wanted).await;
     let (process, outputs) = started.map_err(|error| cause(request.container, &error))?;
     let Outputs::Terminal(console) = outputs else {

@@ -10,11 +10,11 @@ use hoody_protocol::{
     bounded::Text,
     codec::Frame,
     container::{Cause, ContainerSpec},
+    exec::{ExecRequest, TerminalEnd, TerminalList, TerminalQuery, TerminalRequest},
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, RenewalOrder, ReportAck, ReportBatch,
         SpecQuery, SpecReply,
     },
-    exec::{ExecRequest, TerminalEnd, TerminalList, TerminalQuery, TerminalRequest},
     logs::LogRequest,
     operation::OperationRequest,
     stats::StatsBatch,
@@ -202,12 +202,7 @@ async fn command(mut send: SendStream, mut recv: RecvStream, work: Arc<SessionWo
     }
 }
 
-async fn answer(
-    send: &mut SendStream,
-    frame: &Frame,
-    work: &SessionWork,
-    renewal: &Notify,
-) -> Result<(), StreamError> {
+async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewal: &Notify) -> Result<(), StreamError> {
     hoody_fault::point!("command.received");
     let reconciler = &work.reconciler;
     let reply: CommandReply = if frame.is::<ContainerSpec>() {

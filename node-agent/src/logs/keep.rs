@@ -29,7 +29,8 @@ pub async fn keep(logs: Logs) -> LogError {
 
 async fn run(logs: &Logs) -> Result<std::convert::Infallible, LogError> {
     let watch = || failed("watch", logs.folder());
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(|errno| watch()(errno.into()))?;
+    let inotify =
+        Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(|errno| watch()(errno.into()))?;
     let what = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE;
     inotify.add_watch(logs.folder(), what).map_err(|errno| watch()(errno.into()))?;
     // SAFETY: it is open and names the same descriptor until it is dropped, which only the `AsyncFd` does.

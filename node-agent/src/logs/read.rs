@@ -216,11 +216,11 @@ mod tests {
 
         /// Lines `from..to`, odd ones on standard error, a second apart.
         fn write(&self, numbers: std::ops::Range<u32>) {
-            let mut file =
-                std::fs::File::options().create(true).append(true).open(&self.files.all()[2]).unwrap();
+            let mut file = std::fs::File::options().create(true).append(true).open(&self.files.all()[2]).unwrap();
             for number in numbers {
                 let stream = if number % 2 == 1 { "stderr" } else { "stdout" };
-                writeln!(file, "1970-01-01T00:{:02}:{:02}.0+00:00 {stream} F {number}", number / 60, number % 60).unwrap();
+                writeln!(file, "1970-01-01T00:{:02}:{:02}.0+00:00 {stream} F {number}", number / 60, number % 60)
+                    .unwrap();
             }
             self.files.keep().unwrap();
         }

@@ -91,9 +91,15 @@ mod tests {
 
     #[test]
     fn other_lines_are_none() {
-        for line in ["", "hello", "2026-11-22T03:19:51+00:00 stdin F x", "2026-13-22T03:19:51Z stdout F x",
-            "2026-11-22T03:19:51Z stdout X x", "0001-01-01T00:00:00Z stdout F x", "2026-11-22T03:1é:51Z stdout F x"]
-        {
+        for line in [
+            "",
+            "hello",
+            "2026-11-22T03:19:51+00:00 stdin F x",
+            "2026-13-22T03:19:51Z stdout F x",
+            "2026-11-22T03:19:51Z stdout X x",
+            "0001-01-01T00:00:00Z stdout F x",
+            "2026-11-22T03:1é:51Z stdout F x",
+        ] {
             assert_eq!(parse(line.as_bytes()), None, "{line}");
         }
     }

@@ -27,7 +27,8 @@ async fn output(node: &Node, id: ContainerId, request: &AttendRequest, input: &[
         // A process need not read its input.
         let _ = stdin.write_all(input).await;
     };
-    let all = async { tokio::join!(feed, stdout.read_to_end(&mut out), stderr.read_to_string(&mut err), process.ended()) };
+    let all =
+        async { tokio::join!(feed, stdout.read_to_end(&mut out), stderr.read_to_string(&mut err), process.ended()) };
     let (_, _, _, exit) = timeout(PATIENCE, all).await.expect("it ends");
     (exit, out, err)
 }
@@ -49,7 +50,7 @@ fn nothing_left(node: &Node, id: ContainerId, first: i32) {
     });
     let files = std::fs::read_dir(node.path(&format!("run/containers/{id}"))).unwrap();
     let left: Vec<_> = files.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(left.iter().all(|name| !name.starts_with("exec-")), "{left:?}");
+    assert!(left.iter().all(|name| !name.starts_with("attended-")), "{left:?}");
 }
 
 #[tokio::test]
@@ -117,7 +118,8 @@ async fn the_end_of_it_or_of_whoever_asked_ends_everything_that_it_started() {
     assert_eq!((exit, out.as_slice()), (Exit::Code(0), b"over\n".as_slice()));
     nothing_left(&node, bundle.id, first);
     // It is killed.
-    let tree = shell("sh -c 'sleep 1000 & sleep 1000' & sleep 1000 & trap '' TERM HUP INT; while true; do sleep 1; done");
+    let tree =
+        shell("sh -c 'sleep 1000 & sleep 1000' & sleep 1000 & trap '' TERM HUP INT; while true; do sleep 1; done");
     let (mut process, _outputs) = node.runtime.attend(bundle.id, &tree).await.unwrap();
     until("it has grandchildren", || groups(&node, bundle.id)[0].1.lines().count() >= 4);
     process.kill();

@@ -88,7 +88,8 @@ async fn what_is_replaced_is_kept_as_the_previous_part() {
         let number = |line: &str| line.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
         assert_eq!(number(first) + 1, number(second), "no hole between the parts");
     }
-    let size: u64 = std::fs::read_dir(&node.config.log_dir).unwrap().map(|it| it.unwrap().metadata().unwrap().len()).sum();
+    let size: u64 =
+        std::fs::read_dir(&node.config.log_dir).unwrap().map(|it| it.unwrap().metadata().unwrap().len()).sum();
     assert!(size < 4 * (64 << 10), "{size}");
     keeping.abort();
 }

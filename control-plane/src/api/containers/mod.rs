@@ -1,11 +1,15 @@
 //! `/containers` and `/projects/{id}/containers`.
 
 mod create;
+pub(in crate::api) mod exec;
 mod get;
 mod list;
+mod logs;
 mod operate;
 mod stats;
 mod status_logs;
+mod terminal;
+mod terminals;
 mod update;
 mod view;
 
@@ -13,7 +17,11 @@ pub use stats::Stats;
 pub use view::ContainerData;
 
 use crate::{app::App, service::container::Progress};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use axum::extract::DefaultBodyLimit;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
@@ -21,6 +29,11 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list::list))
         .routes(routes!(list::list_by_project, create::create))
         .routes(routes!(get::get, update::update, update::patch, get::delete))
+        .routes(routes!(exec::exec).layer(DefaultBodyLimit::max(exec::MAX_BODY_BYTES)))
+        .routes(routes!(logs::logs))
+        .routes(routes!(terminal::connect))
+        .routes(routes!(terminals::list))
+        .routes(routes!(terminals::end))
         .routes(routes!(operate::operate))
         .routes(routes!(stats::stats))
         .routes(routes!(status_logs::status_logs))

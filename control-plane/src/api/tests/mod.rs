@@ -8,6 +8,7 @@ mod container_limits;
 mod containers;
 mod contract;
 mod events;
+mod exec;
 mod free_tier;
 mod idempotency;
 mod images;

@@ -1,7 +1,12 @@
 //! A group below the container's for each further process that the agent looks after, so that it and all that it
 //! started are found and ended together. In one hierarchy only: limits are the container's.
 
-use super::{super::{RuntimeError, error::io}, Cgroups, Group, Hierarchy, mountinfo::SYSTEMD, tree};
+use super::{
+    super::{RuntimeError, error::io},
+    Cgroups, Group, Hierarchy,
+    mountinfo::SYSTEMD,
+    tree,
+};
 use hoody_protocol::id::ContainerId;
 use std::path::PathBuf;
 

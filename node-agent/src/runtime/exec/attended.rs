@@ -2,7 +2,14 @@
 //! its end is known exactly, and it goes with everything that it started when the agent lets go of it.
 
 use super::{
-    super::{OciRuntime, RuntimeError, cgroup::ExecGroup, conmon, error::io, record, view::{Phase, View}},
+    super::{
+        OciRuntime, RuntimeError,
+        cgroup::ExecGroup,
+        conmon,
+        error::io,
+        record,
+        view::{Phase, View},
+    },
     ExecRequest,
     console::{Console, Handover},
     monitor::{self, Order, Said},
@@ -11,7 +18,7 @@ use async_trait::async_trait;
 use hoody_protocol::{exec::Exit, id::ContainerId};
 use nix::unistd::{Gid, Uid, fchown};
 use std::{
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     os::unix::net::UnixStream as StdStream,
     path::{Path, PathBuf},
     process::Stdio,
@@ -21,9 +28,9 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::{
         UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
+        unix::{OwnedReadHalf, OwnedWriteHalf, pipe},
     },
-    process::{ChildStderr, ChildStdin, ChildStdout, Command},
+    process::Command,
 };
 
 /// How long the runtime has to start a process; a few ten milliseconds are usual.
@@ -46,11 +53,11 @@ pub enum Outputs {
     /// Three pipes.
     Pipes {
         /// Its standard input.
-        stdin: ChildStdin,
+        stdin: pipe::Sender,
         /// Its standard output.
-        stdout: ChildStdout,
+        stdout: pipe::Receiver,
         /// Its standard error.
-        stderr: ChildStderr,
+        stderr: pipe::Receiver,
     },
     /// A terminal.
     Terminal(Console),
@@ -135,7 +142,8 @@ impl OciRuntime {
             log: files.log.clone(),
             runtime: self.arguments(id, &runtime, &files, &group, handover.as_ref()),
         };
-        let (mut attended, pipes) = match self.spawn(order, request.terminal.is_none()) {
+        let owner = (record.ids.first + uid, record.ids.first + gid);
+        let (mut attended, pipes) = match self.spawn(order, request.terminal.is_none().then_some(owner)) {
             Ok(spawned) => spawned,
             Err(error) => {
                 // Nothing was started: an empty group, which the container's end would take along as well.
@@ -172,15 +180,7 @@ impl OciRuntime {
                 }
                 Ok((attended, Outputs::Terminal(console)))
             }
-            (None, Some((stdin, stdout, stderr))) => {
-                // Programs open /dev/stdout and the like by name, as users who do not own the node's pipes.
-                let first = record.ids.first;
-                for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-                    let owned = fchown(fd, Some(Uid::from_raw(first + uid)), Some(Gid::from_raw(first + gid)));
-                    owned.map_err(|errno| io("chown pipe of", &files.process)(errno.into()))?;
-                }
-                Ok((attended, Outputs::Pipes { stdin, stdout, stderr }))
-            }
+            (None, Some(Pipes { stdin, stdout, stderr })) => Ok((attended, Outputs::Pipes { stdin, stdout, stderr })),
             (None, None) => Err(RuntimeError::Start { id, reason: "it has no input and output".into() }),
         }
     }
@@ -216,13 +216,8 @@ impl OciRuntime {
         all
     }
 
-    /// Starts the monitor.
-    #[allow(clippy::type_complexity, reason = "the three pipes of a process")]
-    fn spawn(
-        &self,
-        order: Order,
-        piped: bool,
-    ) -> Result<(Attended, Option<(ChildStdin, ChildStdout, ChildStderr)>), RuntimeError> {
+    /// Starts the monitor; with pipes that belong to `owner`, or without input and output.
+    fn spawn(&self, order: Order, owner: Option<(u32, u32)>) -> Result<(Attended, Option<Pipes>), RuntimeError> {
         let program = self.config.monitor.clone();
         let failed = |source| RuntimeError::Program { program: program.clone(), source };
         let (ours, theirs) = StdStream::pair().map_err(failed)?;
@@ -232,8 +227,13 @@ impl OciRuntime {
         let number = theirs.as_raw_fd();
         let mut command = Command::new(&program);
         command.arg(monitor::SUBCOMMAND).args(order.into_arguments(number)).process_group(0);
-        let stdio = || if piped { Stdio::piped() } else { Stdio::null() };
-        command.stdin(stdio()).stdout(stdio()).stderr(stdio());
+        let pipes = match owner {
+            Some(owner) => Some(Pipes::attach(&mut command, owner).map_err(failed)?),
+            None => {
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                None
+            }
+        };
         // SAFETY: the closure runs between fork and exec and makes one system call on a descriptor that stays open
         // until `spawn` has returned; it neither allocates nor locks.
         unsafe {
@@ -244,10 +244,8 @@ impl OciRuntime {
         }
         let mut child = command.spawn().map_err(failed)?;
         drop(theirs);
-        let pipes = match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
-            (Some(stdin), Some(stdout), Some(stderr)) => Some((stdin, stdout, stderr)),
-            _ => None,
-        };
+        // Its copies of the pipes' other ends go with it.
+        drop(command);
         // It ends by itself once the process has, or this side of the socket is closed.
         tokio::spawn(async move { child.wait().await });
         let (said, control) = ours.into_split();
@@ -274,6 +272,32 @@ impl OciRuntime {
     }
 }
 
+/// Our ends of a process's pipes.
+struct Pipes {
+    stdin: pipe::Sender,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+}
+
+impl Pipes {
+    /// Makes them for a program that is about to be started. They belong to the process's user from the beginning:
+    /// programs open /dev/stdout and the like by name.
+    fn attach(command: &mut Command, (uid, gid): (u32, u32)) -> std::io::Result<Self> {
+        let make = || -> std::io::Result<_> {
+            let (reader, writer) = std::io::pipe()?;
+            fchown(&reader, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            Ok((OwnedFd::from(reader), OwnedFd::from(writer)))
+        };
+        let (stdin, stdout, stderr) = (make()?, make()?, make()?);
+        command.stdin(Stdio::from(stdin.0)).stdout(Stdio::from(stdout.1)).stderr(Stdio::from(stderr.1));
+        Ok(Self {
+            stdin: pipe::Sender::from_owned_fd(stdin.1)?,
+            stdout: pipe::Receiver::from_owned_fd(stdout.0)?,
+            stderr: pipe::Receiver::from_owned_fd(stderr.0)?,
+        })
+    }
+}
+
 /// Files of one start; removed with it. The description of the process may hold secrets.
 struct Files {
     process: PathBuf,
@@ -283,7 +307,7 @@ struct Files {
 }
 
 impl Files {
-    const PREFIX: &str = "exec-";
+    const PREFIX: &str = "attended-";
 
     fn new(bundle: &Path, name: &str) -> Self {
         let file = |kind: &str| bundle.join(format!("{}{name}.{kind}", Self::PREFIX));

@@ -1,8 +1,9 @@
 //! `dev bench`: what the platform takes, beside what a peer or the machine takes in the same run.
-//! BENCH=lifecycle,read,firewall,traffic,neighbour chooses parts.
+//! BENCH=lifecycle,exec,read,firewall,traffic,neighbour chooses parts.
 
 mod bare;
 mod crowd;
+mod exec;
 mod firewall;
 mod lifecycle;
 mod neighbour;
@@ -24,6 +25,9 @@ pub(super) async fn run() -> Result<()> {
     resident(&cluster, "0 containers")?;
     if wanted("lifecycle") {
         lifecycle::run(&cluster, &api).await?;
+    }
+    if wanted("exec") {
+        exec::run(&cluster, &api).await?;
     }
     if wanted("read") {
         read::run(&cluster, &api).await?;
