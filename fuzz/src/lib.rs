@@ -30,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("join-token", join_token),
     ("journal", agent::journal),
     ("layer", layer),
+    ("log-line", agent::log_line),
     ("message", message),
     ("record", agent::record),
 ];

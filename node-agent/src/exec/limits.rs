@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +50,22 @@ impl Default for ExecLimits {
 #[error("too many processes at once")]
 pub struct TooMany;
 
+/// Processes of one container that are being started at once. The runtime's first stage counts against the container's
+/// own limit of processes, with a few threads each.
+const STARTING: usize = 8;
+
 /// Counts what runs.
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
-    counts: Arc<Mutex<HashMap<ContainerId, usize>>>,
+    counts: Arc<Mutex<HashMap<ContainerId, Count>>>,
     per_container: usize,
     per_node: usize,
+}
+
+#[derive(Debug)]
+struct Count {
+    used: usize,
+    starting: Arc<Semaphore>,
 }
 
 /// A place; given back when dropped.
@@ -62,6 +73,15 @@ pub(super) struct Slots {
 pub(super) struct Slot {
     slots: Slots,
     container: ContainerId,
+    starting: Arc<Semaphore>,
+}
+
+impl Slot {
+    /// Waits for the turn to start; the turn lasts as long as what is returned.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.starting.acquire().await.ok()
+    }
 }
 
 impl Slots {
@@ -71,21 +91,23 @@ impl Slots {
 
     pub(super) fn take(&self, container: ContainerId) -> Result<Slot, TooMany> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = counts.get(&container).copied().unwrap_or(0);
-        if used >= self.per_container || counts.values().sum::<usize>() >= self.per_node {
+        let used = counts.get(&container).map_or(0, |count| count.used);
+        if used >= self.per_container || counts.values().map(|count| count.used).sum::<usize>() >= self.per_node {
             return Err(TooMany);
         }
-        counts.insert(container, used + 1);
-        Ok(Slot { slots: self.clone(), container })
+        let first = || Count { used: 0, starting: Arc::new(Semaphore::new(STARTING)) };
+        let count = counts.entry(container).or_insert_with(first);
+        count.used += 1;
+        Ok(Slot { slots: self.clone(), container, starting: count.starting.clone() })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut counts = self.slots.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(used) = counts.get_mut(&self.container) {
-            *used -= 1;
-            if *used == 0 {
+        if let Some(count) = counts.get_mut(&self.container) {
+            count.used -= 1;
+            if count.used == 0 {
                 counts.remove(&self.container);
             }
         }

@@ -47,7 +47,10 @@ pub async fn run(execs: Execs, exec: ExecRequest, peer: Peer) {
     let wanted = AttendRequest { command: request(exec.command), terminal: None };
     let started_at = now_ms();
     let limit = Duration::from_millis(exec.limit_ms).min(LONGEST);
-    let (mut process, outputs) = match execs.0.attend.attend(container, &wanted).await {
+    let turn = slot.turn().await;
+    let started = execs.0.attend.attend(container, &wanted).await;
+    drop(turn);
+    let (mut process, outputs) = match started {
         Ok(started) => started,
         Err(error) => {
             let _ = peer.send(ProcessOutput::Failed(cause(container, &error))).await;

@@ -137,7 +137,9 @@ async fn open(execs: &Execs, request: &TerminalRequest, command: Command) -> Res
     let program = command.argv.first().map(|text| text.as_str().to_owned()).unwrap_or_default();
     let wanted =
         AttendRequest { command: self::request(command), terminal: Some((request.size.columns, request.size.rows)) };
+    let turn = slot.turn().await;
     let started = execs.0.attend.attend(request.container, &wanted).await;
+    drop(turn);
     let (process, outputs) = started.map_err(|error| cause(request.container, &error))?;
     let Outputs::Terminal(console) = outputs else {
         return Err(Cause::new("exec_failed", "the process has no terminal"));

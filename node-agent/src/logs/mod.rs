@@ -5,7 +5,7 @@
 mod files;
 mod keep;
 mod read;
-mod record;
+pub(crate) mod record;
 
 pub use files::Files;
 pub use keep::keep;
