@@ -70,10 +70,10 @@ test-cgroup2: root ## the runtime's tests on cgroup v2, in a virtual machine (em
 	@scripts/setup.sh cgroup2
 	@scripts/cgroup2.sh
 
-release: root
+release: root ## release binaries of everything; checks that no fault point is in them
 	@scripts/setup.sh bench
-	cargo build --release --workspace --bins
-	cargo build --release -p hoody-control-plane --example bare_read
+	cargo build --release --workspace --bins --features hoody-tests/bench
+	@scripts/check-release.sh $(TARGET)/release
 
 bench: release ## times, traffic and memory beside peers measured in the same run, from a release build
 	@$(TARGET)/release/dev bench
@@ -81,10 +81,9 @@ bench: release ## times, traffic and memory beside peers measured in the same ru
 bench-scale: release ## 10,000 simulated agents on one control plane (AGENTS=1000 for fewer)
 	@$(TARGET)/release/dev bench-scale
 
-bench-events: setup ## memory of 5,000 idle event listeners, time from event to delivery, from a release build
-	cargo build --release -p hoody-control-plane --bins --example events_bench
+bench-events: release ## memory of 5,000 idle event listeners, time from event to delivery, from a release build
 	ulimit -n 20000
-	@$(TARGET)/release/examples/events_bench
+	@$(TARGET)/release/dev bench-events
 
 lint: root ## format, clippy, licences and sources of dependencies, shell scripts
 	@scripts/setup.sh lint

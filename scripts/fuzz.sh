@@ -20,6 +20,8 @@ fi
 # code of ours worth a sanitizer, and without one it is twice as fast.
 export RUSTC_BOOTSTRAP=1
 unset CARGO_TARGET_DIR
+# The same versions of everything as in the product.
+cp Cargo.lock fuzz/libfuzzer/Cargo.lock
 cargo fuzz build --fuzz-dir fuzz/libfuzzer --sanitizer none decoders
 program=$(find fuzz/libfuzzer/target -path '*/release/decoders' -type f | head -n 1)
 [ -n "$program" ] || { echo "fuzz: the program was not built" >&2; exit 1; }

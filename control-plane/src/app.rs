@@ -10,11 +10,14 @@ use crate::{
     service::{activity::Recorder, auth_token::Uses, exec::Conversations, password::Passwords, sign_in::Providers},
     store::Store,
 };
+use hoody_protocol::id::RequestId;
 use std::sync::Arc;
 
 /// The shared state. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
+    /// This process, among those that share the database.
+    pub replica: Arc<str>,
     /// The settings the process was started with.
     pub config: Arc<Config>,
     /// The database.
@@ -45,6 +48,7 @@ impl App {
     /// An app without links to nodes.
     pub fn new(config: Config, store: Store, keys: Keys) -> Self {
         Self {
+            replica: RequestId::generate().to_string().into(),
             limiters: Arc::new(Limiters::new(config.rate_limits)),
             store,
             keys: Arc::new(keys),

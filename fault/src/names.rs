@@ -42,6 +42,8 @@ pub const AGENT: &[&str] = &[
     "process.created",
     "process.starting",
     "process.started",
+    "process.frozen",
+    "process.thawed",
     // Firewall.
     "firewall.sets",
     "firewall.committed",
@@ -74,6 +76,9 @@ pub const AGENT: &[&str] = &[
 
 /// Points of the control plane.
 pub const CONTROL_PLANE: &[&str] = &[
+    // A request with an idempotency key.
+    "key.claimed",
+    "key.answered",
     // A tenant's request, before and after its commit.
     "create.writing",
     "create.committed",

@@ -12,7 +12,7 @@ use crate::{
     logs::{self, Logs},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
-    runtime::{OciRuntime, RuntimeConfig},
+    runtime::{DiskRates, OciRuntime, RuntimeConfig},
     stats::{Sampler, Sources},
     storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
 };
@@ -118,6 +118,21 @@ pub fn make_folders(config: &Config) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// What each container may read and write, and on which disks.
+fn disk_rates(config: &Config) -> Result<DiskRates, AgentError> {
+    let (read, write) = (config.container_disk_read_mib_s << 20, config.container_disk_write_mib_s << 20);
+    let devices = match crate::storage::devices(&config.pool) {
+        Ok(devices) => devices,
+        // Nothing is to be limited; what was limited before stays so until a restart.
+        Err(error) if (read, write) == (0, 0) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the pool's disks are not known");
+            Vec::new()
+        }
+        Err(error) => return Err(capability("container_disk_read_mib_s and container_disk_write_mib_s")(error)),
+    };
+    Ok(DiskRates { devices, read_bytes: read, write_bytes: write })
+}
+
 /// The runtime of this configuration.
 pub fn runtime(config: &Config) -> Result<OciRuntime, AgentError> {
     let runtime = RuntimeConfig {
@@ -125,6 +140,7 @@ pub fn runtime(config: &Config) -> Result<OciRuntime, AgentError> {
         conmon: config.conmon.clone(),
         init: config.init.clone(),
         log_max_bytes: config.log_bytes_max,
+        disk_rates: disk_rates(config)?,
         ..RuntimeConfig::new(config.run_dir.join("runtime"), config.logs_dir(), config.cgroup_path())
     };
     OciRuntime::new(runtime).map_err(capability("the container runtime cannot be used"))
@@ -143,6 +159,7 @@ impl Agent {
         network.prepare().await.map_err(capability("the network cannot be prepared"))?;
         let firewall = NftConfig {
             table: config.nft_table.clone(),
+            own_table: config.own_nft_table,
             closed_networks: config.closed_networks.iter().map(Ipv4Net::trunc).collect(),
             closed_endpoints: identity.control_planes().await,
             ..NftConfig::new(config.node_cidr)
@@ -229,7 +246,7 @@ impl Agent {
             let error = logs::keep(logs).await;
             tracing::error!(error = &error as &dyn std::error::Error, "previous parts of logs are no longer kept");
         });
-        let (link, closer) = Link::new(identity, work);
+        let (link, closer) = Link::new(identity, work, capabilities.firewall.clone());
         let status = listen(&config.status_socket())?;
         Ok(Self { reconciler, journal, link, closer: Some(closer), status, _only_one: only_one })
     }

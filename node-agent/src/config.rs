@@ -12,6 +12,9 @@ use std::{
 const METADATA_SERVICES: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
 
+/// The highest rate of disks that is a limit: a TiB per second.
+const MAX_DISK_MIB: u64 = 1 << 20;
+
 /// The agent's settings. Several agents on one kernel (tests) differ in every path, the cgroup parent,
 /// the pool, the network and the id range.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,6 +38,9 @@ pub struct Config {
     pub closed_networks: Vec<Ipv4Net>,
     /// Name of the nft table of our own.
     pub nft_table: String,
+    /// The table belongs to the agent alone where the kernel can do so (Linux 6.9): nobody else changes it, also not
+    /// with `nft flush ruleset`.
+    pub own_nft_table: bool,
     /// Cgroup below which everything of the containers lives.
     pub cgroup_parent: String,
     /// Host id of the first container's root; each container takes 65,536.
@@ -51,6 +57,10 @@ pub struct Config {
     pub terminal_idle_s: u64,
     /// Seconds after which a terminal ends, whatever takes place at it.
     pub terminal_age_s: u64,
+    /// MiB per second that a container may read from the pool's disks; 0: not limited.
+    pub container_disk_read_mib_s: u64,
+    /// MiB per second that a container may write to the pool's disks; 0: not limited.
+    pub container_disk_write_mib_s: u64,
     /// Seconds that a first process has to end before it is killed.
     pub stop_timeout_s: u64,
     /// Seconds between looks at a container that nothing happens to; what was changed by others is repaired then.
@@ -85,6 +95,7 @@ impl Default for Config {
             mtu: 1500,
             closed_networks: METADATA_SERVICES.map(Ipv4Net::from).to_vec(),
             nft_table: "hoody".into(),
+            own_nft_table: true,
             cgroup_parent: "hoody".into(),
             first_id: 1 << 20,
             runtime: "/usr/sbin/runc".into(),
@@ -93,6 +104,8 @@ impl Default for Config {
             log_bytes_max: 16 << 20,
             terminal_idle_s: 3600,
             terminal_age_s: 24 * 3600,
+            container_disk_read_mib_s: 0,
+            container_disk_write_mib_s: 0,
             stop_timeout_s: 10,
             drift_interval_s: 10,
             pool_reserve_bytes: 256 << 20,
@@ -165,6 +178,13 @@ impl Config {
         }
         if self.terminal_idle_s == 0 || self.terminal_age_s == 0 {
             return fail("terminal_idle_s", "give at least 1 second, for terminal_age_s too");
+        for (key, mib) in [
+            ("container_disk_read_mib_s", self.container_disk_read_mib_s),
+            ("container_disk_write_mib_s", self.container_disk_write_mib_s),
+        ] {
+            if mib > MAX_DISK_MIB {
+                return fail(key, "give at most 1048576, or 0 for no limit");
+            }
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         let part = |part: &str| !part.is_empty() && part != ".." && part.chars().all(|c| plain(c) || c == '.');

@@ -57,6 +57,7 @@ pub fn gather(disk_bytes: u64) -> Result<NodeFacts, FactsError> {
         cpu_cores: cores()?,
         memory_bytes: memory.total,
         disk_bytes,
+        kvm: crate::runtime::kvm_usable(),
     })
 }
 

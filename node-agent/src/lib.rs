@@ -24,3 +24,4 @@ pub mod reconcile;
 pub mod runtime;
 pub mod stats;
 pub mod storage;
+mod timing;

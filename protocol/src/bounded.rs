@@ -96,10 +96,23 @@ impl<const MAX: usize> Text<MAX> {
         Self(text)
     }
 
+    /// The beginning of a text that a stranger chose, for people to read: what would move a terminal's cursor
+    /// or turn the direction of writing is replaced.
+    pub fn printable(text: &str) -> Self {
+        Self::truncated(
+            text.chars().map(|c| if is_steering(c) { char::REPLACEMENT_CHARACTER } else { c }).collect::<String>(),
+        )
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Control characters, line and paragraph separators, and marks that turn the direction (UAX #9).
+fn is_steering(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl<const MAX: usize> TryFrom<String> for Text<MAX> {
@@ -250,6 +263,15 @@ mod tests {
 
     fn encode<T: Serialize>(value: &T) -> Vec<u8> {
         minicbor_serde::to_vec(value).unwrap()
+    }
+
+    #[test]
+    fn a_printable_text_steers_nothing() {
+        let hostile = "a\u{1b}[2Jb\nc\u{202e}d\u{85}e\u{2067}";
+        let text: Text<64> = Text::printable(hostile);
+        assert_eq!(text.as_str().matches('\u{fffd}').count(), 5, "{text:?}");
+        assert!(text.starts_with('a') && text.contains("[2Jb"));
+        assert_eq!(Text::<4>::printable("äöüß").as_str(), "äö");
     }
 
     #[test]

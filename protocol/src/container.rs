@@ -6,6 +6,7 @@ use crate::{
     firewall::{FirewallSpec, MAX_RULES},
     id::{ContainerId, ProjectId, UserId},
     image::ImageSpec,
+    ssh_key,
     time::UnixMs,
     version::SpecVersion,
 };
@@ -46,6 +47,13 @@ pub struct ContainerSpec {
     pub dns: List<Ipv4Addr, MAX_DNS_SERVERS>,
     /// Firewall rules.
     pub firewall: FirewallSpec,
+    /// A key that may log in as root, `<type> <base64>` and perhaps a remark: see [`ssh_key`]. Kept in the
+    /// container's `/root/.ssh/authorized_keys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_public_key: Option<Text<{ ssh_key::MAX_BYTES }>>,
+    /// True: the node's `/dev/kvm` appears in the container, from its next start on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub kvm: bool,
 }
 
 impl ContainerSpec {
@@ -67,6 +75,9 @@ impl ContainerSpec {
         let nul = |text: &str| text.contains('\0');
         if self.env.iter().any(|(key, value)| key.is_empty() || key.contains('=') || nul(key) || nul(value)) {
             return Err("an environment variable is malformed");
+        }
+        if self.ssh_public_key.as_ref().is_some_and(|key| !ssh_key::is_one_line(key)) {
+            return Err("the SSH key is not one line of a known type");
         }
         match self.desired {
             Desired::Running { run: 0 } | Desired::Paused { run: 0 } => Err("start requests are counted from 1"),
@@ -220,6 +231,9 @@ pub struct StatusReport {
     /// still hold, and the new ones are tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits_error: Option<Cause>,
+    /// Set where the SSH key of `version` could not be put into the container; tried again at the next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_key_error: Option<Cause>,
     /// Processes that the kernel ended for lack of memory since the first process started.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub oom_kills: u64,
@@ -229,4 +243,8 @@ pub struct StatusReport {
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }

@@ -60,6 +60,13 @@ pub struct NodeFacts {
     pub memory_bytes: u64,
     /// Size of the storage pool.
     pub disk_bytes: u64,
+    /// True where containers can be given `/dev/kvm`: it is there and the kernel's KVM answers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub kvm: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// One container that the agent holds.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// The time a peer has for one frame, once it has begun.
 pub const FRAME_DEADLINE: Duration = Duration::from_secs(20);
+/// Bytes read at once of what is passed over.
+const PIECE_BYTES: usize = 4096;
 
 /// Stream error code: the receiver does not understand what was sent.
 pub const MALFORMED: VarInt = VarInt::from_u32(1);
@@ -85,7 +87,9 @@ async fn pass_over(stream: &mut RecvStream, mut length: usize) -> Result<(), Str
     if length > codec::MAX_BODY_BYTES {
         return Err(DecodeError::TooLarge { tag: 0, length, max: codec::MAX_BODY_BYTES }.into());
     }
-    let mut piece = [0; 4096];
+    // On the heap: an array here would be part of every future that reads a frame, also of those that wait for one
+    // for as long as a link lives.
+    let mut piece = vec![0; length.min(PIECE_BYTES)];
     while length > 0 {
         let end = length.min(piece.len());
         stream.read_exact(&mut piece[..end]).await.map_err(inside_frame)?;

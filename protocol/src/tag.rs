@@ -64,6 +64,8 @@ tags! {
     67 crate::logs::LogRequest, KIB;
     68 crate::logs::LogMore, KIB;
     69 crate::logs::LogBatch, 512 * KIB;
+    70 crate::inspection::InspectionQuery, KIB;
+    71 crate::inspection::InspectionReply, 2 * MIB;
     255 crate::link::Refusal, 4 * KIB;
 }
 

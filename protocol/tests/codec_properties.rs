@@ -127,11 +127,12 @@ prop_compose! {
         container in id(), version in version(), state in state(), converged in any::<bool>(),
         cause in option::of(cause()), exit_code in any::<Option<i32>>(), address in any::<Option<[u8; 4]>>(),
         started_at in any::<Option<u64>>(), firewall_error in option::of(cause()),
-        limits_error in option::of(cause()), oom_kills in any::<u64>(), at in any::<u64>(),
+        limits_error in option::of(cause()), ssh_key_error in option::of(cause()), oom_kills in any::<u64>(), at in any::<u64>(),
     ) -> StatusReport {
         let address = address.map(Into::into);
         StatusReport {
             container, version, state, converged, cause, exit_code, address, started_at, firewall_error, limits_error,
+            ssh_key_error,
             oom_kills, at,
         }
     }

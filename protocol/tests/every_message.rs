@@ -15,6 +15,7 @@ use hoody_protocol::{
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
     id::{ContainerId, OperationId, ProjectId, RuleId, ServerId, TerminalId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
+    inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, InventoryEntry, NodeFacts, Refusal, RenewalOrder, Report,
         ReportAck, ReportBatch, ReportEntry, SpecQuery, SpecReply,
@@ -27,7 +28,7 @@ use hoody_protocol::{
 };
 use ipnet::Ipv4Net;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use std::{cell::RefCell, collections::BTreeSet, fmt::Debug};
+use std::{cell::RefCell, collections::BTreeSet, fmt::Debug, net::IpAddr};
 
 /// Values of each message.
 const VALUES: usize = 300;
@@ -168,6 +169,8 @@ impl Any {
             },
             dns: self.list(|| (self.number() as u32).into()),
             firewall: FirewallSpec { ingress: self.list(|| self.rule()), egress: self.list(|| self.rule()) },
+            ssh_public_key: self.option(|| self.text()),
+            kvm: self.yes(),
         }
     }
 
@@ -192,6 +195,7 @@ impl Any {
             started_at: self.option(|| self.number()),
             firewall_error: self.option(|| self.cause()),
             limits_error: self.option(|| self.cause()),
+            ssh_key_error: self.option(|| self.cause()),
             oom_kills: self.number(),
             at: self.number(),
         };
@@ -219,10 +223,52 @@ impl Any {
                 cpu_cores: self.number() as u32,
                 memory_bytes: self.number(),
                 disk_bytes: self.number(),
+                kvm: self.yes(),
             },
             inventory: self.list(entry),
             instance: self.option(|| self.text()),
             journal_lost: self.number() as u32,
+        }
+    }
+
+    fn inspection(&self) -> Inspection {
+        let process = || ProcessInfo {
+            pid: self.number() as u32,
+            parent: self.number() as u32,
+            user: self.text(),
+            name: self.text(),
+            args: self.text(),
+            state: self.text(),
+            memory_bytes: self.number(),
+            started_at: self.number(),
+        };
+        let owner =
+            || SocketOwner { pid: self.number() as u32, name: self.text(), args: self.text(), path: self.text() };
+        let ip = || match self.yes() {
+            true => IpAddr::V4((self.number() as u32).into()),
+            false => IpAddr::V6(u128::from(self.number()).into()),
+        };
+        let socket = || SocketInfo {
+            protocol: self.text(),
+            ip: ip(),
+            port: self.number() as u16,
+            user: self.text(),
+            owner: self.option(owner),
+        };
+        let service = || ServiceInfo {
+            unit: self.text(),
+            active: self.text(),
+            main_pid: self.option(|| self.number() as u32),
+            memory_bytes: self.option(|| self.number()),
+            since: self.option(|| self.number()),
+            ..ServiceInfo::default()
+        };
+        Inspection {
+            processes: self.list(process),
+            process_count: self.number() as u32,
+            sockets: self.list(socket),
+            services: self.option(|| self.list(service)),
+            truncated: self.yes(),
         }
     }
 
@@ -409,6 +455,10 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, LogMore { bytes: any.number() as u32 });
         let records = any.list(|| any.log_record());
         round_trip(seen, LogBatch { records, lost: any.yes(), end: any.yes() });
+        round_trip(seen, InspectionQuery { container });
+        round_trip(seen, InspectionReply::NotRunning);
+        round_trip(seen, InspectionReply::Failed(any.cause()));
+        round_trip(seen, InspectionReply::Running(Box::new(any.inspection())));
         round_trip(seen, Refusal { cause: any.cause() });
     }
     assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");

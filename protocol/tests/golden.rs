@@ -14,6 +14,7 @@ use hoody_protocol::{
     },
     id::{ContainerId, OperationId, ServerId, TerminalId, UserId},
     image::Digest,
+    inspection::{Inspection, InspectionQuery, InspectionReply, SocketInfo},
     link::{
         CommandReply, Heartbeat, HelloReply, Refusal, RenewalOrder, Report, ReportAck, ReportBatch, ReportEntry,
         SpecQuery, SpecReply,
@@ -134,6 +135,7 @@ fn report_batch() {
         started_at: Some(8),
         firewall_error: None,
         limits_error: None,
+        ssh_key_error: None,
         oom_kills: 0,
         at: 9,
     };
@@ -290,5 +292,27 @@ fn logs() {
     golden(
         LogBatch { records: vec![record].try_into().unwrap(), lost: false, end: true },
         "000000530045a3677265636f72647381a562617401656572726f72f5677061727469616cf4647465787442686968706f736974696f6ea264706172741b17979cfe362a0000666f6666736574182a646c6f7374f463656e64f5",
+    );
+}
+
+#[test]
+fn inspection() {
+    golden(
+        InspectionQuery { container: CONTAINER },
+        "000000250046a169636f6e7461696e65727818313131313131313131313131313131313131313131313131",
+    );
+    golden(InspectionReply::NotRunning, "0000000c00476b6e6f745f72756e6e696e67");
+    let socket = SocketInfo {
+        protocol: Text::truncated("tcp"),
+        ip: std::net::Ipv4Addr::LOCALHOST.into(),
+        port: 80,
+        user: Text::truncated("root"),
+        owner: None,
+    };
+    let inspection =
+        Inspection { process_count: 1, sockets: vec![socket].try_into().unwrap(), ..Inspection::default() };
+    golden(
+        InspectionReply::Running(Box::new(inspection)),
+        "000000750047a16772756e6e696e67a56970726f636573736573806d70726f636573735f636f756e740167736f636b65747381a56870726f746f636f6c63746370626970a162563484187f00000164706f72741850647573657264726f6f74656f776e6572f6687365727669636573f6697472756e6361746564f4",
     );
 }

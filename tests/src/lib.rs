@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod contract;
 pub mod damage;
 pub mod faults;
+pub mod flood;
 pub mod image;
 pub mod postgres;
 pub mod probe;

@@ -137,6 +137,7 @@ fn hello() -> Hello {
             cpu_cores: 1,
             memory_bytes: 1 << 30,
             disk_bytes: 1 << 30,
+            kvm: false,
         },
         inventory: Default::default(),
         journal_lost: 0,

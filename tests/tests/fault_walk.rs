@@ -17,7 +17,7 @@ use walk::{Program, walk};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_while_it_creates_deletes_or_starts_itself() -> Result<()> {
-    walk(Program::Agent, &[Verb::Create, Verb::Delete, Verb::Return, Verb::Rules]).await
+    walk(Program::Agent, &[Verb::Create, Verb::Delete, Verb::Return, Verb::Rules, Verb::Pause, Verb::Resume]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

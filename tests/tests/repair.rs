@@ -3,6 +3,8 @@
 
 #[path = "repair/disks.rs"]
 mod disks;
+#[path = "repair/firewall.rs"]
+mod firewall;
 #[path = "repair/images.rs"]
 mod images;
 #[path = "repair/network.rs"]
@@ -10,5 +12,5 @@ mod network;
 #[path = "repair/processes.rs"]
 mod processes;
 
-/// The agent looks every second, so that tests need not wait.
-const LOOKS: &str = "drift_interval_s = 1";
+/// The agent looks every second, so that tests need not wait, and the firewall's table is one that others can change.
+const LOOKS: &str = "drift_interval_s = 1\nown_nft_table = false";

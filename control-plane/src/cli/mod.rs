@@ -93,6 +93,7 @@ pub enum CliError {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     forbid_core_dumps();
+    give_memory_back();
     // Only fails where a provider is installed already, which then is the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -128,6 +129,19 @@ fn forbid_core_dumps() {
     let failed = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0;
     if failed {
         eprintln!("warning: core dumps could not be switched off: {}", io::Error::last_os_error());
+    }
+}
+
+/// Hashing a password takes tens of MiB for a moment. The C library would grow its idea of what is worth a mapping
+/// of its own after the first one, and keep all later ones for good; and a heap for each of many threads keeps
+/// what it once needed. Measured: 80 MiB of an idle process become a third.
+fn give_memory_back() {
+    const MAPPED_FROM_BYTES: libc::c_int = 1 << 20;
+    const HEAPS: libc::c_int = 4;
+    // SAFETY: plain calls with integers, before there is a second thread.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM_BYTES);
+        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
     }
 }
 

@@ -81,6 +81,11 @@ pub fn changes(before: &ContainerRow, after: &ContainerRow, actor: Actor) -> Vec
         };
         events.push(identity.event(kind, actor));
     }
+    let (old, new) = (&before.spec.ssh_public_key, &after.spec.ssh_public_key);
+    if old != new {
+        events.extend(old.as_ref().map(|_| identity.event(EventKind::ContainerSshKeyRemoved, actor)));
+        events.extend(new.as_ref().map(|_| identity.event(EventKind::ContainerSshKeyAdded, actor)));
+    }
     let fields = changed_fields(before, after);
     if !fields.is_empty() {
         events.push(identity.event(EventKind::ContainerResourceUpdated, actor).with("changed", fields));
@@ -102,6 +107,7 @@ fn changed_fields(before: &ContainerRow, after: &ContainerRow) -> Vec<&'static s
         ("comment", old.comment != new.comment),
         ("ai", old.ai != new.ai),
         ("ramdisk_scope", old.ramdisk_scope != new.ramdisk_scope),
+        ("kvm", before.spec.kvm != after.spec.kvm),
         ("dns", before.spec.dns != after.spec.dns),
     ]
     .into_iter()

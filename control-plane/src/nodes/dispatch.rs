@@ -5,10 +5,13 @@
 //! the order of their sequence.
 
 use super::link::Link;
-use crate::store::{
-    StoreError,
-    dispatch::{self as work, Item, OpenOperation},
-    report,
+use crate::{
+    store::{
+        StoreError,
+        dispatch::{self as work, Item, OpenOperation},
+        report,
+    },
+    timing::step,
 };
 use hoody_protocol::{
     container::{Cause, ContainerSpec},
@@ -79,7 +82,9 @@ pub(super) async fn run(link: &Link) {
     loop {
         if read {
             read = false;
-            match work::containers_with_work(&link.context.app.store, link.server()).await {
+            match Box::pin(step("link: work read", work::containers_with_work(&link.context.app.store, link.server())))
+                .await
+            {
                 Ok(found) => {
                     // What changed while its container was being served is looked at once more.
                     again.extend(found.iter().filter(|container| busy.contains(container)));
@@ -136,7 +141,7 @@ fn with<T>(settled: &Mutex<Settled>, act: impl FnOnce(&mut Settled) -> T) -> T {
 /// Sends everything that the node lacks of one container, in sequence.
 async fn serve(link: &Link, settled: &Mutex<Settled>, container: ContainerId) -> Result<(), Retry> {
     loop {
-        let items = work::items(&link.context.app.store, link.server(), container).await?;
+        let items = step("link: item read", work::items(&link.context.app.store, link.server(), container)).await?;
         let next = items.into_iter().find(|item| {
             with(settled, |settled| match item {
                 Item::Spec(spec) => settled.refused.get(&container) != Some(&spec.version),
@@ -155,7 +160,7 @@ async fn send_spec(link: &Link, settled: &Mutex<Settled>, spec: &ContainerSpec) 
     let server = link.server();
     let store = &link.context.app.store;
     hoody_fault::point!("spec.sending");
-    let reply: CommandReply = stream::ask(&link.connection, spec, COMMAND_DEADLINE).await?;
+    let reply: CommandReply = step("link: accepted", stream::ask(&link.connection, spec, COMMAND_DEADLINE)).await?;
     hoody_fault::point!("spec.answered");
     let held = match reply {
         // Outcomes are of operations; a specification that is done was accepted.
@@ -186,7 +191,8 @@ async fn send_spec(link: &Link, settled: &Mutex<Settled>, spec: &ContainerSpec) 
         }
     };
     let container = spec.id;
-    store.write(move |connection| Box::pin(work::acknowledge(connection, server, container, held))).await?;
+    let acknowledged = store.write(move |connection| Box::pin(work::acknowledge(connection, server, container, held)));
+    step("link: acceptance written", acknowledged).await?;
     hoody_fault::point!("spec.acknowledged");
     link.context.app.nodes.changes.announce(spec.id);
     Ok(())

@@ -91,7 +91,7 @@ impl Link {
 pub(super) async fn serve(context: Context, connection: Connection, peer: PeerIdentity) {
     let server = peer.server;
     let remote = connection.remote_address();
-    let hello = tokio::time::timeout(HELLO_DEADLINE, read_hello(&connection)).await;
+    let hello = Box::pin(tokio::time::timeout(HELLO_DEADLINE, read_hello(&connection))).await;
     let (hello, mut send, recv) = match hello {
         Ok(Ok(read)) => read,
         Ok(Err(error)) => {
@@ -103,7 +103,8 @@ pub(super) async fn serve(context: Context, connection: Connection, peer: PeerId
             return Close::Protocol.close(&connection);
         }
     };
-    match begin(&context, &connection, &peer, &hello).await {
+    // Boxed, as what follows is rarely or once done in the life of a link.
+    match Box::pin(begin(&context, &connection, &peer, &hello)).await {
         Ok((link, protocol)) => {
             run(&link, send, recv, protocol).await;
             end(&link).await;
@@ -330,7 +331,7 @@ async fn own_row(link: &Link) {
     let store = &link.context.app.store;
     loop {
         tokio::time::sleep(ROW_CHECK).await;
-        match node::by_id(store, link.server()).await {
+        match Box::pin(node::by_id(store, link.server())).await {
             Ok(node) => {
                 if let Err((cause, _)) = admission(node.as_ref(), &link.peer) {
                     tracing::warn!(server = %link.server(), code = %cause.code, "the link is not let on");
@@ -358,5 +359,21 @@ async fn end(link: &Link) {
             node::set_offline(&link.context.app.store, link.server(), &link.context.replica, now_ms() as i64).await
     {
         tracing::error!(server = %link.server(), error = &error as &dyn std::error::Error, "mark a server offline");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The room that a function's future takes.
+    fn room<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn ten_thousand_links_wait_in_little_memory() {
+        let bytes = room(serve);
+        assert!(bytes < 10 << 10, "each link's task takes {bytes} bytes: box what is rarely done");
     }
 }

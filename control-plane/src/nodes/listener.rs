@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{app::App, store};
 use hoody_protocol::{
-    id::{RequestId, ServerId},
+    id::ServerId,
     image::Digest,
     transport::{self, Admitted, AnyPeer, AuthorityError, Close, TransportError},
 };
@@ -115,7 +115,7 @@ impl NodesHandle {
 /// Starts listening for nodes.
 pub async fn start(app: App) -> Result<NodesHandle, NodesError> {
     let authorities = Arc::new(authority::open(&app.store, &app.keys).await?);
-    let replica: Arc<str> = RequestId::generate().to_string().into();
+    let replica = app.replica.clone();
     // Nobody is linked to a process that has just begun; servers of other replicas stay online.
     store::replica::begin(&app.store, &replica).await?;
     let config = server_config(&authorities)?;
@@ -172,6 +172,9 @@ async fn run(
             _ = stopped.wait_for(|stop| *stop) => break,
         }
     }
+    // Who dials from now on gets no answer, and asks again after a second, by QUIC's own pauses: a closed endpoint
+    // would refuse, and send each agent into its growing pause before the next process listens.
+    endpoint.set_server_config(None);
     endpoint.close(Close::Restarting.code(), b"restarting");
     while tasks.join_next().await.is_some() {}
     watcher.abort();
@@ -222,7 +225,8 @@ async fn serve(
     (handshake, _connection_permit): (OwnedSemaphorePermit, OwnedSemaphorePermit),
 ) {
     let remote = incoming.remote_address();
-    let connection = match handshake_of(incoming).await {
+    // What comes once, or rarely, is boxed: it would take its room for as long as the connection lives.
+    let connection = match Box::pin(handshake_of(incoming)).await {
         Ok(connection) => connection,
         Err(reason) => {
             metrics::counter!("hoody_node_handshakes_failed_total").increment(1);
@@ -235,9 +239,9 @@ async fn serve(
         Ok(Admitted::Node(peer) | Admitted::Bulk(peer)) if !arrives(&context, peer.server) => {
             Close::Overloaded.close(&connection);
         }
-        Ok(Admitted::Node(peer)) => link::serve(context, connection, peer).await,
-        Ok(Admitted::Bulk(peer)) => blobs::serve(context, connection, peer).await,
-        Ok(Admitted::Enrol) => enrol::serve(context, connection).await,
+        Ok(Admitted::Node(peer)) => Box::pin(link::serve(context, connection, peer)).await,
+        Ok(Admitted::Bulk(peer)) => Box::pin(blobs::serve(context, connection, peer)).await,
+        Ok(Admitted::Enrol) => Box::pin(enrol::serve(context, connection)).await,
         Err(error) => {
             metrics::counter!("hoody_node_handshakes_failed_total").increment(1);
             tracing::info!(%remote, error = &error as &dyn std::error::Error, "a connection was not admitted");

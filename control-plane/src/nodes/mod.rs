@@ -14,6 +14,7 @@ mod blobs;
 mod changes;
 mod dispatch;
 mod enrol;
+mod inspection;
 mod link;
 mod listener;
 mod measurements;
@@ -32,11 +33,12 @@ mod watch;
 
 pub use changes::Changes;
 pub(crate) use enrol::secret_hash;
+pub use inspection::{Inspected, NoInspection};
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
 
 use hoody_protocol::{
-    id::ServerId,
+    id::{ContainerId, ServerId},
     link::Heartbeat,
     stream::{self, AskError},
     tag::Message,
@@ -53,6 +55,7 @@ pub struct Nodes {
     pub changes: Changes,
     /// The last measurements, in memory.
     pub measurements: Measurements,
+    inspections: inspection::Inspections,
     registry: Registry,
 }
 
@@ -94,6 +97,11 @@ impl Nodes {
     ) -> Result<A, Option<AskError>> {
         let (_, connection) = self.registry.link_of(server).ok_or(None)?;
         stream::ask(&connection, question, deadline).await.map_err(Some)
+    }
+
+    /// What runs in a container of the server, as its node says now or said within the last two seconds.
+    pub async fn inspect(&self, server: ServerId, container: ContainerId) -> Inspected {
+        self.inspections.ask(&self.registry, server, container).await
     }
 
     /// The last heartbeat of the server's link.

@@ -6,10 +6,13 @@ use super::{
     pace::Pace,
     refusal::{MALFORMED_MESSAGE, unavailable},
 };
-use crate::store::{
-    StoreError, container, dispatch as work,
-    report::{self, Applied},
-    status_log,
+use crate::{
+    store::{
+        StoreError, container, dispatch as work,
+        report::{self, Applied},
+        status_log,
+    },
+    timing::step,
 };
 use hoody_protocol::{
     container::Cause,
@@ -57,7 +60,7 @@ pub(super) async fn ingest(link: &Link, batch: ReportBatch) -> Result<ReportAck,
     let reports = batch.entries.len() as u64;
     let (store, server) = (&link.context.app.store, link.server());
     let write = store.write(move |connection| Box::pin(record(connection, server, batch)));
-    let outcome = write.await.map_err(|error| {
+    let outcome = step("link: report written", write).await.map_err(|error| {
         tracing::error!(server = %link.server(), error = &error as &dyn std::error::Error, "store reports");
         unavailable()
     })?;

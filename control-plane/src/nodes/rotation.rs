@@ -37,7 +37,8 @@ pub(super) async fn follow(link: &Link) {
             let spread = (SPREAD * linked).min(LONGEST_SPREAD);
             tokio::time::sleep(spread.mul_f64(rand::random())).await;
             loop {
-                match stream::ask::<_, CommandReply>(&link.connection, &RenewalOrder {}, ORDER_DEADLINE).await {
+                match Box::pin(stream::ask::<_, CommandReply>(&link.connection, &RenewalOrder {}, ORDER_DEADLINE)).await
+                {
                     Ok(_) => tracing::info!(server = %link.server(), "the node renews its certificate"),
                     // An agent that does not know the order renews when its certificate is due.
                     Err(error) => tracing::warn!(server = %link.server(), error = &error as &dyn std::error::Error,

@@ -178,6 +178,7 @@ fn report_of(spec: &ContainerSpec, faults: &Faults) -> StatusReport {
         started_at: (state == State::Running).then(now_ms),
         firewall_error: faults.firewall.clone(),
         limits_error: faults.limits.clone(),
+        ssh_key_error: None,
         oom_kills: faults.oom_kills,
         at: now_ms(),
     }

@@ -58,7 +58,8 @@ impl From<sqlx::Error> for Undone {
 /// Carries out decisions until the link drops this.
 pub(super) async fn carry_out(link: &Link) {
     loop {
-        match pass(link).await {
+        // Boxed: there is hardly ever anything to do, and its room would be taken for as long as the link lives.
+        match Box::pin(pass(link)).await {
             Ok(()) => link.wakes.decisions.notified().await,
             Err(error) => {
                 tracing::warn!(server = %link.server(), error = &error as &dyn std::error::Error,
@@ -185,7 +186,9 @@ async fn adopt(link: &Link, row: &Unknown, project: ProjectId, name: String) -> 
         ));
     }
     let sequence = spec.sequence.min(i64::MAX as u64 - 1) + 1;
-    let spec = ContainerSpec { project, owner: target.owner, version, sequence, ..spec };
+    // Neither is the node's to give.
+    let (ssh_public_key, kvm) = (None, false);
+    let spec = ContainerSpec { project, owner: target.owner, version, sequence, ssh_public_key, kvm, ..spec };
     if serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len()) + SIZE_SLACK > ContainerSpec::MAX_BYTES {
         return Err(Undone::Problem("its specification is too large".to_owned()));
     }

@@ -15,6 +15,8 @@ pub struct Demand<'a> {
     pub limits: &'a Limits,
     /// Architecture of its image, in OCI terms.
     pub architecture: &'a str,
+    /// It is to have KVM.
+    pub kvm: bool,
 }
 
 /// A server that was considered and why it cannot take the container.
@@ -39,6 +41,12 @@ pub fn check(server: &ServerRow, demand: Demand<'_>) -> Result<(), Reason> {
     if !server.architecture.is_empty() && server.architecture != demand.architecture {
         let (image, server) = (demand.architecture.to_owned(), server.architecture.clone());
         return Err(Reason::Architecture { image, server });
+    }
+    if demand.kvm && !server.owned {
+        return Err(Reason::KvmNotOwned);
+    }
+    if demand.kvm && !server.kvm {
+        return Err(Reason::NoKvm);
     }
     let limits = demand.limits;
     if server.free_containers < 1 {

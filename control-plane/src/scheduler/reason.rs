@@ -25,6 +25,12 @@ pub enum Reason {
         /// The server's.
         server: String,
     },
+    /// KVM is given on servers that one rents oneself.
+    #[error("it is rented by somebody else, and KVM is only for who rents the server")]
+    KvmNotOwned,
+    /// It has no KVM.
+    #[error("it has no KVM")]
+    NoKvm,
     /// It has as many containers as it may have.
     #[error("it has as many containers as it may have")]
     Full,

@@ -17,6 +17,8 @@ fn server(number: u8) -> ServerRow {
         free_disk_bytes: 40960 * MIB,
         free_containers: 10,
         project_containers: 0,
+        owned: true,
+        kvm: false,
     }
 }
 
@@ -26,7 +28,7 @@ fn limits() -> Limits {
 
 fn ranked(servers: &[ServerRow]) -> Vec<u8> {
     let limits = limits();
-    let ids = rank(servers, Demand { limits: &limits, architecture: "amd64" }).unwrap();
+    let ids = rank(servers, Demand { limits: &limits, architecture: "amd64", kvm: false }).unwrap();
     ids.iter().map(|id| id.as_bytes()[11]).collect()
 }
 
@@ -34,7 +36,7 @@ fn refused(change: impl Fn(&mut ServerRow)) -> Reason {
     let mut candidate = server(1);
     change(&mut candidate);
     let limits = limits();
-    let rejections = rank(&[candidate], Demand { limits: &limits, architecture: "amd64" }).unwrap_err();
+    let rejections = rank(&[candidate], Demand { limits: &limits, architecture: "amd64", kvm: false }).unwrap_err();
     assert_eq!(rejections[0].server, "server-1");
     rejections[0].reason.clone()
 }
@@ -78,7 +80,7 @@ fn every_server_has_its_reason() {
 #[test]
 fn without_servers_there_is_nothing_to_reject() {
     let limits = limits();
-    assert_eq!(rank(&[], Demand { limits: &limits, architecture: "amd64" }), Err(vec![]));
+    assert_eq!(rank(&[], Demand { limits: &limits, architecture: "amd64", kvm: false }), Err(vec![]));
 }
 
 fn any_server() -> impl Strategy<Value = ServerRow> {
@@ -130,7 +132,7 @@ proptest! {
         }
         for (cpu_millis, memory, disk) in demands {
             let limits = Limits { cpu_millis, memory_bytes: memory << 20, disk_bytes: disk << 20, pids: 64, network_mbit: None };
-            let demand = Demand { limits: &limits, architecture: "amd64" };
+            let demand = Demand { limits: &limits, architecture: "amd64", kvm: false };
             let ranked = rank(&servers, demand);
             let mut reversed = servers.clone();
             reversed.reverse();

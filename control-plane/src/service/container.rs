@@ -1,21 +1,28 @@
 //! Containers: who may touch them, what a change is, and how long a request waits for the node.
 
+mod authorize;
 mod change;
 mod create;
 mod creation;
 mod delete;
 mod fields;
 mod image;
+mod inspect;
+mod kvm;
 mod limits;
 mod list;
 mod operate;
 mod restart;
+mod ssh_key;
 mod update;
 
+pub use authorize::{Authorization, AuthorizeInput, authorize};
 pub use change::{Effect, Progress, change, settle};
 pub use create::create;
 pub use creation::CreateInput;
 pub use delete::{Deletion, delete};
+pub use inspect::{Unseen, inspect, inspect_all};
+pub use kvm::{KvmInput, set_kvm};
 pub use limits::SpecsInput;
 pub use list::{ListInput, list, list_by_project, status_logs};
 pub use operate::{Operation, UnknownOperation, operate};

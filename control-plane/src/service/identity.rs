@@ -25,6 +25,12 @@ pub struct Issued {
 
 /// Issues a claim for `audience`.
 pub fn issue(app: &App, user: &User, audience: &str, lifetime_s: Option<u64>) -> Result<Issued, ServiceError> {
+    let lifetime_s = check(audience, lifetime_s)?;
+    Ok(sign(app, user, audience, lifetime_s))
+}
+
+/// Checks what is asked of a claim; gives the seconds that it is to be valid.
+pub(super) fn check(audience: &str, lifetime_s: Option<u64>) -> Result<u64, ServiceError> {
     let mut problems = BTreeMap::new();
     let printable = |byte: u8| byte == 0x21 || (0x23..=0x7e).contains(&byte);
     if !(1..=MAX_AUDIENCE_BYTES).contains(&audience.len()) || !audience.bytes().all(printable) {
@@ -36,10 +42,7 @@ pub fn issue(app: &App, user: &User, audience: &str, lifetime_s: Option<u64>) ->
         let problem = format!("must be {MIN_LIFETIME_S} to {MAX_LIFETIME_S} seconds");
         problems.insert("expires_in".to_owned(), problem);
     }
-    if !problems.is_empty() {
-        return Err(ServiceError::Invalid(problems));
-    }
-    Ok(sign(app, user, audience, lifetime_s))
+    if problems.is_empty() { Ok(lifetime_s) } else { Err(ServiceError::Invalid(problems)) }
 }
 
 /// The claim that a login carries: for this API itself.

@@ -167,15 +167,27 @@ pub async fn create(app: &App, caller: &Caller, input: Input) -> Result<Project,
 /// Changes what the input names.
 pub async fn update(app: &App, caller: &Caller, id: ProjectId, input: Input) -> Result<Project, ServiceError> {
     let change = check(input)?;
-    let mut tx = app.store.begin().await?;
-    let project = store::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound(PROJECT))?;
-    object::in_project(&mut *tx, caller, object(&project), Level::Edit).await?;
-    if let Some(realms) = &change.realms {
-        object::check_realms(caller, &project.realms, realms)?;
-    }
-    let project = store::update(&mut tx, id, &change, caller.user).await?.ok_or(ServiceError::NotFound(PROJECT))?;
-    tx.commit().await.map_err(StoreError::from)?;
-    Ok(project)
+    let caller = caller.clone();
+    // Together with what others write at this time: an event's delivery waits for its commit.
+    let write = app.store.write(move |connection| {
+        Box::pin(async move {
+            let Some(project) = store::lock(connection, id).await? else {
+                return Ok(Err(ServiceError::NotFound(PROJECT)));
+            };
+            // Nothing is written yet: a refusal is an answer, not a failure of the write.
+            if let Err(refused) = object::in_project(&mut *connection, &caller, object(&project), Level::Edit).await {
+                return Ok(Err(refused));
+            }
+            if let Some(realms) = &change.realms
+                && let Err(refused) = object::check_realms(&caller, &project.realms, realms)
+            {
+                return Ok(Err(refused));
+            }
+            let written = store::update(connection, id, &change, caller.user).await?;
+            Ok(written.ok_or(ServiceError::NotFound(PROJECT)))
+        })
+    });
+    write.await?
 }
 
 /// Deletes the project with its containers and permissions; gives the containers' ids and names, and the number of

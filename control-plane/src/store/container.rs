@@ -16,11 +16,11 @@ pub use write::{insert, purge, update};
 use super::{Store, StoreError};
 use hoody_protocol::{
     container::{ContainerSpec, StatusReport},
-    id::{ContainerId, RealmId, ServerId},
+    id::{ContainerId, InvalidId, PoolId, RealmId, ServerId, UserId},
 };
 use serde::de::DeserializeOwned;
 use sqlx::{AnyConnection, Row, any::AnyRow};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, str::FromStr};
 
 /// A container with the parts of its project and server that every answer shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +70,14 @@ pub struct ServerInfo {
     pub status: String,
     /// Its node is connected.
     pub online: bool,
+    /// Who rents it.
+    pub owner: Option<UserId>,
+    /// The pool it is in; `None`: its owner's default pool.
+    pub pool: Option<PoolId>,
+    /// It is given to accounts of the free tier.
+    pub is_free: bool,
+    /// Its node can give containers KVM.
+    pub kvm: bool,
     /// ISO 3166 country code.
     pub country: String,
     /// Region.
@@ -92,7 +100,8 @@ const SELECT: &str = "SELECT c.spec, c.server_id, c.name, c.image_name, c.runtim
     c.sequence, c.status, c.status_changed_at, c.report, c.deleted_at, c.created_at, c.updated_at, \
     p.alias AS project_alias, p.is_default AS project_is_default, s.name AS server_name, \
     s.status AS server_status, s.online AS server_online, s.country, s.region, s.city, s.datacenter, \
-    s.rental_end, s.cpu_millis, s.memory_bytes, s.disk_bytes \
+    s.rental_end, s.owner_id AS server_owner, s.pool_id AS server_pool, s.is_free, s.facts AS server_facts, \
+    s.cpu_millis, s.memory_bytes, s.disk_bytes \
     FROM containers c JOIN projects p ON p.id = c.project_id JOIN servers s ON s.id = c.server_id";
 
 /// The container with this id.
@@ -150,6 +159,10 @@ fn read(row: &AnyRow) -> Result<ContainerRow, StoreError> {
             name: row.try_get("server_name")?,
             status: row.try_get("server_status")?,
             online: row.try_get::<i64, _>("server_online")? != 0,
+            owner: optional_id(row, "server_owner")?,
+            pool: optional_id(row, "server_pool")?,
+            is_free: row.try_get::<i64, _>("is_free")? != 0,
+            kvm: super::node::has_kvm(row.try_get("server_facts")?),
             country: row.try_get("country")?,
             region: row.try_get("region")?,
             city: row.try_get("city")?,
@@ -160,6 +173,11 @@ fn read(row: &AnyRow) -> Result<ContainerRow, StoreError> {
             disk_bytes: row.try_get("disk_bytes")?,
         },
     })
+}
+
+fn optional_id<T: FromStr<Err = InvalidId>>(row: &AnyRow, column: &'static str) -> Result<Option<T>, StoreError> {
+    let text: Option<String> = row.try_get(column)?;
+    text.map(|text| text.parse().map_err(|error| corrupt(column, error))).transpose()
 }
 
 fn json<T: DeserializeOwned>(text: &str, what: &'static str) -> Result<T, StoreError> {

@@ -63,6 +63,11 @@ const UNIQUE: &[(&str, &str, &str)] = &[
     ("servers_public_key_key", "servers.public_key", "this public key"),
     ("images_name_key", "images.name", "this image name"),
     ("containers_project_name_key", "containers.project_id, containers.name", "this container name"),
+    (
+        "containers_owner_ssh_key",
+        "containers.owner_id, containers.ssh_key_digest",
+        "this SSH key, by another of the owner's containers,",
+    ),
     ("identities_key", "identities.provider, identities.subject", "this sign-in"),
     ("device_logins_user_code_key", "device_logins.user_code_hash", "this code"),
     ("invite_codes_code_key", "invite_codes.code_hash", "this invite code"),

@@ -11,7 +11,7 @@ mod publish;
 pub use list::{Filter, Slice, Stats, delete, delete_before, get, list, replay, stats};
 pub use publish::{PUBLISHED_CHANNEL, after, last_sequence, publish};
 
-use super::StoreError;
+use super::{StoreError, idempotency};
 use crate::event::{Event, NewEvent, UnknownWord};
 use hoody_protocol::{id::EventId, time::now_ms};
 use sqlx::{AnyConnection, Row, any::AnyRow};
@@ -27,6 +27,7 @@ const COLUMNS: &str = "id, event_type, resource_id, user_id, project_id, contain
 
 /// Writes an event. The caller has locked or written its subject in the same transaction.
 pub async fn insert(connection: &mut AnyConnection, event: &NewEvent) -> Result<EventId, StoreError> {
+    idempotency::note(connection, event.kind.resource().as_str(), &event.resource).await?;
     let now = now_ms() as i64;
     let id = EventId::generate();
     let subject = event.subject();

@@ -61,6 +61,7 @@ async fn neither_change_nor_event_is_there_without_the_other() {
             started_at: None,
             firewall_error: None,
             limits_error: None,
+            ssh_key_error: None,
             oom_kills: 0,
             at: 2_000,
         };

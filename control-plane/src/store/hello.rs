@@ -86,4 +86,24 @@ mod tests {
         })
         .await;
     }
+
+    #[tokio::test]
+    async fn what_a_journal_lost_stands_in_the_servers_record() {
+        each_backend(|store| async move {
+            let server = server(&store, "one").await;
+            let key = generate_node_key().unwrap().public_key();
+            let arrival = Arrival { key, issuer: "authority".to_owned(), replica: "replica".to_owned() };
+            let mut said = hello(4, 1 << 30);
+            for lost in [0, 7] {
+                said.journal_lost = lost;
+                record(&store, server, &arrival, &said, 1).await.unwrap();
+            }
+            let sql = "SELECT payload FROM events WHERE event_type = 'server.health_changed' AND resource_id = $1";
+            let told: Vec<String> =
+                sqlx::query_scalar(sql).bind(server.to_string()).fetch_all(store.reader()).await.unwrap();
+            let lost: Vec<_> = told.iter().filter(|payload| payload.contains("journal_lines_lost")).collect();
+            assert!(matches!(&lost[..], [one] if one.contains("\"journal_lines_lost\":7")), "{told:?}");
+        })
+        .await;
+    }
 }

@@ -52,6 +52,7 @@ pub(super) fn hello(cores: u32, memory_bytes: u64) -> Hello {
             cpu_cores: cores,
             memory_bytes,
             disk_bytes: u64::MAX,
+            kvm: false,
         },
         inventory: Default::default(),
         journal_lost: 0,
@@ -76,6 +77,8 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         limits: Limits { cpu_millis: 10, memory_bytes: 20, disk_bytes: 30, pids: 64, network_mbit: None },
         dns: Default::default(),
         firewall: Default::default(),
+        ssh_public_key: None,
+        kvm: false,
     };
     let json = serde_json::to_string(&spec).unwrap();
     let id = spec.id;

@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (7, include_str!("../../migrations/0007_permissions.sql")),
     (8, include_str!("../../migrations/0008_record.sql")),
     (9, include_str!("../../migrations/0009_sign_in.sql")),
+    (13, include_str!("../../migrations/0013_ssh_keys.sql")),
 ];
 
 /// Key of PostgreSQL's advisory lock, any number that nothing else uses: "hoodymig" in ASCII. A lock on a

@@ -196,6 +196,10 @@ pub async fn record_hello(
     .bind(now)
     .execute(&mut *connection)
     .await?;
+    if hello.journal_lost > 0 {
+        let details = [("online", true.into()), ("journal_lines_lost", hello.journal_lost.into())];
+        record(connection, server, EventKind::ServerHealthChanged, &row, Actor::Node, &details).await?;
+    }
     if row.try_get::<i64, _>("online")? == 0 {
         record_health(connection, server, &row, true).await?;
     }
@@ -204,6 +208,17 @@ pub async fn record_hello(
 
 /// Thousandths of cores, bytes of memory, bytes of disk; what a hostile node overstates is cut to what the
 /// database holds.
+/// What the stored facts of a server say about KVM. Of everything else they hold nothing is looked at: this is asked with
+/// every container.
+pub(super) fn has_kvm(facts: Option<String>) -> bool {
+    #[derive(Default, Deserialize)]
+    struct Kvm {
+        #[serde(default)]
+        kvm: bool,
+    }
+    facts.is_some_and(|text| serde_json::from_str::<Kvm>(&text).unwrap_or_default().kvm)
+}
+
 fn capacity(facts: &NodeFacts) -> [i64; 3] {
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     [i64::from(facts.cpu_cores) * 1000, signed(facts.memory_bytes), signed(facts.disk_bytes)]

@@ -2,7 +2,7 @@
 //! or `pending → expired`; each step is one conditional update, so that dispatch and expiry cannot both
 //! win. Dispatch and outcomes are in [`super::dispatch`].
 
-use super::{Store, StoreError, container, event};
+use super::{Store, StoreError, container, event, idempotency};
 use crate::event::{Actor, EventKind, container::Identity};
 use hoody_protocol::{
     container::Cause,
@@ -51,6 +51,7 @@ pub struct NewOperation {
 
 /// Writes an operation down.
 pub async fn insert(connection: &mut AnyConnection, operation: &NewOperation) -> Result<(), StoreError> {
+    idempotency::note(connection, "operation", &operation.id.to_string()).await?;
     let expired = operation.expired.is_some();
     sqlx::query(
         "INSERT INTO operations (id, container_id, server_id, user_id, sequence, kind, state, failure, created_at, \

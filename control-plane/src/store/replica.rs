@@ -81,6 +81,18 @@ pub async fn alive(connection: &mut AnyConnection) -> Result<i64, StoreError> {
         .await?)
 }
 
+/// True where the replica's lease has not passed.
+pub async fn is_alive(connection: &mut AnyConnection, replica: &str) -> Result<bool, StoreError> {
+    let now = now(connection).await?;
+    let found: i64 =
+        sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM replicas WHERE id = $1 AND expires_at > $2")
+            .bind(replica.to_owned())
+            .bind(now)
+            .fetch_one(connection)
+            .await?;
+    Ok(found > 0)
+}
+
 async fn sweep(connection: &mut AnyConnection, now: i64) -> Result<(), StoreError> {
     let gone = sqlx::query(
         "UPDATE servers SET online = 0, online_changed_at = $1 WHERE online = 1 AND (linked_to IS NULL OR \

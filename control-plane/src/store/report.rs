@@ -274,6 +274,7 @@ pub async fn refuse(
         started_at: None,
         firewall_error: None,
         limits_error: None,
+        ssh_key_error: None,
         oom_kills: 0,
         at: now as u64,
     };

@@ -17,6 +17,7 @@ fn report(spec: &ContainerSpec, generation: u64, state: State, at: u64) -> Statu
         started_at: None,
         firewall_error: None,
         limits_error: None,
+        ssh_key_error: None,
         oom_kills: 0,
         at,
     }

@@ -129,6 +129,10 @@ pub struct ServerRow {
     pub free_containers: i64,
     /// Containers of the project in question that are on it.
     pub project_containers: i64,
+    /// The asking owner rents it; otherwise it is another's, in a pool they share.
+    pub owned: bool,
+    /// Its node can give containers KVM.
+    pub kvm: bool,
 }
 
 /// The servers that `owner` may use, seen from `project`.
@@ -138,7 +142,8 @@ pub async fn servers_of(store: &Store, owner: UserId, project: ProjectId) -> Res
         "SELECT s.id, s.name, s.status, s.online, s.architecture, s.cpu_millis - s.cpu_millis_used AS free_cpu, \
          s.memory_bytes - s.memory_bytes_used AS free_memory, s.disk_bytes - s.disk_bytes_used AS free_disk, \
          s.max_containers - s.containers_used AS free_containers, (SELECT CAST(COUNT(*) AS BIGINT) FROM containers c \
-         WHERE c.server_id = s.id AND c.project_id = $2) AS project_containers \
+         WHERE c.server_id = s.id AND c.project_id = $2) AS project_containers, s.facts, \
+         CAST(CASE WHEN s.owner_id = $1 THEN 1 ELSE 0 END AS BIGINT) AS owned \
          FROM servers s WHERE {usable} ORDER BY s.id"
     )))
     .bind(owner.to_string())
@@ -161,6 +166,8 @@ fn server_row(row: &AnyRow) -> Result<ServerRow, StoreError> {
         free_disk_bytes: row.try_get("free_disk")?,
         free_containers: row.try_get("free_containers")?,
         project_containers: row.try_get("project_containers")?,
+        owned: row.try_get::<i64, _>("owned")? != 0,
+        kvm: super::node::has_kvm(row.try_get("facts")?),
     })
 }
 

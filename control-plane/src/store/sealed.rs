@@ -58,6 +58,6 @@ pub async fn replace(connection: &mut AnyConnection, secret: &Secret, sealed: &s
 
 /// Removes what is sealed but kept for a day only: answers to idempotent requests.
 pub async fn forget_passing(connection: &mut AnyConnection) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM idempotency_keys WHERE body IS NOT NULL").execute(connection).await?;
+    sqlx::query("DELETE FROM idempotency_keys WHERE status IS NOT NULL").execute(connection).await?;
     Ok(())
 }

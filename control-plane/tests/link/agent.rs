@@ -113,6 +113,7 @@ pub fn hello(inventory: Vec<InventoryEntry>) -> Hello {
             cpu_cores: 4,
             memory_bytes: 8 << 30,
             disk_bytes: 100 << 30,
+            kvm: false,
         },
         inventory: inventory.try_into().unwrap(),
         journal_lost: 0,
@@ -266,6 +267,7 @@ pub fn status(container: ContainerId, generation: u64, state: State) -> StatusRe
         started_at: None,
         firewall_error: None,
         limits_error: None,
+        ssh_key_error: None,
         oom_kills: 0,
         at: now_ms(),
     }

@@ -15,6 +15,7 @@ mod enrolment;
 mod frames;
 mod hello;
 mod hostile;
+mod inspection;
 mod plane;
 mod reports;
 mod rotation;

@@ -140,6 +140,8 @@ impl Plane {
             },
             dns: Default::default(),
             firewall: FirewallSpec::default(),
+            ssh_public_key: None,
+            kvm: false,
         };
         let json = serde_json::to_string(&spec).unwrap();
         self.execute(format!(

@@ -14,6 +14,7 @@
 mod lines;
 
 use super::{DesiredError, file};
+use crate::timing::step;
 use hoody_protocol::{
     link::{MAX_REPORTS, Report, ReportEntry},
     operation::OperationOutcome,
@@ -245,7 +246,7 @@ async fn write_groups(mut writer: Writer, mut queue: mpsc::Receiver<Append>, sha
         }
         if !lines.is_empty() {
             hoody_fault::point!("journal.writing");
-            writer = append_or_halt(writer, lines).await;
+            writer = step("agent: journal", append_or_halt(writer, lines)).await;
             hoody_fault::point!("journal.synced");
             let mut kept = shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
             kept.extend(entries);

@@ -2,7 +2,7 @@
 //! the current run has come.
 
 use super::{DesiredError, file};
-use crate::storage::IdRange;
+use crate::{storage::IdRange, timing::step};
 use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired},
     id::{ContainerId, OperationId},
@@ -151,7 +151,7 @@ impl Records {
         let path = self.path(record.spec.id);
         let content = serde_json::to_vec(record).expect("plain data always encodes");
         hoody_fault::point!("record.writing");
-        blocking(move || file::write(&path, &content)).await?;
+        step("agent: record", blocking(move || file::write(&path, &content))).await?;
         hoody_fault::point!("record.written");
         Ok(())
     }

@@ -25,6 +25,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     blocking(GROUP, move || {
         let mut checks = namespaces(first_id, &pool, &run_dir);
         checks.push(quotas());
+        checks.push(kvm(crate::runtime::kvm_usable()));
         checks.push(match fs::read_to_string(MOUNTS) {
             Ok(mounts) => cgroups(&mounts, |path| fs::read_to_string(path).ok()),
             Err(error) => Check::failed(GROUP, "cgroups", format!("{MOUNTS}: {error}"), "mount /proc"),
@@ -78,6 +79,11 @@ impl Drop for Trial {
             tracing::warn!(%error, path = %self.0.display(), "a trial mount was not removed");
         }
     }
+}
+
+fn kvm(usable: bool) -> Check {
+    let found = if usable { "containers can be given it" } else { "none: containers cannot be given it" };
+    Check::ok(GROUP, "KVM", found)
 }
 
 fn quotas() -> Check {

@@ -94,8 +94,8 @@ pub(super) fn remove(batch: &mut Batch, id: ContainerId, before: &Installed) {
 }
 
 /// Repairs the base and clears away what belongs to no container.
-pub(super) fn prepare(batch: &mut Batch, inventory: &Inventory, config: &NftConfig) {
-    table::put_base(batch, config);
+pub(super) fn prepare(batch: &mut Batch, inventory: &Inventory, config: &NftConfig, table_flags: u32) {
+    table::put_base(batch, config, table_flags);
     for (interface, address) in &inventory.stray_bindings {
         batch.delete_element(BINDINGS, &names::binding_key(interface, *address));
     }

@@ -15,6 +15,7 @@ mod nft;
 mod read;
 mod table;
 mod verdict;
+mod watch;
 mod worker;
 
 pub use error::{FirewallError, Object, Operation};
@@ -26,7 +27,7 @@ use hoody_protocol::{
     firewall::{FirewallSpec, RuleCounter},
     id::{ContainerId, UserId},
 };
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// What the firewall needs to know of a container.
 #[derive(Debug, Clone)]
@@ -51,6 +52,11 @@ pub trait Firewall: Send + Sync + std::fmt::Debug {
     async fn prepare(&self) -> Result<(), FirewallError>;
     /// True where the base chains stand as [`Firewall::prepare`] leaves them.
     async fn is_prepared(&self) -> Result<bool, FirewallError>;
+    /// Closes these UDP endpoints, where control planes await nodes, to every container, together with those that
+    /// are closed already.
+    async fn close_endpoints(&self, endpoints: Vec<SocketAddrV4>) -> Result<(), FirewallError>;
+    /// Returns when somebody else has changed the table, or may have; never where nobody tells. May be abandoned.
+    async fn changed(&self);
     /// Puts a container's policy in force in one transaction, replacing the one before; then drops
     /// connections that it no longer allows.
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError>;

@@ -6,15 +6,19 @@
 
 use super::{
     Firewall, FirewallError, Policy,
+    watch::Watch,
     worker::{ForeignChain, Worker},
 };
 use async_trait::async_trait;
 use hoody_protocol::{firewall::RuleCounter, id::ContainerId};
 use ipnet::Ipv4Net;
 use std::{
+    io,
     net::SocketAddrV4,
+    os::fd::AsRawFd,
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// The table's name where the configuration gives no other.
 pub const DEFAULT_TABLE: &str = "hoody";
@@ -28,6 +32,9 @@ const TABLE_NAME_CHARS: usize = 32;
 pub struct NftConfig {
     /// Name of the table in the `inet` family; everything in it is ours.
     pub table: String,
+    /// The table belongs to this process alone where the kernel can do so (Linux 6.9): others, `nft flush ruleset`
+    /// among them, cannot change it, and it outlives the process.
+    pub own_table: bool,
     /// The containers' network on this node: addresses of containers are in it, what leaves it is
     /// masqueraded.
     pub network: Ipv4Net,
@@ -46,6 +53,7 @@ impl NftConfig {
     pub fn new(network: Ipv4Net) -> Self {
         Self {
             table: DEFAULT_TABLE.to_owned(),
+            own_table: true,
             network: network.trunc(),
             connections_per_container: DEFAULT_CONNECTIONS_PER_CONTAINER,
             closed_networks: Vec::new(),
@@ -76,19 +84,35 @@ impl NftConfig {
 #[derive(Debug, Clone)]
 pub struct NftFirewall {
     worker: Arc<Mutex<Worker>>,
+    watch: Arc<tokio::sync::Mutex<Watch>>,
 }
 
 impl NftFirewall {
     /// Opens the sockets in the calling thread's network namespace; changes nothing yet.
     pub fn open(config: NftConfig) -> Result<Self, FirewallError> {
         config.check()?;
-        Ok(Self { worker: Arc::new(Mutex::new(Worker::open(config)?)) })
+        let table = config.table.clone();
+        let worker = Worker::open(config)?;
+        let watch = Watch::open(&table, worker.port())?;
+        Ok(Self { worker: Arc::new(Mutex::new(worker)), watch: Arc::new(tokio::sync::Mutex::new(watch)) })
     }
 
     /// Chains of other tables that drop what they do not explicitly let pass, and so may drop
     /// containers' traffic before or after ours was asked.
     pub async fn foreign_drops(&self) -> Result<Vec<ForeignChain>, FirewallError> {
         self.run(Worker::foreign_drops).await
+    }
+
+    async fn next_change(&self) -> io::Result<()> {
+        let mut watch = self.watch.lock().await;
+        // SAFETY: the socket stays open as long as `watch`, which was taken before and goes after.
+        let readable = unsafe { AsyncFd::register_with_interest(watch.as_raw_fd(), Interest::READABLE) }?;
+        loop {
+            if watch.read()? {
+                return Ok(());
+            }
+            readable.readable().await?.clear_ready();
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -117,6 +141,18 @@ impl Firewall for NftFirewall {
 
     async fn is_prepared(&self) -> Result<bool, FirewallError> {
         self.run(Worker::is_prepared).await
+    }
+
+    async fn close_endpoints(&self, endpoints: Vec<SocketAddrV4>) -> Result<(), FirewallError> {
+        self.run(move |worker| worker.close_endpoints(endpoints)).await
+    }
+
+    async fn changed(&self) {
+        if let Err(error) = self.next_change().await {
+            // The table is looked at now and then all the same.
+            tracing::warn!(%error, "the kernel's news about the firewall cannot be read");
+            std::future::pending().await
+        }
     }
 
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError> {

@@ -23,6 +23,15 @@ pub(super) struct BaseChain {
     pub(super) drops: bool,
 }
 
+/// The table's flags (`NFT_TABLE_F_…`); `None` where there is no such table.
+pub(super) fn table_flags(connection: &mut Connection, table: &str) -> Result<Option<u32>, FirewallError> {
+    let question = ask(NFT_MSG_GETTABLE, NFPROTO_INET, Object::Table(table.to_owned()), |out| {
+        out.put_text(NFTA_TABLE_NAME, table);
+    });
+    let answer = connection.ask(vec![question])?.into_iter().flatten().next();
+    Ok(answer.map(|bytes| Attributes(&bytes).u32(NFTA_TABLE_FLAGS).unwrap_or_default()))
+}
+
 /// Names of the table's chains.
 pub(super) fn chain_names(connection: &mut Connection, table: &str) -> Result<Vec<String>, FirewallError> {
     let question = ask(NFT_MSG_GETCHAIN, NFPROTO_INET, Object::Table(table.to_owned()), |_| ());

@@ -93,8 +93,8 @@ struct Chain {
 }
 
 /// Adds to the batch whatever of the base is missing, and sets its rules anew.
-pub(super) fn put_base(batch: &mut Batch, config: &NftConfig) {
-    batch.add_table();
+pub(super) fn put_base(batch: &mut Batch, config: &NftConfig, table_flags: u32) {
+    batch.add_table(table_flags);
     for (name, shape) in BASE_SETS {
         batch.add_set(name, shape);
     }

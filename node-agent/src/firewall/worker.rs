@@ -10,7 +10,11 @@ use super::{
     conntrack::{self, End},
     inventory::{Installed, Inventory},
     names::{self, BINDINGS, CONNECTIONS},
-    netlink::{batch::Batch, connection::Connection, wire::NF_INET_FORWARD},
+    netlink::{
+        batch::Batch,
+        connection::Connection,
+        wire::{NF_INET_FORWARD, NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST},
+    },
     nft::NftConfig,
     read, table,
     verdict::{self, Flow},
@@ -21,11 +25,19 @@ use hoody_protocol::{
 };
 use std::{
     collections::{BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, Instant},
 };
 
 /// How often a call is tried: with the remembered inventory, and with a fresh one.
 const TRIES: usize = 2;
+
+/// Endpoints that are closed to containers at most, those of before included.
+const MAX_CLOSED_ENDPOINTS: usize = 64;
+/// How long the table may still be held by the agent before this one: killed a moment ago, it, or a program that it
+/// was just starting, closes its sockets only after everything else is free.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 
 /// A base chain of another table that drops by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,17 +74,26 @@ impl Worker {
         Ok(Self { config, connection: Connection::open()?, inventory: None, applied: HashMap::new() })
     }
 
+    /// The address of the socket that changes the table.
+    pub(super) fn port(&self) -> u32 {
+        self.connection.port()
+    }
+
     /// Reads the kernel anew before the next call.
     pub(super) fn forget(&mut self) {
         self.inventory = None;
     }
 
     pub(super) fn prepare(&mut self) -> Result<(), FirewallError> {
-        self.forget();
-        let inventory = self.known()?;
-        let mut batch = Batch::new(&self.config.table);
-        change::prepare(&mut batch, &inventory, &self.config);
-        self.connection.commit(batch)?;
+        let deadline = Instant::now() + RELEASE_LIMIT;
+        loop {
+            match self.make_base() {
+                Err(error) if error.errno() == Some(libc::EPERM) && Instant::now() < deadline => {
+                    std::thread::sleep(RELEASE_POLL);
+                }
+                done => break done?,
+            }
+        }
         hoody_fault::point!("firewall.prepared");
         self.inventory = Some(Inventory::load(&mut self.connection, &self.config.table)?);
         self.clear_empty_owners();
@@ -80,8 +101,46 @@ impl Worker {
         Ok(())
     }
 
+    /// Makes the base in a table of our own where that can be, else in one that everybody may change: on older
+    /// kernels, and where such a table stands already. Turning it into ours would mean to delete it.
+    fn make_base(&mut self) -> Result<(), FirewallError> {
+        self.forget();
+        let inventory = self.known()?;
+        let mut kinds = [NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST, 0];
+        if !self.config.own_table {
+            kinds.reverse();
+        }
+        let [preferred, other] = kinds.map(|flags| {
+            let mut batch = Batch::new(&self.config.table);
+            change::prepare(&mut batch, &inventory, &self.config, flags);
+            batch
+        });
+        match self.connection.commit(preferred) {
+            Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                self.connection.commit(other)
+            }
+            done => done,
+        }
+    }
+
+    pub(super) fn close_endpoints(&mut self, endpoints: Vec<SocketAddrV4>) -> Result<(), FirewallError> {
+        let mut all = self.config.closed_endpoints.clone();
+        all.extend(endpoints.iter().filter(|endpoint| !self.config.closed_endpoints.contains(endpoint)));
+        if all.len() == self.config.closed_endpoints.len() {
+            return Ok(());
+        }
+        // A name that leads elsewhere each time must not fill the table; what it leads to now counts.
+        self.config.closed_endpoints = if all.len() > MAX_CLOSED_ENDPOINTS { endpoints } else { all };
+        self.prepare()
+    }
+
     pub(super) fn is_prepared(&mut self) -> Result<bool, FirewallError> {
         let name = &self.config.table;
+        // One that sleeps has all its chains, and asks none of them.
+        let flags = read::table_flags(&mut self.connection, name)?;
+        if flags.is_none_or(|flags| flags & NFT_TABLE_F_DORMANT != 0) {
+            return Ok(false);
+        }
         let called = read::called_chains(&mut self.connection, name)?;
         for chain in table::outline(&self.config) {
             if called.iter().any(|called| called == chain.name) != chain.hooked

@@ -5,12 +5,15 @@ use super::{
     identity::{IdentityStore, NodeIdentity},
     logs, renewal,
 };
-use crate::{desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler};
+use crate::{
+    desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler, timing::step,
+};
 use hoody_protocol::{
     bounded::Text,
     codec::Frame,
     container::{Cause, ContainerSpec},
     exec::{ExecRequest, TerminalEnd, TerminalList, TerminalQuery, TerminalRequest},
+    inspection::InspectionQuery,
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, RenewalOrder, ReportAck, ReportBatch,
         SpecQuery, SpecReply,
@@ -237,6 +240,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
     } else if frame.is::<ExecRequest>() || frame.is::<TerminalRequest>() || frame.is::<LogRequest>() {
         // Those that can be decoded went another way.
         return refuse(send, "malformed", "the request cannot be decoded").await;
+    } else if frame.is::<InspectionQuery>() {
+        return match frame.decode::<InspectionQuery>() {
+            Ok(query) => stream::write(send, &reconciler.inspect(query.container).await).await,
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
     } else if frame.is::<RenewalOrder>() {
         stream::write(send, &CommandReply::Accepted).await?;
         // Answered first: the renewal ends the session.
@@ -274,7 +282,9 @@ async fn reports(connection: Connection, journal: Journal) -> SessionEnd {
             let last = entries.last().map_or(position, |entry| entry.position);
             hoody_fault::point!("reports.sending");
             stream::write(&mut send, &ReportBatch { entries: entries.try_into()? }).await?;
-            let answer = tokio::time::timeout(ACK_DEADLINE, stream::read_frame(&mut recv)).await??;
+            let answer =
+                step("agent: report acknowledged", tokio::time::timeout(ACK_DEADLINE, stream::read_frame(&mut recv)));
+            let answer = answer.await??;
             if answer.is::<Refusal>() {
                 // Not stored, for want of its database perhaps: the batch is kept and sent again.
                 let cause = answer.decode::<Refusal>()?.cause;

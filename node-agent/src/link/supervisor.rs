@@ -8,7 +8,7 @@ use super::{
     renewal,
     session::{self, SessionEnd, SessionWork},
 };
-use crate::error::chain;
+use crate::{error::chain, firewall::Firewall};
 use hoody_protocol::{
     container::Cause,
     time::{UnixMs, now_ms},
@@ -61,15 +61,19 @@ pub struct Link {
     stop: watch::Receiver<bool>,
     identity: IdentityStore,
     work: Arc<SessionWork>,
+    firewall: Arc<dyn Firewall>,
     state: watch::Sender<LinkState>,
 }
 
 impl Link {
     /// A link that is down; [`Link::run`] brings it up.
-    pub fn new(identity: IdentityStore, work: SessionWork) -> (Self, LinkCloser) {
+    pub fn new(identity: IdentityStore, work: SessionWork, firewall: Arc<dyn Firewall>) -> (Self, LinkCloser) {
         let state = LinkState::Down { since: now_ms(), reason: "not tried yet".into() };
         let (stopping, stop) = watch::channel(false);
-        (Self { stop, identity, work: Arc::new(work), state: watch::Sender::new(state) }, LinkCloser(stopping))
+        (
+            Self { stop, identity, work: Arc::new(work), firewall, state: watch::Sender::new(state) },
+            LinkCloser(stopping),
+        )
     }
 
     /// Watches the state.
@@ -104,6 +108,16 @@ impl Link {
         }
     }
 
+    /// Keeps containers from where the control plane awaits nodes, as its names resolve now: when the agent started
+    /// there may have been no name server, or another answer.
+    async fn close_to_containers(&self) {
+        let endpoints = self.identity.control_planes().await;
+        if let Err(error) = self.firewall.close_endpoints(endpoints).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "containers are not kept from the control plane's port for nodes");
+        }
+    }
+
     async fn session(&self) -> LinkEnd {
         let identity = match self.identity.load() {
             Ok(Some(identity)) => identity,
@@ -124,7 +138,10 @@ impl Link {
         };
         let mut stop = self.stop.clone();
         let dialled = tokio::select! {
-            dialled = dial(&identity.addresses, &config) => dialled,
+            dialled = async {
+                self.close_to_containers().await;
+                dial(&identity.addresses, &config).await
+            } => dialled,
             () = stopped(&mut stop) => return LinkEnd::Stopped,
         };
         let (endpoint, connection) = match dialled {

@@ -38,6 +38,8 @@ pub trait Network: Send + Sync + std::fmt::Debug {
     /// Limits what the attached link passes in each direction to `mbit` megabits per second; `None`: no
     /// limit. What passes meanwhile goes on.
     async fn limit_rate(&self, id: ContainerId, pid: i32, mbit: Option<u32>) -> Result<(), NetworkError>;
+    /// True where both ends of the link limit what they send to this rate, as `limit_rate` leaves them.
+    async fn is_rate_limited(&self, id: ContainerId, pid: i32, mbit: u32) -> Result<bool, NetworkError>;
     /// True where both ends of the link of process `pid`, its addresses, neighbours and routes stand as `attach`
     /// leaves them.
     async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError>;

@@ -7,7 +7,7 @@
 //! nftables can only drop.
 
 use super::{NetworkError, netlink::Session};
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE, Nla, NlasIterator};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcHandle, TcMessage, TcOption},
@@ -26,6 +26,9 @@ const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
 const LINK_LAYER_ETHERNET: u8 = 1;
+/// Where rate and queue stand in `struct tc_tbf_qopt`.
+const RATE_OFFSET: usize = 8;
+const QUEUE_OFFSET: usize = 24;
 
 /// Limits what the link sends to `mbit` megabits per second; `None` takes a limit away.
 pub(super) async fn set(session: &Session, link: u32, mbit: Option<u32>) -> Result<(), NetworkError> {
@@ -45,10 +48,51 @@ pub(super) async fn set(session: &Session, link: u32, mbit: Option<u32>) -> Resu
     Ok(())
 }
 
-fn options(mbit: u32) -> Vec<TcOption> {
+/// True where the link sends through a bucket of this rate.
+pub(super) async fn stands(session: &Session, link: u32, mbit: u32) -> Result<bool, NetworkError> {
+    let message = TcMessage::with_index(link as i32);
+    let found = session.dump("read rate", RouteNetlinkMessage::GetQueueDiscipline(message)).await?;
+    let (bytes_per_second, _, queue) = bucket(mbit);
+    let wanted = Some((saturated(bytes_per_second), queue));
+    Ok(found.into_iter().any(|reply| match reply {
+        // Kernels before 6.2 list those of every link.
+        RouteNetlinkMessage::NewQueueDiscipline(found) => {
+            found.header.index == link as i32
+                && found.header.parent == TcHandle::ROOT
+                && found.attributes.contains(&TcAttribute::Kind(KIND.to_owned()))
+                && parameters_of(&found.attributes).and_then(|parameters| rate_and_queue(&parameters)) == wanted
+        }
+        _ => false,
+    }))
+}
+
+/// The bucket's parameters in what the kernel tells of it: the crate leaves the options of this kind in one piece.
+fn parameters_of(attributes: &[TcAttribute]) -> Option<Vec<u8>> {
+    let options = attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.first(),
+        _ => None,
+    })?;
+    let mut bytes = vec![0; options.value_len()];
+    options.emit_value(&mut bytes);
+    let parameters = NlasIterator::new(&bytes).map_while(Result::ok).find(|option| option.kind() == TCA_TBF_PARMS);
+    parameters.map(|option| option.value().to_vec())
+}
+
+/// Bytes per second, and the bytes that may wait.
+fn rate_and_queue(parameters: &[u8]) -> Option<(u32, u32)> {
+    let number = |at: usize| parameters.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    Some((number(RATE_OFFSET)?, number(QUEUE_OFFSET)?))
+}
+
+/// Bytes per second, bytes that may pass at once, bytes that may wait.
+fn bucket(mbit: u32) -> (u64, u32, u32) {
     let bytes_per_second = u64::from(mbit) * 1_000_000 / 8;
     let burst = saturated((bytes_per_second * BURST_MS / 1000).max(MIN_BURST_BYTES));
-    let queue = saturated(u64::from(burst) + bytes_per_second * QUEUE_MS / 1000);
+    (bytes_per_second, burst, saturated(u64::from(burst) + bytes_per_second * QUEUE_MS / 1000))
+}
+
+fn options(mbit: u32) -> Vec<TcOption> {
+    let (bytes_per_second, burst, queue) = bucket(mbit);
     let option = |kind, value: Vec<u8>| TcOption::Other(DefaultNla::new(kind, value));
     vec![
         option(TCA_TBF_PARMS, parameters(saturated(bytes_per_second), queue)),

@@ -213,6 +213,19 @@ impl Network for RoutedVeth {
         rate::set(&host, ours.index, mbit).await
     }
 
+    async fn is_rate_limited(&self, id: ContainerId, pid: i32, mbit: u32) -> Result<bool, NetworkError> {
+        let deadline = Instant::now() + OPERATION_DEADLINE;
+        let namespace = Namespace::of(pid)?;
+        let host = Session::open(&host_interface(id), deadline)?;
+        let inside = Session::open_inside(&namespace, CONTAINER_INTERFACE, deadline, || Ok(())).await?;
+        let (Some(ours), Some(peer)) =
+            (find_host_end(&host, id).await?, link::find(&inside, CONTAINER_INTERFACE).await?)
+        else {
+            return Ok(false);
+        };
+        Ok(rate::stands(&host, ours.index, mbit).await? && rate::stands(&inside, peer.index, mbit).await?)
+    }
+
     async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {
         let deadline = Instant::now() + OPERATION_DEADLINE;
         let namespace = Namespace::of(pid)?;

@@ -52,6 +52,10 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
             Some(Cause::new("program_missing", format!("the server lacks the program {name}, which containers need")))
         }
+        RuntimeError::NoKvm { .. } => Some(Cause::new(
+            "kvm_unavailable",
+            "the server has no KVM: take it from the container, or start it on another server",
+        )),
         // Its message is what a program wrote.
         RuntimeError::Failed { message, .. } if message.contains("no space left on device") => full(),
         _ => None,

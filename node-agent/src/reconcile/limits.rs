@@ -33,20 +33,20 @@ pub(super) async fn begin(cell: &Cell, record: &Record, pid: i32) -> Result<(), 
 
 /// Puts the limits of a running container in force where they are not; `anew`: its link was just made, and
 /// has no rate. What the kernel refuses now (memory that is in use) leaves the limits before in force, is
-/// reported, and is tried again with every pass.
-pub(super) async fn enforce(cell: &Cell, record: &Record, pid: i32, anew: bool) -> Result<(), PassError> {
+/// reported, and is tried again with every pass. True where the rate of the link was changed by others and is
+/// as it was.
+pub(super) async fn enforce(cell: &Cell, record: &Record, pid: i32, anew: bool) -> Result<bool, PassError> {
     ensure_disk(cell, record).await?;
     let (spec, known) = (&record.spec, cell.enforced().limits);
-    if anew || known.is_none_or(|known| known.network_mbit != spec.limits.network_mbit) {
-        match limit_rate(cell, record, pid).await {
-            Ok(()) => {}
-            // The process is ending and takes its namespace along; the next pass sees its end.
-            Err(NetworkError::OpenNamespace { .. }) => return Ok(()),
-            Err(error) => return Err(rate_failed(error)),
-        }
-    }
+    let wanted = anew || known.is_none_or(|known| known.network_mbit != spec.limits.network_mbit);
+    let damaged = match ensure_rate(cell, record, pid, wanted).await {
+        Ok(damaged) => damaged,
+        // The process is ending and takes its namespace along; the next pass sees its end.
+        Err(NetworkError::OpenNamespace { .. }) => return Ok(false),
+        Err(error) => return Err(rate_failed(error)),
+    };
     if known == Some(spec.limits) {
-        return Ok(());
+        return Ok(damaged);
     }
     match cell.context.capabilities.runtime.update_limits(spec.id, &spec.limits).await {
         Ok(()) => in_force(cell, record),
@@ -65,7 +65,19 @@ pub(super) async fn enforce(cell: &Cell, record: &Record, pid: i32, anew: bool) 
             cell.set_enforced(|enforced| enforced.limits_error = Some((spec.version, cause)));
         }
     }
-    Ok(())
+    Ok(damaged)
+}
+
+/// Sets the rate of the link where that is `wanted`, or where it is not as it was set; true for the latter.
+async fn ensure_rate(cell: &Cell, record: &Record, pid: i32, wanted: bool) -> Result<bool, NetworkError> {
+    let damaged = match record.spec.limits.network_mbit {
+        Some(mbit) if !wanted => !cell.context.capabilities.network.is_rate_limited(record.spec.id, pid, mbit).await?,
+        _ => false,
+    };
+    if wanted || damaged {
+        limit_rate(cell, record, pid).await?;
+    }
+    Ok(damaged)
 }
 
 /// Notes how many processes of the run the kernel has ended for lack of memory, for the next report. One that

@@ -13,6 +13,7 @@ mod limits;
 mod operation;
 mod owner;
 mod pass;
+mod ssh_key;
 mod start;
 mod stop;
 #[cfg(test)]
@@ -27,12 +28,13 @@ use crate::desired::{
     DesiredError,
     allocation::Allocation,
     journal::Journal,
-    record::{self, Record, Records},
+    record::{self, Phase, Record, Records, Run},
 };
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State},
     id::ContainerId,
     image::Digest,
+    inspection::InspectionReply,
     link::{CommandReply, InventoryEntry},
     operation::OperationRequest,
 };
@@ -200,6 +202,21 @@ impl Reconciler {
         answer.await.ok()
     }
 
+    /// What runs in a container.
+    pub async fn inspect(&self, id: ContainerId) -> InspectionReply {
+        if self.handle(id).is_none() {
+            return InspectionReply::NotRunning;
+        }
+        match self.0.context.capabilities.runtime.inspect(id).await {
+            Ok(Some(inspection)) => InspectionReply::Running(Box::new(inspection)),
+            Ok(None) => InspectionReply::NotRunning,
+            Err(error) => {
+                tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "a look into a container failed");
+                InspectionReply::Failed(Cause::new("inspection_failed", "the server could not look into the container"))
+            }
+        }
+    }
+
     /// What the agent holds, for the hello.
     pub fn inventory(&self) -> Vec<InventoryEntry> {
         let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,6 +277,9 @@ impl Reconciler {
         let context = &self.0.context;
         let (address, ids) = context.allocation.take(spec.id)?;
         let mut record = Record::new(spec.clone(), ids, address);
+        // Nothing of an earlier run can be there: the first one is written down with the specification.
+        let boot_id = context.settings.boot_id.clone();
+        record.run = record.wanted_run().map(|number| Run { number, boot_id, phase: Phase::Starting });
         // Where the record before it was damaged: what was done is not done again.
         let done = context.journal.outcomes().into_iter().filter(|outcome| outcome.container == spec.id);
         done.for_each(|outcome| record.finish(outcome));

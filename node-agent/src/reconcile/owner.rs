@@ -6,6 +6,7 @@ use super::{
     context::Context,
     operation,
     pass::{self, PassError, Settled},
+    ssh_key::SshKey,
 };
 use crate::desired::{
     DesiredError,
@@ -125,6 +126,10 @@ pub(super) struct Enforced {
     pub(super) limits: Option<Limits>,
     /// Why the limits of this version could not be put in force.
     pub(super) limits_error: Option<(SpecVersion, Cause)>,
+    /// The SSH key that the container's file has; `None`: not known.
+    pub(super) ssh_key: Option<SshKey>,
+    /// Why the SSH key of this version could not be placed.
+    pub(super) ssh_key_error: Option<(SpecVersion, Cause)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -207,6 +212,7 @@ impl Cell {
             started_at,
             firewall_error: of_this(enforced.firewall_error),
             limits_error: of_this(enforced.limits_error).filter(|_| alive),
+            ssh_key_error: of_this(enforced.ssh_key_error).filter(|_| alive),
             oom_kills: if alive { self.progress().oom_kills } else { 0 },
             at: now_ms(),
         };

@@ -5,13 +5,14 @@ use super::{
     limits,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
-    stop,
+    ssh_key, stop,
 };
 use crate::{
     desired::record::{Phase, Record, Run},
     firewall::Policy,
     network::{NetworkError, host_interface},
     runtime::{Bundle, Process},
+    timing::step,
 };
 use hoody_protocol::{
     container::{Cause, Desired, State},
@@ -48,10 +49,10 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
         return Ok(());
     }
     cell.report(record, State::Creating, false, None).await;
-    let image = unless_requested(cell, capabilities.images.ensure(&spec.image)).await?;
+    let image = unless_requested(cell, step("agent: image", capabilities.images.ensure(&spec.image))).await?;
     let image = image.map_err(failed("image", "image_unavailable", "the image could not be fetched or unpacked"))?;
     hoody_fault::point!("image.ready");
-    let created = capabilities.storage.create(spec.id, &image, spec.limits.disk_bytes).await;
+    let created = step("agent: snapshot", capabilities.storage.create(spec.id, &image, spec.limits.disk_bytes)).await;
     created.map_err(storage_failed("create the root file system"))?;
     hoody_fault::point!("root.created");
     cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
@@ -67,6 +68,7 @@ pub(super) async fn ensure_running(
     process: Process,
 ) -> Result<Settled, PassError> {
     let mut cause = None;
+    let mut written = true;
     let record = match process {
         Process::Running { pid } | Process::Paused { pid } => {
             match enforce(cell, &record, pid).await? {
@@ -78,15 +80,22 @@ pub(super) async fn ensure_running(
             if same { record } else { started(cell, &record, number).await? }
         }
         Process::Created { .. } | Process::Exited { .. } | Process::Absent => {
+            written = false;
             launch(cell, record, number, &process).await?
         }
     };
     freeze(cell, &record, &process).await?;
     let state = if matches!(record.spec.desired, Desired::Paused { .. }) { State::Paused } else { State::Running };
-    cell.report(&record, state, true, cause).await;
-    Ok(Settled::Stable)
+    // Side by side: a report without the record is what a crash after the start leaves too. The next pass then
+    // finds the process and writes it down.
+    let (saved, ()) = tokio::join!(
+        async { if written { Ok(()) } else { started(cell, &record, number).await.map(drop) } },
+        cell.report(&record, state, true, cause)
+    );
+    saved.map(|()| Settled::Stable)
 }
 
+/// Gives the record as it is to be written down: the process runs, and only this knows it.
 async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> Result<Record, PassError> {
     let id = record.spec.id;
     // What is left of an earlier run goes before this one is written down: it must not be taken for it. A
@@ -112,19 +121,24 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     limits::ensure_disk(cell, &record).await?;
     // Side by side: the rules need nothing of the processes, and stand before the link. Both come to an end
     // before an error of either does, so that nothing is left half-done behind the pass's back.
-    let (pid, ruled) = tokio::join!(create(cell, &record), enforce_firewall(cell, &record, false));
+    let (pid, ruled, ()) = tokio::join!(
+        create(cell, &record),
+        step("agent: rules", enforce_firewall(cell, &record, false)),
+        ssh_key::place(cell, &record)
+    );
     let pid = pid?;
     hoody_fault::point!("process.created");
     ruled?;
     // Always: the link of a process that has just ended can still stand for a moment.
-    attach(cell, &record, pid).await?;
+    step("agent: link", attach(cell, &record, pid)).await?;
     hoody_fault::point!("link.attached");
-    limits::begin(cell, &record, pid).await?;
+    step("agent: rate", limits::begin(cell, &record, pid)).await?;
     cell.set_progress(|progress| progress.oom_kills = 0);
     hoody_fault::point!("process.starting");
-    capabilities.runtime.start(id).await.map_err(runtime_failed("start the first process"))?;
+    step("agent: start", capabilities.runtime.start(id)).await.map_err(runtime_failed("start the first process"))?;
     hoody_fault::point!("process.started");
-    started(cell, &record, number).await
+    let run = Run { number, boot_id: cell.context.settings.boot_id.clone(), phase: Phase::Started { at: now_ms() } };
+    Ok(Record { run: Some(run), ..record })
 }
 
 async fn mount(cell: &Cell, record: &Record) -> Result<PathBuf, PassError> {
@@ -133,15 +147,18 @@ async fn mount(cell: &Cell, record: &Record) -> Result<PathBuf, PassError> {
 }
 
 async fn create(cell: &Cell, record: &Record) -> Result<i32, PassError> {
-    let root = mount(cell, record).await?;
+    let root = step("agent: mount", mount(cell, record)).await?;
     hoody_fault::point!("mount.mounted");
     let bundle = bundle(cell, record, &root);
-    cell.context.capabilities.runtime.create(&bundle).await.map_err(runtime_failed("create"))
+    step("agent: create", cell.context.capabilities.runtime.create(&bundle)).await.map_err(runtime_failed("create"))
 }
 
 async fn started(cell: &Cell, record: &Record, number: u64) -> Result<Record, PassError> {
     let boot_id = cell.context.settings.boot_id.clone();
-    let at = now_ms();
+    let at = match &record.run {
+        Some(Run { phase: Phase::Started { at }, boot_id: begun_in, .. }) if *begun_in == boot_id => *at,
+        _ => now_ms(),
+    };
     let change = |record: &mut Record| {
         // A process adopted after the agent's restart keeps the time it was started at.
         let at = match &record.run {
@@ -179,12 +196,18 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
     if anew {
         repaired.push("network link");
     }
-    limits::enforce(cell, record, pid, anew).await?;
+    if limits::enforce(cell, record, pid, anew).await? {
+        repaired.push("network rate");
+    }
     limits::count_kills(cell, record).await;
+    ssh_key::keep(cell, record).await;
     let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?)).await;
     let mended = mended.map_err(runtime_failed("mend the files"))?;
     if mended.files {
         repaired.push("configuration");
+    }
+    if mended.disk_rates {
+        repaired.push("disk rates");
     }
     if !mended.monitored {
         let message = "the container's monitor is gone: output and exit code are not kept until it is restarted";
@@ -281,8 +304,16 @@ async fn freeze(cell: &Cell, record: &Record, process: &Process) -> Result<(), P
     let id = record.spec.id;
     match (record.spec.desired, process) {
         (Desired::Paused { .. }, Process::Paused { .. }) => Ok(()),
-        (Desired::Paused { .. }, _) => runtime.pause(id).await.map_err(runtime_failed("pause")),
-        (Desired::Running { .. }, Process::Paused { .. }) => runtime.resume(id).await.map_err(runtime_failed("resume")),
+        (Desired::Paused { .. }, _) => {
+            runtime.pause(id).await.map_err(runtime_failed("pause"))?;
+            hoody_fault::point!("process.frozen");
+            Ok(())
+        }
+        (Desired::Running { .. }, Process::Paused { .. }) => {
+            runtime.resume(id).await.map_err(runtime_failed("resume"))?;
+            hoody_fault::point!("process.thawed");
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
@@ -312,5 +343,6 @@ fn bundle(cell: &Cell, record: &Record, root: &Path) -> Bundle {
         stop_signal: config.stop_signal.to_string(),
         limits: spec.limits,
         dns,
+        kvm: spec.kvm,
     }
 }

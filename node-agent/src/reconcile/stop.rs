@@ -188,6 +188,7 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
         started_at: None,
         firewall_error: None,
         limits_error: None,
+        ssh_key_error: None,
         oom_kills: 0,
         at: now_ms(),
     };

@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 mod capabilities;
 
@@ -83,6 +83,7 @@ pub(super) struct World {
     /// First processes are exiting: alive, but without their namespaces.
     pub(super) exiting: bool,
     pub(super) roots: HashMap<ContainerId, u64>,
+    pub(super) ssh_keys: HashMap<ContainerId, Option<String>>,
     pub(super) mounts: HashSet<ContainerId>,
     pub(super) processes: HashMap<ContainerId, Process>,
     pub(super) bundles: HashMap<ContainerId, Bundle>,
@@ -143,6 +144,7 @@ pub(super) struct Kernel(Arc<Shared>);
 struct Shared {
     world: Mutex<World>,
     changed: watch::Sender<()>,
+    news: Notify,
 }
 
 /// A step that a fault ended.
@@ -161,6 +163,15 @@ impl Kernel {
     pub(super) fn exit(&self, id: ContainerId, code: i32, oom_killed: bool) {
         self.world().processes.insert(id, Process::Exited { code: Some(code), oom_killed });
         self.0.changed.send_replace(());
+    }
+
+    /// The kernel tells its subscribers that the firewall was changed.
+    pub(super) fn tell(&self) {
+        self.0.news.notify_one();
+    }
+
+    pub(super) fn news(&self) -> &Notify {
+        &self.0.news
     }
 
     /// A stranger's deed; what is not there is not taken.
@@ -270,7 +281,8 @@ pub(super) struct Agent<'a> {
 
 impl Node {
     pub(super) fn new() -> Self {
-        let kernel = Kernel(Arc::new(Shared { world: Mutex::default(), changed: watch::Sender::new(()) }));
+        let kernel =
+            Kernel(Arc::new(Shared { world: Mutex::default(), changed: watch::Sender::new(()), news: Notify::new() }));
         // In memory: thousands of lives write here, and what survives a power failure is not asked.
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         std::fs::create_dir(folder.path().join("containers")).unwrap();
@@ -470,6 +482,8 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         limits: LIMITS,
         dns: List::default(),
         firewall: FirewallSpec::default(),
+        ssh_public_key: None,
+        kvm: false,
     }
 }
 

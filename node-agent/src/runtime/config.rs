@@ -36,6 +36,21 @@ pub struct RuntimeConfig {
     /// Size at which a container's log starts over, bytes.
     #[serde(default = "default_log_max_bytes")]
     pub log_max_bytes: u64,
+    /// What each container may read and write.
+    #[serde(default)]
+    pub disk_rates: DiskRates,
+}
+
+/// The most that one container may read and write per second.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskRates {
+    /// `major:minor` of the disks that the rates hold for, each by itself.
+    pub devices: Vec<String>,
+    /// Bytes per second; 0: not limited.
+    pub read_bytes: u64,
+    /// Bytes per second; 0: not limited.
+    pub write_bytes: u64,
 }
 
 fn default_program() -> PathBuf {
@@ -71,6 +86,7 @@ impl RuntimeConfig {
             log_dir: log_dir.into(),
             cgroup_parent: cgroup_parent.into(),
             log_max_bytes: default_log_max_bytes(),
+            disk_rates: DiskRates::default(),
         }
     }
 

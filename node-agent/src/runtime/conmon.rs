@@ -7,7 +7,9 @@
 
 use super::{
     RuntimeConfig, RuntimeError, cgroup::Cgroups, command, error::io, layout::Layout, pidfd::ProcessId, record::Made,
+    spawn::Launch,
 };
+use crate::timing::step;
 use hoody_protocol::id::ContainerId;
 use nix::{fcntl::OFlag, unistd::pipe2};
 use serde::Deserialize;
@@ -17,13 +19,11 @@ use std::{
     io::Read,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::unix::pipe::Receiver,
-    process::Command,
 };
 
 /// How long conmon and the runtime's `create` have together; a few ten milliseconds are usual.
@@ -72,47 +72,36 @@ async fn run(
 ) -> Result<Made, RuntimeError> {
     let complaints = layout.bundle(id).join("conmon.err");
     let stderr = File::create(&complaints).map_err(io("create", &complaints))?;
-    let procs = cgroups.make_conmon(id)?;
-    let membership = File::options().write(true).open(&procs).map_err(io("open", &procs))?;
+    let membership = cgroups.make_conmon(id)?;
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| io("make pipe for", conmon)(errno.into()))?;
     // conmon's end can also read: should this agent die, the pipe does not break, on which conmon
     // would end too (measured with 2.1.6) and leave a container without exit code and output.
     let both = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
     let writer = File::options().read(true).write(true).open(&both).map_err(io("open", both))?;
     let reader = Receiver::from_owned_fd(reader).map_err(io("read pipe of", conmon))?;
-    let mut command = Command::new(conmon);
-    command
-        .args(arguments(id, config, layout, runtime))
-        .current_dir(layout.bundle(id))
-        .env(SYNC_PIPE, writer.as_raw_fd().to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(stderr)
-        .process_group(0);
-    let (pipe, group) = (writer.as_raw_fd(), membership.as_raw_fd());
-    // SAFETY: the closure runs between fork and exec and makes two system calls on descriptors that stay
-    // open until `spawn` has returned; it neither allocates nor locks.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::write(group, b"0".as_ptr().cast(), 1) != 1 || libc::fcntl(pipe, libc::F_SETFD, 0) != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
-    let child = command.spawn().map_err(|source| RuntimeError::Program { program: conmon.into(), source })?;
+    let args = arguments(id, config, layout, runtime);
+    let launch = Launch {
+        program: conmon,
+        args: &args,
+        env: (SYNC_PIPE, writer.as_raw_fd().to_string()),
+        folder: &layout.bundle(id),
+        stderr: &stderr,
+        inherited: writer.as_raw_fd(),
+        membership: &membership,
+    };
+    let spawned = step("agent: create, fork", async { launch.spawn() }).await;
+    let mut first = spawned.map_err(|source| RuntimeError::Program { program: conmon.into(), source })?;
     hoody_fault::point!("conmon.spawned");
     // Ours must go, or the end of conmon would never be seen.
-    drop((writer, membership));
-    let mut child = command::Group::new(child);
+    drop(writer);
     let mut text = String::new();
     // This process ends as soon as it has forked the conmon that stays.
-    let status = child.child.wait().await.map_err(|source| RuntimeError::Program { program: conmon.into(), source })?;
-    child.reaped = true;
+    let status = step("agent: create, conmon", first.wait()).await;
+    let status = status.map_err(|source| RuntimeError::Program { program: conmon.into(), source })?;
     if status.success() {
         // One line: conmon keeps the pipe open for as long as it lives.
         let mut reader = BufReader::new(reader.take(MAX_REPORT_BYTES));
-        reader.read_line(&mut text).await.map_err(io("read pipe of", conmon))?;
+        step("agent: create, runtime", reader.read_line(&mut text)).await.map_err(io("read pipe of", conmon))?;
     }
     let complaint = read_start(&complaints);
     let report = serde_json::from_str::<Report>(&text).ok();

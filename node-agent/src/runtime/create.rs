@@ -8,6 +8,7 @@ use super::{
     error::io,
     etc,
     first_process::FirstProcess,
+    kvm,
     pidfd::ProcessId,
     record::{self, Made, Record},
     rootfs::Rootfs,
@@ -15,7 +16,7 @@ use super::{
     user,
     view::{Phase, View},
 };
-use hoody_protocol::id::ContainerId;
+use hoody_protocol::{container::Limits, id::ContainerId};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -47,7 +48,7 @@ impl OciRuntime {
             return Ok(made.first.pid);
         }
         if let Some(made) = self.adopt(id).await? {
-            self.cgroups.weigh_io(id, &bundle.limits)?;
+            self.limit_io(id, &bundle.limits)?;
             return Ok(made.first.pid);
         }
         if self.has_remains(id)? {
@@ -65,6 +66,12 @@ impl OciRuntime {
         }
     }
 
+    /// Puts share and rates of the disk in force.
+    pub(super) fn limit_io(&self, id: ContainerId, limits: &Limits) -> Result<(), RuntimeError> {
+        self.cgroups.weigh_io(id, limits)?;
+        self.cgroups.throttle_io(id, &self.config.disk_rates).map(drop)
+    }
+
     async fn make(&self, bundle: &Bundle) -> Result<Made, RuntimeError> {
         let id = bundle.id;
         let (spec, mut record) = self.plan(bundle)?;
@@ -74,13 +81,16 @@ impl OciRuntime {
         record.save(&self.layout.record(id))?;
         hoody_fault::point!("bundle.recorded");
         etc::write(bundle, &self.layout.etc(id))?;
+        if bundle.kvm {
+            kvm::make(bundle, &self.layout.devices(id))?;
+        }
         let text = serde_json::to_vec(&spec)
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         record::replace(&self.layout.config(id), &text)?;
         hoody_fault::point!("bundle.written");
         let made = conmon::launch(id, &self.config, &self.layout, &self.cgroups).await?;
         hoody_fault::point!("conmon.reported");
-        self.cgroups.weigh_io(id, &bundle.limits)?;
+        self.limit_io(id, &bundle.limits)?;
         self.finish(id, &mut record, made)
     }
 

@@ -40,6 +40,7 @@ impl OciRuntime {
         self.remove_cgroups(id).await?;
         hoody_fault::point!("cgroups.removed");
         etc::unmount(&self.layout.etc(id))?;
+        etc::unmount(&self.layout.devices(id))?;
         remove_folder(&self.layout.runtime_state(id))?;
         remove_folder(&self.layout.bundle(id))
     }

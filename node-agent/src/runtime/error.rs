@@ -107,6 +107,14 @@ pub enum RuntimeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The container was granted KVM, and the node has none.
+    #[error("container {id} has KVM, and {} is not there", path.display())]
+    NoKvm {
+        /// The container.
+        id: ContainerId,
+        /// Where the device was looked for.
+        path: PathBuf,
+    },
     /// The OCI configuration could not be built.
     #[error("oci configuration of container {id}")]
     Spec {

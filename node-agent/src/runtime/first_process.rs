@@ -112,6 +112,7 @@ mod tests {
                 network_mbit: None,
             },
             dns: Vec::new(),
+            kvm: false,
         }
     }
 

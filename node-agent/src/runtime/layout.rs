@@ -7,6 +7,7 @@
 //!     record.json                    what this module needs to know again after a restart
 //!     pid, conmon.pid                written by the runtime and conmon
 //!     exit/<id>                      exit code, written by conmon
+//!     devices/                       where it has KVM: a small tmpfs with its `kvm` node
 //!     etc/                           a small tmpfs: resolv.conf, hosts, hostname
 //! <log_dir>/<id>.log                 output
 //! ```
@@ -83,6 +84,11 @@ impl Layout {
 
     pub(super) fn etc(&self, id: ContainerId) -> PathBuf {
         self.bundle(id).join("etc")
+    }
+
+    /// The mount point of the tmpfs with device nodes of the container's own.
+    pub(super) fn devices(&self, id: ContainerId) -> PathBuf {
+        self.bundle(id).join("devices")
     }
 
     pub(super) fn log(&self, id: ContainerId) -> PathBuf {

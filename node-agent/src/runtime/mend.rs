@@ -65,10 +65,12 @@ impl OciRuntime {
         Ok(())
     }
 
-    /// Writes the configuration again, which `exec` reads, and the folder in which conmon leaves the exit code.
+    /// Puts the rates of the disks in force again, writes the configuration again, which `exec` reads, and the folder in which conmon leaves the exit code.
     pub(super) fn mend_files(&self, bundle: &Bundle) -> Result<Mended, RuntimeError> {
         let id = bundle.id;
-        let View::Live { made, .. } = self.look(id)? else { return Ok(Mended { files: false, monitored: true }) };
+        let View::Live { made, .. } = self.look(id)? else {
+            return Ok(Mended { files: false, disk_rates: false, monitored: true });
+        };
         let mut files = false;
         let exit = self.layout.exit_dir(id);
         if !exit.exists() {
@@ -83,7 +85,8 @@ impl OciRuntime {
             record::replace(&config, &text)?;
             files = true;
         }
-        Ok(Mended { files, monitored: made.is_monitored()? })
+        let disk_rates = self.cgroups.throttle_io(id, &self.config.disk_rates)?;
+        Ok(Mended { files, disk_rates, monitored: made.is_monitored()? })
     }
 
     /// The container's conmon: by its file, or, where that is lost too, as the only process of its cgroup.

@@ -11,6 +11,8 @@ mod error;
 mod etc;
 mod exec;
 mod first_process;
+mod inspect;
+mod kvm;
 mod layout;
 mod mend;
 mod mounts;
@@ -20,20 +22,22 @@ mod record;
 mod rootfs;
 mod seccomp;
 mod shared_counts;
+mod spawn;
 mod spec;
 mod start;
 mod user;
 mod view;
 
-pub use config::RuntimeConfig;
+pub use config::{DiskRates, RuntimeConfig};
 pub use error::RuntimeError;
 pub use exec::{Attend, AttendRequest, Attended, Console, ExecRequest, Outputs, monitor as exec_monitor};
+pub use kvm::usable as kvm_usable;
 pub use oci::OciRuntime;
 pub(crate) use shared_counts::raise as raise_shared_counts;
 
 use crate::storage::IdRange;
 use async_trait::async_trait;
-use hoody_protocol::{container::Limits, id::ContainerId};
+use hoody_protocol::{container::Limits, id::ContainerId, inspection::Inspection};
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 /// All that a container's processes are made from.
@@ -63,6 +67,8 @@ pub struct Bundle {
     pub limits: Limits,
     /// Name servers for `/etc/resolv.conf`.
     pub dns: Vec<Ipv4Addr>,
+    /// The node's `/dev/kvm` appears in it.
+    pub kvm: bool,
 }
 
 /// What the runtime says of a container's processes.
@@ -100,6 +106,8 @@ pub enum Process {
 pub struct Mended {
     /// Files were missing and were written again.
     pub files: bool,
+    /// The rates of the disks were not in force and are again.
+    pub disk_rates: bool,
     /// Conmon runs. Without it the output is lost, and the exit code will be: nothing but a new start mends that.
     pub monitored: bool,
 }
@@ -152,6 +160,9 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     async fn oom_kills(&self, id: ContainerId) -> Result<u64, RuntimeError>;
     /// Measurements.
     async fn stats(&self, id: ContainerId) -> Result<CgroupStats, RuntimeError>;
+    /// What runs inside; `None` where no first process runs. May be asked beside other calls, and answers or fails
+    /// within three seconds.
+    async fn inspect(&self, id: ContainerId) -> Result<Option<Inspection>, RuntimeError>;
     /// Every container of which the runtime, conmon or a cgroup holds anything, for finding leftovers.
     async fn inventory(&self) -> Result<Vec<ContainerId>, RuntimeError>;
 }

@@ -1,7 +1,6 @@
 //! What is mounted in a container, and what of `/proc` and `/sys` is hidden or read-only.
 
-use super::{first_process::INIT_INSIDE, layout::Layout};
-use hoody_protocol::{container::Limits, id::ContainerId};
+use super::{Bundle, first_process::INIT_INSIDE, kvm, layout::Layout};
 use oci_spec::{
     OciSpecError,
     runtime::{Mount, MountBuilder},
@@ -42,12 +41,12 @@ pub(super) const ETC_FILES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
 
 /// All mounts, in order.
 pub(super) fn mounts(
-    id: ContainerId,
+    bundle: &Bundle,
     layout: &Layout,
-    limits: &Limits,
     systemd: bool,
     init: Option<&Path>,
 ) -> Result<Vec<Mount>, OciSpecError> {
+    let Bundle { id, limits, kvm, .. } = bundle;
     let shm = format!("size={}", limits.memory_bytes / SHM_DIVISOR);
     let cgroup_access = if systemd { "rw" } else { "ro" };
     let mut mounts = vec![
@@ -72,8 +71,12 @@ pub(super) fn mounts(
     }
     // After `/run`: an image's /etc/resolv.conf may lead there.
     for name in ETC_FILES {
-        let source = layout.etc(id).join(name);
+        let source = layout.etc(*id).join(name);
         mounts.push(bind(&source, &format!("/etc/{name}"), &["bind", "rw", "nosuid", "nodev", "noexec"])?);
+    }
+    if *kvm {
+        // Without nodev, or it could not be opened.
+        mounts.push(bind(&layout.devices(*id).join(kvm::NAME), kvm::DEVICE, &["bind", "rw", "nosuid", "noexec"])?);
     }
     if let Some(init) = init {
         mounts.push(bind(init, INIT_INSIDE, &["bind", "ro", "nosuid", "nodev"])?);

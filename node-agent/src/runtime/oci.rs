@@ -1,6 +1,7 @@
 //! [`Runtime`] by an OCI runtime program and conmon. Holds no state of its own beyond settings: all is
 //! read anew from the system on each call, so a restarted agent knows as much as one that never
-//! stopped. Calls for one container come one at a time, from the task that owns it; `wait` may run beside.
+//! stopped. Calls for one container come one at a time, from the task that owns it; `wait` and `inspect` may run
+//! beside.
 
 use super::{
     Bundle, CgroupStats, Mended, Process, Runtime, RuntimeConfig, RuntimeError,
@@ -9,6 +10,7 @@ use super::{
     conmon,
     create::make_folder,
     error::io,
+    inspect,
     layout::{FOLDER_MODE, Layout},
     pidfd::ProcessId,
     record::Record,
@@ -17,8 +19,9 @@ use super::{
 };
 use crate::storage::IdRange;
 use async_trait::async_trait;
-use hoody_protocol::{container::Limits, id::ContainerId};
-use std::{collections::BTreeSet, ffi::OsString, path::Path, time::Duration};
+use hoody_protocol::{container::Limits, id::ContainerId, inspection::Inspection};
+use std::{collections::BTreeSet, ffi::OsString, path::Path, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 /// Output of containers is nobody's business but the node's.
 const LOG_FOLDER_MODE: u32 = 0o700;
@@ -36,6 +39,8 @@ pub struct OciRuntime {
     pub(super) ipv6: bool,
     /// The inherited hard limit of open files.
     pub(super) open_files_limit: u64,
+    /// Turns of looking into containers.
+    pub(super) inspections: Arc<Semaphore>,
 }
 
 impl OciRuntime {
@@ -49,9 +54,10 @@ impl OciRuntime {
         make_folder(&layout.runtime_root(), FOLDER_MODE)?;
         make_folder(layout.log_dir(), LOG_FOLDER_MODE)?;
         let cgroups = Cgroups::detect(&config.cgroup_parent)?;
+        let inspections = Arc::new(Semaphore::new(inspect::AT_ONCE));
         let (_, open_files_limit) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
             .map_err(|errno| io("read limit of", "open files")(errno.into()))?;
-        Ok(Self { config, layout, cgroups, ipv6: Path::new(IPV6).exists(), open_files_limit })
+        Ok(Self { config, layout, cgroups, ipv6: Path::new(IPV6).exists(), open_files_limit, inspections })
     }
 
     pub(super) fn look(&self, id: ContainerId) -> Result<View, RuntimeError> {
@@ -227,7 +233,7 @@ impl Runtime for OciRuntime {
             .map_err(|error| RuntimeError::Corrupt { path: self.layout.config(id), reason: error.to_string() })?;
         let args = vec!["update".into(), "--resources".into(), "-".into(), id.to_string().into()];
         self.call(id, "update", args, text, CALL_LIMIT).await?;
-        self.cgroups.weigh_io(id, limits)
+        self.limit_io(id, limits)
     }
 
     async fn oom_kills(&self, id: ContainerId) -> Result<u64, RuntimeError> {
@@ -236,6 +242,10 @@ impl Runtime for OciRuntime {
 
     async fn stats(&self, id: ContainerId) -> Result<CgroupStats, RuntimeError> {
         self.blocking(move |runtime| runtime.cgroups.stats(id)).await
+    }
+
+    async fn inspect(&self, id: ContainerId) -> Result<Option<Inspection>, RuntimeError> {
+        self.inspect_container(id).await
     }
 
     async fn inventory(&self) -> Result<Vec<ContainerId>, RuntimeError> {

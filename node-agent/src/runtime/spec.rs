@@ -1,7 +1,7 @@
 //! Builds the OCI configuration (`config.json`, runtime-spec 1.0) of a container: its own namespaces,
 //! user ids mapped to its range, few capabilities, limits.
 
-use super::{Bundle, RuntimeError, first_process::FirstProcess, layout::Layout, mounts, seccomp, user::User};
+use super::{Bundle, RuntimeError, first_process::FirstProcess, kvm, layout::Layout, mounts, seccomp, user::User};
 use crate::storage::IdRange;
 use hoody_protocol::container::Limits;
 use oci_spec::{
@@ -78,7 +78,7 @@ impl Plan<'_> {
     }
 
     fn build(&self) -> Result<Spec, OciSpecError> {
-        let Bundle { id, ids, limits, .. } = self.bundle;
+        let Bundle { ids, limits, kvm, .. } = self.bundle;
         let init = self.first.needs_init.then_some(self.init);
         let mapping = || LinuxIdMappingBuilder::default().container_id(0u32).host_id(ids.first).size(IdRange::LENGTH);
         let namespaces = [
@@ -97,7 +97,7 @@ impl Plan<'_> {
             .gid_mappings(vec![mapping().build()?])
             .namespaces(namespaces?)
             .sysctl(sysctls(self.ipv6))
-            .resources(resources(limits)?)
+            .resources(resources(limits, *kvm)?)
             .cgroups_path(self.cgroup.clone())
             .seccomp(seccomp::profile()?)
             .masked_paths(mounts::MASKED.map(String::from).to_vec())
@@ -108,7 +108,7 @@ impl Plan<'_> {
             .root(RootBuilder::default().path(self.bundle.rootfs.clone()).readonly(false).build()?)
             .hostname(self.bundle.hostname.clone())
             .process(self.process()?)
-            .mounts(mounts::mounts(*id, self.layout, limits, self.first.systemd, init)?)
+            .mounts(mounts::mounts(self.bundle, self.layout, self.first.systemd, init)?)
             .annotations(HashMap::from([(STOP_SIGNAL.to_owned(), self.first.stop_signal.to_string())]))
             .linux(linux)
             .build()
@@ -157,11 +157,14 @@ impl Plan<'_> {
 }
 
 /// Limits, and no device beyond the harmless ones that the runtime adds (null, zero, full, random,
-/// urandom, tty, ptmx).
-fn resources(limits: &Limits) -> Result<LinuxResources, OciSpecError> {
+/// urandom, tty, ptmx), but KVM's where it was granted.
+fn resources(limits: &Limits, kvm: bool) -> Result<LinuxResources, OciSpecError> {
     let mut resources = self::limits(limits)?;
-    resources
-        .set_devices(Some(vec![LinuxDeviceCgroupBuilder::default().allow(false).access("rwm".to_string()).build()?]));
+    let mut devices = vec![LinuxDeviceCgroupBuilder::default().allow(false).access("rwm".to_string()).build()?];
+    if kvm {
+        devices.push(kvm::rule()?);
+    }
+    resources.set_devices(Some(devices));
     Ok(resources)
 }
 
@@ -207,14 +210,14 @@ mod tests {
     fn limits_become_what_the_kernel_takes() {
         let limits =
             Limits { cpu_millis: 1500, memory_bytes: 256 << 20, disk_bytes: 1 << 30, pids: 100, network_mbit: None };
-        let json = serde_json::to_value(resources(&limits).unwrap()).unwrap();
+        let json = serde_json::to_value(resources(&limits, false).unwrap()).unwrap();
         assert_eq!(json["cpu"]["quota"], 150_000);
         assert_eq!(json["cpu"]["period"], 100_000);
         assert_eq!(json["cpu"]["shares"], 1536);
         assert_eq!(json["memory"]["limit"], 256 << 20);
         assert_eq!(json["memory"]["swap"], 256 << 20);
         assert_eq!(json["pids"]["limit"], 100);
-        assert_eq!(json["devices"][0]["allow"], false);
+        assert_eq!((&json["devices"][0]["allow"], &json["devices"][1]), (&false.into(), &serde_json::Value::Null));
     }
 
     #[test]
@@ -226,7 +229,8 @@ mod tests {
             pids: 8,
             network_mbit: None,
         };
-        let json = serde_json::to_value(resources(&limits).unwrap()).unwrap();
+        let json = serde_json::to_value(resources(&limits, true).unwrap()).unwrap();
+        assert_eq!((&json["devices"][1]["minor"], &json["devices"][1]["access"]), (&232.into(), &"rw".into()));
         assert_eq!(json["cpu"]["quota"], 1000, "the kernel refuses less than a millisecond");
     }
 

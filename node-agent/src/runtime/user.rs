@@ -69,6 +69,11 @@ struct Account<'a> {
     gid: u32,
 }
 
+/// Names and user ids of `/etc/passwd`, in its order.
+pub(super) fn names(passwd: &str) -> impl Iterator<Item = (&str, u32)> {
+    accounts(passwd).map(|account| (account.name, account.uid))
+}
+
 fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');

@@ -84,6 +84,10 @@ impl Runtime for Node {
     async fn update_limits(&self, _: ContainerId, _: &Limits) -> Result<(), RuntimeError> {
         unreachable!()
     }
+    async fn inspect(&self, _id: ContainerId) -> Result<Option<hoody_protocol::inspection::Inspection>, RuntimeError> {
+        Ok(None)
+    }
+
     async fn inventory(&self) -> Result<Vec<ContainerId>, RuntimeError> {
         unreachable!()
     }
@@ -91,6 +95,10 @@ impl Runtime for Node {
 
 #[async_trait]
 impl Storage for Node {
+    async fn place_ssh_key(&self, _id: ContainerId, _key: Option<&str>) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     async fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
         let usage = Usage { used_bytes: 22, total_bytes: 100 };
         self.answer(id, usage, |source| StorageError::Io { action: "read", path: "/".into(), source }).await
@@ -141,6 +149,9 @@ impl Network for Node {
     async fn attach(&self, _: ContainerId, _: i32, _: Ipv4Addr) -> Result<(), NetworkError> {
         unreachable!()
     }
+    async fn is_rate_limited(&self, _: ContainerId, _: i32, _: u32) -> Result<bool, NetworkError> {
+        unreachable!()
+    }
     async fn limit_rate(&self, _: ContainerId, _: i32, _: Option<u32>) -> Result<(), NetworkError> {
         unreachable!()
     }
@@ -163,6 +174,13 @@ impl Firewall for Node {
         Ok(vec![RuleCounter { rule: RuleId::from_bytes([0; 12]), packets: u64::MAX, bytes: u64::MAX }; self.counters])
     }
     async fn prepare(&self) -> Result<(), FirewallError> {
+        unreachable!()
+    }
+    async fn close_endpoints(&self, _: Vec<std::net::SocketAddrV4>) -> Result<(), FirewallError> {
+        unreachable!()
+    }
+
+    async fn changed(&self) {
         unreachable!()
     }
     async fn is_prepared(&self) -> Result<bool, FirewallError> {

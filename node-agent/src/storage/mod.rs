@@ -1,7 +1,9 @@
 //! Root file systems on a btrfs pool: an image's subvolume is snapshotted for each container and
 //! mounted idmapped, so that nothing is ever chowned.
 
+mod authorized_keys;
 pub(crate) mod blocking;
+mod devices;
 mod error;
 pub(crate) mod ioctl;
 pub(crate) mod mount;
@@ -10,6 +12,7 @@ mod quota;
 pub(crate) mod subvolume;
 pub(crate) mod user_namespace;
 
+pub use devices::devices;
 pub use error::StorageError;
 pub(crate) use pool::space;
 pub use pool::{BtrfsPool, PoolConfig};
@@ -55,6 +58,9 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     async fn unmount(&self, id: ContainerId) -> Result<(), StorageError>;
     /// Deletes the root file system, nested subvolumes first; success where there is none.
     async fn delete(&self, id: ContainerId) -> Result<(), StorageError>;
+    /// Makes `key` the platform's own line of the container's `/root/.ssh/authorized_keys`; `None`: takes it out. All
+    /// other lines stay.
+    async fn place_ssh_key(&self, id: ContainerId, key: Option<&str>) -> Result<(), StorageError>;
     /// Bytes that the container's root file system uses and may use.
     async fn usage(&self, id: ContainerId) -> Result<Usage, StorageError>;
     /// Bytes of the whole pool.

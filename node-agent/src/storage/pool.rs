@@ -7,7 +7,7 @@
 //! serialised by a lock of their own; nothing else is shared but the kernel.
 
 use super::{
-    IdRange, QuotaMode, Storage, StorageError, Usage,
+    IdRange, QuotaMode, Storage, StorageError, Usage, authorized_keys,
     blocking::{Blocking, Locks, Step},
     ioctl, mount, quota, subvolume, user_namespace,
 };
@@ -129,6 +129,16 @@ impl Storage for BtrfsPool {
 
     async fn delete(&self, id: ContainerId) -> Result<(), StorageError> {
         self.run("delete", DELETE_DEADLINE, Some(id), move |s| s.delete(id)).await
+    }
+
+    async fn place_ssh_key(&self, id: ContainerId, key: Option<&str>) -> Result<(), StorageError> {
+        let key = key.map(str::to_owned);
+        self.run("write the SSH key into", LOOKUP_DEADLINE, Some(id), move |s| {
+            let root = s.find(id)?.ok_or(StorageError::Missing { id })?;
+            let placed = authorized_keys::place(root.as_fd(), key.as_deref());
+            placed.map_err(StorageError::io("write authorized_keys in", &s.root(id)))
+        })
+        .await
     }
 
     async fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {

@@ -154,4 +154,10 @@ fn what_the_operator_closes_no_rule_opens() {
     assert_eq!(udp_fate(&container.namespace, OUTSIDE, &other), Passed);
     assert_eq!(tcp_fate(&container.namespace, OUTSIDE, plane.port()), Passed);
     assert_eq!(udp_fate(&world.node, OUTSIDE, &nodes), Passed);
+    // A name that leads elsewhere by now, while containers run.
+    let moved = std::net::SocketAddrV4::new(OUTSIDE, 7444);
+    world.wait(world.firewall.close_endpoints(vec![moved])).unwrap();
+    assert_eq!(udp_fate(&container.namespace, OUTSIDE, &other), Dropped);
+    assert_eq!(udp_fate(&container.namespace, OUTSIDE, &nodes), Dropped, "links of before may still be there");
+    assert!(world.wait(world.firewall.is_prepared()).unwrap() && world.is_applied(&container));
 }

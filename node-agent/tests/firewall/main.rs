@@ -8,6 +8,7 @@ mod counters;
 mod drift;
 mod isolation;
 mod model;
+mod ownership;
 mod packet;
 mod probe;
 mod speed;

@@ -88,9 +88,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A node with a prepared firewall, and the outside.
+    /// A node with a prepared firewall that strangers can change, and the outside.
     pub(crate) fn new() -> Self {
-        Self::with(NftConfig::new(NETWORK.parse().unwrap()))
+        Self::with(NftConfig { own_table: false, ..NftConfig::new(NETWORK.parse().unwrap()) })
     }
 
     pub(crate) fn with(config: NftConfig) -> Self {
@@ -103,7 +103,8 @@ impl World {
         outside.run(&format!("ip route add {NETWORK} via {NODE}"));
         node.run("sysctl -q -w net.ipv4.ip_forward=1");
         let firewall = node.within(|| NftFirewall::open(config.clone()).unwrap());
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().enable_io().build().unwrap();
         let world = Self { node, outside, firewall, config, runtime, containers: AtomicU32::new(0) };
         world.wait(world.firewall.prepare()).unwrap();
         world
@@ -152,6 +153,14 @@ impl World {
     /// The agent as after a restart: nothing remembered.
     pub(crate) fn restart(&mut self) {
         self.firewall = self.node.within(|| NftFirewall::open(self.config.clone()).unwrap());
+    }
+
+    /// Another agent once the one before it has ended.
+    pub(crate) fn replace(&mut self) {
+        // Its sockets are closed with its last handle; one of a namespace that nobody looks at takes its place.
+        let elsewhere = Namespace::new("gone");
+        self.firewall = elsewhere.within(|| NftFirewall::open(self.config.clone()).unwrap());
+        self.restart();
     }
 
     pub(crate) fn is_applied(&self, container: &Container) -> bool {

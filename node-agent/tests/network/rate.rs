@@ -109,3 +109,28 @@ fn a_link_that_is_not_there_has_no_rate() {
         assert!(network.limit_rate(container.id, container.pid(), Some(MBIT)).await.is_err());
     });
 }
+
+#[test]
+fn a_rate_that_others_changed_is_noticed() {
+    on_node(|| async {
+        let (network, container) = (network(), Container::start());
+        network.prepare().await.unwrap();
+        network.attach(container.id, container.pid(), address(2)).await.unwrap();
+        let stands = async |mbit| network.is_rate_limited(container.id, container.pid(), mbit).await.unwrap();
+        assert!(!stands(MBIT).await);
+        network.limit_rate(container.id, container.pid(), Some(MBIT)).await.unwrap();
+        assert!(stands(MBIT).await && !stands(MBIT + 1).await);
+        let interface = host_interface(container.id);
+        for damage in [
+            format!("tc qdisc del dev {interface} root"),
+            format!("tc qdisc replace dev {interface} root tbf rate 17mbit burst 128k limit 1m"),
+            format!("nsenter --net=/proc/{}/ns/net tc qdisc del dev eth0 root", container.pid()),
+        ] {
+            let mut words = damage.split(' ');
+            assert!(Command::new(words.next().unwrap()).args(words).status().unwrap().success(), "{damage}");
+            assert!(!stands(MBIT).await, "{damage}");
+            network.limit_rate(container.id, container.pid(), Some(MBIT)).await.unwrap();
+            assert!(stands(MBIT).await, "{damage}");
+        }
+    });
+}

@@ -91,6 +91,7 @@ impl Node {
                 network_mbit: None,
             },
             dns: vec!["192.0.2.53".parse().unwrap()],
+            kvm: false,
         }
     }
 

@@ -126,3 +126,97 @@ async fn processes_ended_for_lack_of_memory_are_counted() {
     assert_eq!(node.runtime.oom_kills(bundle.id).await.unwrap(), 2);
     assert!(matches!(node.runtime.state(bundle.id).await.unwrap(), Process::Running { .. }));
 }
+
+/// A btrfs file system on a disk of its own, gone when dropped.
+struct Disk {
+    mount: std::path::PathBuf,
+    device: String,
+}
+
+impl Disk {
+    fn new(node: &Node) -> Self {
+        let (image, mount) = (node.path("disk"), node.path("pool"));
+        std::fs::create_dir(&mount).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        run("mkfs.btrfs", &["-q", image.to_str().unwrap()]);
+        let device = run("losetup", &["-f", "--show", image.to_str().unwrap()]).trim().to_owned();
+        let disk = Self { mount, device };
+        run("mount", &[&disk.device, disk.mount.to_str().unwrap()]);
+        disk
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: what a failed test left running goes with its node.
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.mount).status();
+        let _ = std::process::Command::new("losetup").args(["-d", &self.device]).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn disks_are_read_and_written_no_faster_than_their_rates() {
+    const RATE: u64 = 8 << 20;
+    const BYTES: u64 = 16 << 20;
+    let mut node = Node::new();
+    let disk = Disk::new(&node);
+    let devices = hoody_agent::storage::devices(&disk.mount).unwrap();
+    let number =
+        std::fs::read_to_string(format!("/sys/block/{}/dev", disk.device.trim_start_matches("/dev/"))).unwrap();
+    assert_eq!(devices, [number.trim()]);
+    node.config.disk_rates = hoody_agent::runtime::DiskRates { devices, read_bytes: RATE, write_bytes: RATE };
+    node.runtime = hoody_agent::runtime::OciRuntime::new(node.config.clone()).unwrap();
+    // The root file system is on that disk.
+    let root = disk.mount.join("root");
+    run("cp", &["-a", node.root().to_str().unwrap(), root.to_str().unwrap()]);
+    let mut bundle = node.bundle_in(root.clone(), &[]);
+    bundle.limits.memory_bytes = 64 << 20;
+    node.run(&bundle).await;
+    let group = node.cgroup("blkio", bundle.id);
+    let file = |name: &str| std::fs::read_to_string(group.join(format!("blkio.throttle.{name}_bps_device"))).unwrap();
+    assert!(file("read").contains(&RATE.to_string()) && file("write").contains(&RATE.to_string()));
+
+    // What it may not be faster than: the bytes at the rate, with what may pass at once taken off.
+    let least = std::time::Duration::from_millis(1000 * (BYTES - (BYTES / 4)) / RATE);
+    let megabytes = (BYTES >> 20).to_string();
+    let dd = |what: &str| {
+        run("sync", &[]);
+        std::fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+        let begun = std::time::Instant::now();
+        let script = format!("dd {what} bs=1048576 count={megabytes}");
+        let pid = std::fs::read_to_string(group.join("cgroup.procs")).unwrap().lines().next().unwrap().to_owned();
+        // A process of the container's group, with the files of the container.
+        let join =
+            format!("echo $$ > {}/cgroup.procs; exec chroot /proc/{pid}/root /bin/sh -c '{script}'", group.display());
+        run("sh", &["-c", &join]);
+        begun.elapsed()
+    };
+    for what in [
+        "if=/dev/zero of=/tmp/direct oflag=direct",
+        "if=/dev/zero of=/tmp/buffered conv=fsync",
+        "if=/tmp/direct of=/dev/null iflag=direct",
+        "if=/tmp/direct of=/dev/null",
+    ] {
+        let took = dd(what);
+        println!("{what}: {took:?}");
+        assert!(took >= least, "{what}: {took:?} for {megabytes} MiB at {} MiB a second", RATE >> 20);
+    }
+
+    // Taken away by others, and put back by the next look; another agent takes it away by its settings.
+    let device = &node.config.disk_rates.devices[0];
+    std::fs::write(group.join("blkio.throttle.write_bps_device"), format!("{device} 0")).unwrap();
+    assert!(node.runtime.mend(&bundle).await.unwrap().disk_rates);
+    assert!(file("write").contains(&RATE.to_string()));
+    assert!(!node.runtime.mend(&bundle).await.unwrap().disk_rates);
+    node.config.disk_rates.write_bytes = 0;
+    node.runtime = hoody_agent::runtime::OciRuntime::new(node.config.clone()).unwrap();
+    node.runtime.update_limits(bundle.id, &bundle.limits).await.unwrap();
+    assert_eq!((file("write").trim(), file("read").contains(&RATE.to_string())), ("", true));
+    node.runtime.delete(bundle.id).await.unwrap();
+}

@@ -62,6 +62,7 @@ fn bundle(order: &Order) -> Bundle {
             network_mbit: None,
         },
         dns: Vec::new(),
+        kvm: false,
     }
 }
 

@@ -56,6 +56,18 @@ async fn systemd_boots_and_halts() {
     println!("state {state} failed units {:?} {}", read("failed"), read("version"));
     assert!(["running\n", "degraded\n"].contains(&state.as_str()), "{state:?} {}", read("failed"));
     assert!(matches!(node.runtime.state(id).await.unwrap(), Process::Running { .. }));
+    // Its services are asked of it, and may take longer than one look on a busy machine.
+    let asked = std::time::Instant::now();
+    let services = loop {
+        if let Some(services) = node.runtime.inspect(id).await.ok().flatten().and_then(|found| found.services) {
+            break services;
+        }
+        assert!(asked.elapsed() < BOOT, "systemd tells its services");
+    };
+    let journal = services.iter().find(|service| service.unit.as_str() == "systemd-journald.service");
+    let journal = journal.expect("the journal is a service");
+    assert_eq!((journal.load.as_str(), journal.active.as_str(), journal.sub.as_str()), ("loaded", "active", "running"));
+    assert!(journal.main_pid.is_some() && journal.since.is_some(), "{journal:?}");
     // Groups of its own, which delete must find.
     let groups = |hierarchy: &str| {
         std::fs::read_dir(node.cgroup(hierarchy, id))

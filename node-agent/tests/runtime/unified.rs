@@ -98,3 +98,28 @@ async fn unified_containers_freeze_thaw_and_leave_nothing() {
     node.runtime.delete(id).await.unwrap();
     assert_eq!(node.traces(), Vec::<String>::new());
 }
+
+#[tokio::test]
+#[ignore = "needs cgroup v2 alone: make test-cgroup2"]
+async fn unified_disk_rates_are_set_changed_and_put_back() {
+    let mut node = Node::new();
+    // The RAM disk has no block device below it; any disk shows that the kernel takes the rates.
+    let disk = std::fs::read_dir("/sys/block").unwrap().next().expect("a disk").unwrap().path();
+    let device = std::fs::read_to_string(disk.join("dev")).unwrap().trim().to_owned();
+    node.config.disk_rates =
+        hoody_agent::runtime::DiskRates { devices: vec![device.clone()], read_bytes: 8 << 20, write_bytes: 4 << 20 };
+    node.runtime = hoody_agent::runtime::OciRuntime::new(node.config.clone()).unwrap();
+    let bundle = node.bundle(&[]);
+    node.run(&bundle).await;
+    let wanted = format!("{device} rbps=8388608 wbps=4194304 riops=max wiops=max");
+    assert_eq!(file(&node, bundle.id, "io.max"), wanted);
+    std::fs::write(node.cgroup("", bundle.id).join("io.max"), format!("{device} wbps=max")).unwrap();
+    assert!(node.runtime.mend(&bundle).await.unwrap().disk_rates);
+    assert_eq!(file(&node, bundle.id, "io.max"), wanted);
+    assert!(!node.runtime.mend(&bundle).await.unwrap().disk_rates);
+    node.config.disk_rates.read_bytes = 0;
+    node.runtime = hoody_agent::runtime::OciRuntime::new(node.config.clone()).unwrap();
+    node.runtime.update_limits(bundle.id, &bundle.limits).await.unwrap();
+    assert_eq!(file(&node, bundle.id, "io.max"), format!("{device} rbps=max wbps=4194304 riops=max wiops=max"));
+    node.runtime.delete(bundle.id).await.unwrap();
+}

@@ -44,6 +44,8 @@ pub struct Plan {
     pub state_bytes: Option<u64>,
     /// More lines for each agent's settings.
     pub agent_settings: String,
+    /// Added to the environment of each agent's program.
+    pub agent_environment: Vec<(String, String)>,
     /// Where everything is kept; `None`: a temporary folder.
     pub folder: Option<PathBuf>,
     /// Where the API listens.
@@ -61,6 +63,7 @@ impl Default for Plan {
             pool_bytes: 16 << 30,
             state_bytes: None,
             agent_settings: String::new(),
+            agent_environment: Vec::new(),
             folder: None,
             http_port: None,
             settings: Vec::new(),

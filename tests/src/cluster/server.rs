@@ -16,6 +16,8 @@ use std::{
 };
 
 /// Table of the rule that loses packets.
+/// The time in which a running agent answers its status.
+const STATUS_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 const LOSS: &str = "tests_loss";
 
 /// One server of the cluster.
@@ -87,7 +89,7 @@ impl Server {
             id: String::new(),
             address,
             folder,
-            environment: Vec::new(),
+            environment: plan.agent_environment.clone(),
             program: None,
             clock: None,
             agent: None,
@@ -269,6 +271,15 @@ impl Server {
     /// Leaves a program running in a container.
     pub fn exec_detached(&self, container: &str, argv: &[&str]) -> Result<()> {
         run(self.agent_command().args(["exec", "--detach", container, "--"]).args(argv)).map(|_| ())
+    }
+
+    /// The same as [`Server::status`], without starting a program: for those who ask again and again.
+    pub fn status_now(&self) -> Result<serde_json::Value> {
+        let mut stream = std::os::unix::net::UnixStream::connect(self.run_dir().join("status.sock"))?;
+        stream.set_read_timeout(Some(STATUS_DEADLINE))?;
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut text)?;
+        Ok(serde_json::from_str(&text)?)
     }
 
     /// What `hoody-agent status --json` says.

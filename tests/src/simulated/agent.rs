@@ -223,6 +223,7 @@ fn facts() -> NodeFacts {
         cpu_cores: 64,
         memory_bytes: 256 << 30,
         disk_bytes: 4 << 40,
+        kvm: false,
     }
 }
 
@@ -244,6 +245,7 @@ fn status(spec: &ContainerSpec) -> StatusReport {
         started_at: (state == State::Running).then(now_ms),
         firewall_error: None,
         limits_error: None,
+        ssh_key_error: None,
         oom_kills: 0,
         at: now_ms(),
     }

@@ -41,7 +41,11 @@ pub struct Summary {
 /// Disturbs a cluster of its own for `length`; an error names the seed.
 pub async fn run(length: Duration, seed: u64) -> Result<Summary> {
     println!("soak: {} s with SOAK_SEED={seed}", length.as_secs());
-    let plan = Plan { servers: SERVERS, agent_settings: "drift_interval_s = 2".into(), ..Plan::default() };
+    let plan = Plan {
+        servers: SERVERS, // Others can change the firewall's table: it is deleted now and then.
+        agent_settings: "drift_interval_s = 2\nown_nft_table = false".into(),
+        ..Plan::default()
+    };
     let mut cluster = Cluster::start(plan).await?;
     let done = disturbed(&mut cluster, length, seed).await;
     done.with_context(|| format!("SOAK_SEED={seed}\n{}", cluster.log_tails()))

@@ -15,6 +15,8 @@ pub(super) enum Verb {
     Start,
     Rules,
     Restart,
+    Pause,
+    Resume,
     Stop,
     ForceStop,
     Delete,
@@ -30,15 +32,19 @@ pub(super) enum Shape {
     Running,
     /// Running, with rules of its owner.
     Ruled,
+    /// Frozen.
+    Paused,
 }
 
 impl Verb {
     /// In an order in which each is possible after the one before it.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Create,
         Self::Start,
         Self::Rules,
         Self::Restart,
+        Self::Pause,
+        Self::Resume,
         Self::Stop,
         Self::ForceStop,
         Self::Delete,
@@ -49,7 +55,10 @@ impl Verb {
         match self {
             Self::Create => Shape::Absent,
             Self::Start => Shape::Stopped,
-            Self::Rules | Self::Restart | Self::Stop | Self::ForceStop | Self::Delete | Self::Return => Shape::Running,
+            Self::Resume => Shape::Paused,
+            Self::Rules | Self::Restart | Self::Pause | Self::Stop | Self::ForceStop | Self::Delete | Self::Return => {
+                Shape::Running
+            }
         }
     }
 
@@ -57,52 +66,49 @@ impl Verb {
         match self {
             Self::Delete => Shape::Absent,
             Self::Create | Self::Stop | Self::ForceStop => Shape::Stopped,
-            Self::Start | Self::Restart | Self::Return => Shape::Running,
+            Self::Start | Self::Restart | Self::Resume | Self::Return => Shape::Running,
+            Self::Pause => Shape::Paused,
             Self::Rules => Shape::Ruled,
         }
     }
 
-    /// Asks for it.
-    pub(super) async fn ask(self, tenant: &Tenant) -> Result<Answer> {
+    /// Asks for it; with the same `key`, which all but a deletion take, it is done once.
+    pub(super) async fn ask(self, tenant: &Tenant, key: &str) -> Result<Answer> {
         let Tenant { api, project, server, .. } = tenant;
+        let post = async |path: String, body: Value| {
+            let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+            api.send_bytes(Method::POST, &path, &headers, serde_json::to_vec(&body)?).await
+        };
         if self == Self::Create {
             let specs = json!({ "cpu_cores": 0.5, "memory_mb": 64, "storage_mb": 64 });
             let body = json!({ "name": NAME, "container_image": "busybox", "server_id": server, "specs": specs });
-            return api.post(&format!("/api/v1/projects/{project}/containers"), body).await;
+            return post(format!("/api/v1/projects/{project}/containers"), body).await;
         }
         let path = tenant.subject().await?.context("there is no container")?;
         let path = format!("/api/v1/containers/{path}");
-        match self {
-            Self::Delete => api.send(Method::DELETE, &path, None).await,
+        let operation = match self {
+            Self::Delete => return api.send(Method::DELETE, &path, None).await,
             Self::Rules => {
                 // A list of ports: its set is made in a transaction of its own.
                 let rule = json!({ "action": "drop", "protocol": "tcp", "port": "7000-7100,7777", "description": "" });
-                api.post(&format!("{path}/firewall/ingress"), rule).await
+                return post(format!("{path}/firewall/ingress"), rule).await;
             }
-            Self::Start => api.post(&format!("{path}/start"), json!({})).await,
-            Self::Stop => api.post(&format!("{path}/stop"), json!({})).await,
-            Self::ForceStop => api.post(&format!("{path}/force-stop"), json!({})).await,
-            Self::Restart => api.post(&format!("{path}/restart"), json!({})).await,
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::ForceStop => "force-stop",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
             Self::Create | Self::Return => anyhow::bail!("{self:?} is no request on a container"),
-        }
+        };
+        post(format!("{path}/{operation}"), json!({})).await
     }
 
-    /// True where the control plane has written down what was asked, or it is done already.
-    pub(super) async fn is_accepted(self, tenant: &Tenant, operations: u64) -> Result<bool> {
+    /// True where asking again is of no use: a deletion, which takes no key, that was accepted or is done.
+    pub(super) async fn is_accepted(self, tenant: &Tenant) -> Result<bool> {
         let Some(id) = tenant.subject().await? else { return Ok(self == Self::Delete) };
         let row = tenant.api.get(&format!("/api/v1/containers/{id}")).await?.data()?;
-        Ok(match self {
-            Self::Create => true,
-            Self::Restart => tenant.operations(&id).await?.0 > operations,
-            Self::Rules => {
-                let rules = tenant.api.get(&format!("/api/v1/containers/{id}/firewall/rules")).await?.data()?;
-                rules["ingress"].as_array().is_some_and(|rules| !rules.is_empty())
-            }
-            // Asking again changes nothing where it was accepted.
-            Self::Start | Self::Stop | Self::ForceStop => row["status"] == self.after().status(),
-            Self::Delete => row["status"] == "deleting",
-            Self::Return => true,
-        })
+        Ok(self == Self::Delete && row["status"] == "deleting")
     }
 }
 
@@ -113,6 +119,7 @@ impl Shape {
             Self::Absent => "absent",
             Self::Stopped => "stopped",
             Self::Running | Self::Ruled => "running",
+            Self::Paused => "paused",
         }
     }
 }

@@ -13,6 +13,8 @@ use hoody_tests::{
 use nix::libc::SIGKILL;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{Read, Seek, SeekFrom},
     process::Command,
     time::{Duration, Instant},
 };
@@ -41,9 +43,13 @@ struct Walk {
     faults: Faults,
     bystander: String,
     /// Bytes of the agent's log before its last start.
-    log_before: usize,
+    log_before: u64,
     /// What the server holds with the container in each shape.
     references: BTreeMap<Shape, Snapshot>,
+    /// What the last check has found; nothing was asked since.
+    shape: Option<Shape>,
+    /// Numbers the requests.
+    asked: u32,
 }
 
 /// Kills `program` at every point of its registry that one of `verbs` reaches.
@@ -68,7 +74,17 @@ impl Walk {
         api.operate(&bystander, "start").await?;
         api.wait_status(&bystander, "running").await?;
         let tenant = Tenant { api, admin, project, server: cluster.servers[0].id.clone() };
-        let mut this = Self { cluster, tenant, program, faults, bystander, log_before: 0, references: BTreeMap::new() };
+        let mut this = Self {
+            cluster,
+            tenant,
+            program,
+            faults,
+            bystander,
+            log_before: 0,
+            references: BTreeMap::new(),
+            shape: None,
+            asked: 0,
+        };
         this.stop_program()?;
         this.start_program().await?;
         Ok(this)
@@ -104,18 +120,21 @@ impl Walk {
     /// Does every verb once without a fault: which points each reaches, and what the server then holds.
     async fn discover(&mut self) -> Result<Vec<(Verb, BTreeSet<String>)>> {
         let mut found = Vec::new();
-        self.references.insert(Shape::Absent, self.look("").await?);
+        let empty = self.look("").await?;
+        self.references.insert(Shape::Absent, empty);
         for verb in Verb::ALL {
             self.prepare(verb.before()).await.with_context(|| format!("before {verb:?}"))?;
+            if verb == Verb::Create {
+                self.forget_images()?;
+            }
+            self.shape = None;
             self.faults.forget()?;
             match verb {
                 Verb::Return => {
                     self.stop_program()?;
                     self.start_program().await?;
                 }
-                verb => {
-                    verb.ask(&self.tenant).await?.data()?;
-                }
+                verb => self.ask(verb).await?,
             }
             self.check(verb.after()).await.with_context(|| format!("after {verb:?} without a fault"))?;
             found.push((verb, self.faults.reached()));
@@ -133,6 +152,11 @@ impl Walk {
     /// Kills the program at the point while the verb is done, starts it again, and checks everything.
     async fn kill(&mut self, verb: Verb, point: &str) -> Result<()> {
         self.prepare(verb.before()).await.context("before")?;
+        if verb == Verb::Create && point.starts_with("image.") {
+            self.forget_images()?;
+        }
+        self.shape = None;
+        let key = self.key();
         let operations = match self.tenant.subject().await? {
             Some(id) => self.tenant.operations(&id).await?.0,
             None => 0,
@@ -147,7 +171,8 @@ impl Walk {
             verb => {
                 self.faults.arm(point)?;
                 let tenant = self.tenant.clone();
-                Some(tokio::spawn(async move { verb.ask(&tenant).await }))
+                let key = key.clone();
+                Some(tokio::spawn(async move { verb.ask(&tenant, &key).await }))
             }
         };
         self.wait_for_death(request.as_ref()).await?;
@@ -161,11 +186,12 @@ impl Walk {
                 }
                 Ok(_) => {}
                 Err(error) if self.program == Program::Agent => return Err(error),
-                // The client does not know, looks, and asks again where nothing was accepted.
+                // The client does not know and asks again; it gets the outcome of what was committed, or it is done now.
                 Err(_) => {
-                    if !verb.is_accepted(&self.tenant, operations).await? {
-                        let again = verb.ask(&self.tenant).await?;
-                        ensure!(again.status < 500 || verb == Verb::Restart, "again: {}: {}", again.status, again.body);
+                    if !verb.is_accepted(&self.tenant).await? {
+                        let again = verb.ask(&self.tenant, &key).await?;
+                        ensure!(again.status < 300 || verb == Verb::Restart, "again: {}: {}", again.status, again.body);
+                        ensure!(again.status != 409, "again: {}", again.body);
                     }
                 }
             }
@@ -205,91 +231,124 @@ impl Walk {
 
     /// Brings the container to a shape without a fault.
     async fn prepare(&mut self, shape: Shape) -> Result<()> {
-        let id = self.tenant.subject().await?;
-        let row = match &id {
-            Some(id) => self.tenant.api.get(&format!("/api/v1/containers/{id}")).await?.data()?,
-            None => serde_json::json!({ "status": "absent" }),
-        };
-        let is = |word: &str| row["status"] == word;
-        if shape == Shape::Absent {
-            if id.is_some() {
-                Verb::Delete.ask(&self.tenant).await?.data()?;
-            }
-            self.check(Shape::Absent).await?;
-            // The image is fetched and unpacked again.
-            for image in std::fs::read_dir(self.server().pool().join("images"))? {
-                run(Command::new("btrfs").args(["-q", "subvolume", "delete"]).arg(image?.path()))?;
-            }
+        if self.shape == Some(shape) {
             return Ok(());
         }
-        if id.is_none() {
-            Verb::Create.ask(&self.tenant).await?.data()?;
+        let before = self.shape.take();
+        let id = self.tenant.subject().await?;
+        if shape == Shape::Absent {
+            if id.is_some() {
+                self.ask(Verb::Delete).await?;
+            }
+            return self.check(Shape::Absent).await;
         }
-        match shape {
-            Shape::Stopped if is("running") => drop(Verb::ForceStop.ask(&self.tenant).await?.data()?),
-            Shape::Running if !is("running") => drop(Verb::Start.ask(&self.tenant).await?.data()?),
-            _ => {}
+        if id.is_none() {
+            self.ask(Verb::Create).await?;
         }
         let id = self.subject().await?;
-        self.tenant
-            .api
-            .post(&format!("/api/v1/containers/{id}/firewall/reset"), serde_json::json!({}))
-            .await?
-            .data()?;
+        let path = format!("/api/v1/containers/{id}");
+        let row = self.tenant.api.get(&path).await?.data()?;
+        let is = |word: &str| row["status"] == word;
+        match shape {
+            Shape::Stopped if !is("stopped") => self.ask(Verb::ForceStop).await?,
+            Shape::Running if is("paused") => self.ask(Verb::Resume).await?,
+            Shape::Running | Shape::Paused if is("stopped") => self.ask(Verb::Start).await?,
+            _ => {}
+        }
+        if shape == Shape::Paused && !is("paused") {
+            self.ask(Verb::Pause).await?;
+        }
+        // Nobody knows before the first check.
+        if before.is_none_or(|before| before == Shape::Ruled) {
+            self.tenant.api.post(&format!("{path}/firewall/reset"), serde_json::json!({})).await?.data()?;
+        }
         self.check(shape).await
+    }
+
+    /// The image is fetched and unpacked again when it is next needed, which must not be now.
+    fn forget_images(&self) -> Result<()> {
+        for image in std::fs::read_dir(self.server().pool().join("images"))? {
+            run(Command::new("btrfs").args(["-q", "subvolume", "delete"]).arg(image?.path()))?;
+        }
+        Ok(())
+    }
+
+    /// Asks for what must succeed.
+    async fn ask(&mut self, verb: Verb) -> Result<()> {
+        let key = self.key();
+        verb.ask(&self.tenant, &key).await?.data().map(|_| ())
+    }
+
+    /// An idempotency key that was not used before.
+    fn key(&mut self) -> String {
+        self.asked += 1;
+        format!("walk {}", self.asked)
     }
 
     /// Waits until the API says that the container has the shape, every owner on the server has settled, and the
     /// server holds what belongs to the shape, no more and no less.
     async fn check(&mut self, shape: Shape) -> Result<()> {
-        let mut last = None;
-        let id = match shape {
-            Shape::Absent => {
-                let gone = wait::until("the container is gone", DEADLINE, async || {
-                    Ok(self.tenant.subject().await?.is_none().then_some(()))
-                });
-                gone.await?;
-                String::new()
-            }
-            shape => {
-                let id = self.subject().await?;
-                self.tenant.api.wait_status(&id, shape.status()).await?;
-                id
-            }
-        };
-        self.settled(&id).await?;
-        let Some(reference) = self.references.get(&shape) else {
+        let name = format!("the container is {}", shape.status());
+        let id = self
+            .until(&name, DEADLINE, async |this| {
+                let Some(id) = this.tenant.subject().await? else {
+                    return Ok((shape == Shape::Absent).then(String::new));
+                };
+                let row = this.tenant.api.get(&format!("/api/v1/containers/{id}")).await?.data()?;
+                Ok((row["status"] == shape.status()).then_some(id))
+            })
+            .await?;
+        self.until("the agent has settled", DEADLINE, async |this| this.has_settled(&id)).await?;
+        if let Some(reference) = self.references.get(&shape).cloned() {
+            let mut last = None;
+            let same = self.until("the server holds what it should", SETTLE, async |this| {
+                let now = this.look(&id).await?;
+                let same = now == reference;
+                last = Some(now);
+                Ok(same.then_some(()))
+            });
+            same.await.with_context(|| difference(&reference, last.as_ref()))?;
+        } else {
             let snapshot = self.look(&id).await?;
             self.references.insert(shape, snapshot);
-            return Ok(());
-        };
-        let same = wait::until("the server holds what it should", SETTLE, async || {
-            let now = self.look(&id).await?;
-            let same = now == *reference;
-            last = Some(now);
-            Ok(same.then_some(()))
-        });
-        same.await.with_context(|| difference(reference, last.as_ref()))
+        }
+        self.shape = Some(shape);
+        Ok(())
     }
 
-    /// Waits until the link is up, everything is reported, and every container was looked at since the last
-    /// start of the agent.
-    async fn settled(&self, id: &str) -> Result<()> {
-        let server = self.server();
-        wait::until("the agent has settled", DEADLINE, async || {
-            // It may just be starting.
-            let Ok(status) = server.status() else { return Ok(None) };
-            let log = std::fs::read(server.log())?;
-            let log = String::from_utf8_lossy(&log[self.log_before.min(log.len())..]).into_owned();
-            let looked = |id: &str| {
-                let reports =
-                    |line: &str| line.contains(" state ") && line.contains(id) && line.contains("converged=true");
-                id.is_empty() || log.lines().any(reports)
-            };
-            let up = status["link"]["state"] == "up" && status["unacknowledged"] == 0;
-            Ok((up && looked(&self.bystander) && looked(id)).then_some(()))
+    /// Waits for what `look` gives; fails at once where the program has ended.
+    async fn until<T>(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        mut look: impl AsyncFnMut(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        wait::until(what, deadline, async || {
+            self.process()?.check()?;
+            look(self).await
         })
         .await
+    }
+
+    /// True once the link is up, everything is reported, and every container was looked at since the last start
+    /// of the agent.
+    fn has_settled(&self, id: &str) -> Result<Option<()>> {
+        let server = self.server();
+        // It may just be starting.
+        let Ok(status) = server.status_now() else { return Ok(None) };
+        if status["link"]["state"] != "up" || status["unacknowledged"] != 0 {
+            return Ok(None);
+        }
+        let mut log = File::open(server.log())?;
+        log.seek(SeekFrom::Start(self.log_before))?;
+        let mut text = Vec::new();
+        log.read_to_end(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        let looked = |id: &str| {
+            let reports = |line: &str| line.contains(" state ") && line.contains(id) && line.contains("converged=true");
+            id.is_empty() || text.lines().any(reports)
+        };
+        Ok((looked(&self.bystander) && looked(id)).then_some(()))
     }
 
     /// What the server holds, without what differs between two containers.
@@ -344,7 +403,7 @@ impl Walk {
     fn launch_program(&mut self) -> Result<()> {
         match self.program {
             Program::Agent => {
-                self.log_before = std::fs::metadata(self.server().log())?.len() as usize;
+                self.log_before = std::fs::metadata(self.server().log())?.len();
                 self.cluster.servers[0].start()
             }
             Program::ControlPlane => self.cluster.control_plane.launch(),

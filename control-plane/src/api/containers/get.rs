@@ -1,6 +1,6 @@
 //! Reading and deleting a container.
 
-use super::{view::ContainerData, written};
+use super::{runtime_info, view::ContainerData, written};
 use crate::{
     api::{
         caller::Caller,
@@ -20,6 +20,10 @@ use utoipa::IntoParams;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct GetQuery {
+    /// Also what runs inside: processes, sockets that listen, services.
+    #[serde(default, deserialize_with = "query::flag")]
+    #[param(required = false)]
+    runtime: bool,
     #[serde(default, deserialize_with = "query::flag")]
     #[param(required = false)]
     include_proxy_domains: bool,
@@ -40,7 +44,11 @@ pub(super) async fn get(
     Query(query): Query<GetQuery>,
 ) -> Result<Reply<ContainerData>, ServiceError> {
     let row = service::get(&app, &caller, id).await?;
-    let data = ContainerData::from(row).with_proxy(query.include_proxy_domains, query.include_proxy_permissions);
+    let seen = if query.runtime { Some(runtime_info::of(service::inspect(&app, &row).await)) } else { None };
+    let mut data = ContainerData::from(row).with_proxy(query.include_proxy_domains, query.include_proxy_permissions);
+    if let Some(seen) = seen {
+        data = data.with_runtime_info(seen);
+    }
     Ok(Reply::ok(data, "here is the container"))
 }
 

@@ -1,6 +1,6 @@
 //! Lists of containers.
 
-use super::view::ContainerData;
+use super::{runtime_info, view::ContainerData};
 use crate::{
     api::{
         caller::Caller,
@@ -28,7 +28,7 @@ const SORTABLE: &[&str] = &["id", "name", "status", "created_at", "updated_at"];
 pub(super) struct ListQuery {
     /// Only containers of this realm.
     realm_id: Option<String>,
-    /// Only containers of this runtime: lxc or docker.
+    /// Only containers of this runtime: lxc or docker. Or true: also what runs inside each of the page.
     runtime: Option<String>,
     #[serde(default, deserialize_with = "query::flag")]
     #[param(required = false)]
@@ -52,13 +52,18 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
+    /// Whether `runtime` asks for what runs inside, and not for a kind of containers.
+    fn inside(&self) -> bool {
+        matches!(self.runtime.as_deref(), Some("true" | "1"))
+    }
+
     fn input(&self) -> Result<ListInput, ServiceError> {
         let realm = self.realm_id.as_deref().map(str::parse).transpose();
         let realm = realm.map_err(|error: InvalidId| ServiceError::invalid("realm_id", error.to_string()))?;
         let runtime = match self.runtime.as_deref() {
-            None => None,
+            None | Some("true" | "1" | "false" | "0") => None,
             Some(runtime @ ("lxc" | "docker")) => Some(runtime.to_owned()),
-            Some(_) => return Err(ServiceError::invalid("runtime", "must be lxc or docker")),
+            Some(_) => return Err(ServiceError::invalid("runtime", "must be lxc or docker, or true or false")),
         };
         Ok(ListInput { realm, runtime, deleting: self.include_deleting, expired: self.include_expired })
     }
@@ -81,10 +86,23 @@ pub(super) fn slice(
     Ok(Slice { by: order.by, descending: order.descending, limit: page.limit, offset: page.offset() })
 }
 
-fn reply(page: Page, query: &ListQuery, (rows, total): (Vec<ContainerRow>, u64)) -> Reply<ContainerList> {
+async fn reply(
+    app: &App,
+    page: Page,
+    query: &ListQuery,
+    (rows, total): (Vec<ContainerRow>, u64),
+) -> Reply<ContainerList> {
     let pagination = page.of(total);
     let (domains, permissions) = (query.include_proxy_domains, query.include_proxy_permissions);
-    let view = |row| ContainerData::from(row).with_proxy(domains, permissions);
+    let seen = if query.inside() { service::inspect_all(app, &rows).await } else { Vec::new() };
+    let mut seen = seen.into_iter();
+    let view = |row| {
+        let data = ContainerData::from(row).with_proxy(domains, permissions);
+        match seen.next() {
+            Some(seen) => data.with_runtime_info(runtime_info::of(seen)),
+            None => data,
+        }
+    };
     Reply::list(ContainerList { containers: rows.into_iter().map(view).collect(), pagination }, pagination)
 }
 
@@ -102,7 +120,7 @@ pub(super) async fn list(
 ) -> Result<Reply<ContainerList>, ServiceError> {
     let slice = slice(page, &sort, SORTABLE, "created_at")?;
     let found = service::list(&app, &caller, query.input()?, slice).await?;
-    Ok(reply(page, &query, found))
+    Ok(reply(&app, page, &query, found).await)
 }
 
 /// List the containers of a project
@@ -122,5 +140,5 @@ pub(super) async fn list_by_project(
 ) -> Result<Reply<ContainerList>, ServiceError> {
     let slice = slice(page, &sort, SORTABLE, "created_at")?;
     let found = service::list_by_project(&app, &caller, id, query.input()?, slice).await?;
-    Ok(reply(page, &query, found))
+    Ok(reply(&app, page, &query, found).await)
 }

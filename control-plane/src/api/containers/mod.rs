@@ -1,11 +1,14 @@
 //! `/containers` and `/projects/{id}/containers`.
 
+mod authorize;
 mod create;
 pub(in crate::api) mod exec;
 mod get;
+mod kvm;
 mod list;
 mod logs;
 mod operate;
+mod runtime_info;
 mod stats;
 mod status_logs;
 mod terminal;
@@ -13,6 +16,7 @@ mod terminals;
 mod update;
 mod view;
 
+pub(in crate::api) use operate::Operated;
 pub use stats::Stats;
 pub use view::ContainerData;
 
@@ -34,6 +38,8 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(terminal::connect))
         .routes(routes!(terminals::list))
         .routes(routes!(terminals::end))
+        .routes(routes!(authorize::authorize))
+        .routes(routes!(kvm::set))
         .routes(routes!(operate::operate))
         .routes(routes!(stats::stats))
         .routes(routes!(status_logs::status_logs))

@@ -9,6 +9,7 @@ use crate::{
     app::App,
     error::ServiceError,
     service::container::{self as service, Operation},
+    store::container::ContainerRow,
 };
 use axum::extract::State;
 use hoody_protocol::{container::State as NodeState, id::ContainerId};
@@ -17,7 +18,7 @@ use utoipa::ToSchema;
 
 /// What became of an operation.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Operated {
+pub(crate) struct Operated {
     container_id: String,
     project_id: String,
     operation: String,
@@ -26,6 +27,21 @@ pub(super) struct Operated {
     /// The server said that it cannot go on; it tries again.
     error: bool,
     message: String,
+}
+
+impl Operated {
+    /// The operation on the container as it is now.
+    pub(in crate::api) fn new(row: &ContainerRow, operation: Operation, message: &str) -> Self {
+        let report = row.report.as_ref().filter(|report| report.version >= row.spec.version);
+        Self {
+            container_id: row.spec.id.to_string(),
+            project_id: row.spec.project.to_string(),
+            operation: operation.to_string(),
+            status: row.status.as_str(),
+            error: report.is_some_and(|report| report.state == NodeState::Failed),
+            message: message.to_owned(),
+        }
+    }
 }
 
 /// Start, stop, force-stop, restart, pause or resume a container
@@ -40,14 +56,5 @@ pub(super) async fn operate(
     Ids(id, operation): Ids<ContainerId, Operation>,
 ) -> Result<Reply<Operated>, ServiceError> {
     let (row, message) = service::operate(&app, &caller, id, operation).await?;
-    let report = row.report.as_ref().filter(|report| report.version >= row.spec.version);
-    let data = Operated {
-        container_id: id.to_string(),
-        project_id: row.spec.project.to_string(),
-        operation: operation.to_string(),
-        status: row.status.as_str(),
-        error: report.is_some_and(|report| report.state == NodeState::Failed),
-        message: message.clone(),
-    };
-    Ok(Reply::ok(data, message))
+    Ok(Reply::ok(Operated::new(&row, operation, &message), message))
 }

@@ -1,5 +1,6 @@
 //! A container in the contract's shape.
 
+use super::runtime_info::RuntimeInfo;
 use crate::{
     api::time::rfc3339,
     store::container::{ContainerRow, ServerInfo, Status},
@@ -49,6 +50,9 @@ pub struct ContainerData {
     hoody_kit: bool,
     prespawn: bool,
     kvm: bool,
+    /// After a creation with KVM: where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kvm_note: Option<&'static str>,
     ramdisk: bool,
     ramdisk_scope: String,
     /// It belongs to the owner's default project.
@@ -73,6 +77,9 @@ pub struct ContainerData {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     proxy_permissions: Option<Map<String, Value>>,
+    /// With `runtime=true`: what runs inside; null: nothing, or it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime_info: Option<Option<RuntimeInfo>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
     created_at: String,
@@ -89,6 +96,7 @@ pub(super) struct ServerData {
     city: String,
     datacenter: String,
     expires_at: Option<String>,
+    is_free: bool,
     #[schema(value_type = Object)]
     specs: Value,
 }
@@ -121,10 +129,31 @@ impl ContainerData {
     }
 }
 
+impl ContainerData {
+    /// The same with what runs inside, or a warning where that is not known.
+    pub(super) fn with_runtime_info(mut self, seen: Result<Option<RuntimeInfo>, String>) -> Self {
+        self.runtime_info = Some(seen.unwrap_or_else(|message| {
+            let kind = "runtime_info_unavailable".to_owned();
+            self.warnings.push(Warning { kind, message, expired_at: None });
+            None
+        }));
+        self
+    }
+
+    /// The same with what a creation says about KVM.
+    pub(super) fn created(mut self) -> Self {
+        self.kvm_note = self.kvm.then_some("/dev/kvm is there from the first start on, for the container's root");
+        self
+    }
+}
+
 impl From<ContainerRow> for ContainerData {
     fn from(row: ContainerRow) -> Self {
         let warnings = warnings(&row);
         let ContainerRow { spec, attributes, report, server_info, .. } = row;
+        // Without a pool of its own a server is in its renter's default pool, which has the renter's id.
+        let pool = server_info.pool.map(|pool| pool.to_string());
+        let server_pool = pool.or_else(|| server_info.owner.map(|owner| owner.to_string()));
         let expired = server_info.rental_end.filter(|end| *end <= now_ms() as i64);
         Self {
             id: spec.id.to_string(),
@@ -159,19 +188,20 @@ impl From<ContainerRow> for ContainerData {
             dev_kit: attributes.dev_kit,
             hoody_kit: attributes.hoody_kit,
             prespawn: attributes.prespawn,
-            kvm: false,
+            kvm: spec.kvm,
+            kvm_note: None,
             ramdisk: false,
             ramdisk_scope: match attributes.ramdisk_scope {
                 scope if scope.is_empty() => "container".to_owned(),
                 scope => scope,
             },
             is_default: row.project_is_default,
-            pool_id: None,
+            pool_id: server_pool,
             source_container_id: None,
             last_used_snapshot: None,
             snapshot_count: 0,
             ssh_hostname: None,
-            ssh_public_key: None,
+            ssh_public_key: spec.ssh_public_key.map(|key| key.to_string()),
             volumes: Map::new(),
             has_proxy_domains: false,
             has_proxy_permissions: false,
@@ -179,6 +209,7 @@ impl From<ContainerRow> for ContainerData {
             proxy_domains_count: 0,
             proxy_domains: None,
             proxy_permissions: None,
+            runtime_info: None,
             warnings,
             created_at: rfc3339(row.created_at),
             updated_at: rfc3339(row.updated_at),
@@ -201,6 +232,7 @@ impl From<ServerInfo> for ServerData {
             city: server.city,
             datacenter: server.datacenter,
             expires_at: server.rental_end.map(rfc3339),
+            is_free: server.is_free,
             specs,
         }
     }
@@ -218,6 +250,9 @@ fn warnings(row: &ContainerRow) -> Vec<Warning> {
     }
     if let Some(cause) = report.and_then(|report| report.limits_error.as_ref()) {
         warnings.push(warning("limits_not_in_force", cause.message.to_string()));
+    }
+    if let Some(cause) = report.and_then(|report| report.ssh_key_error.as_ref()) {
+        warnings.push(warning("ssh_key_not_placed", cause.message.to_string()));
     }
     let kills = row.report.as_ref().map_or(0, |report| report.oom_kills);
     if kills > 0 && row.status == Status::Running {

@@ -3,14 +3,18 @@
 //!
 //! Only successes are stored: a refusal changed nothing and may be tried again. Bodies are sealed, since
 //! some show a secret that the database must not hold in the clear. The work goes on where the client
-//! hangs up, so that a key's answer is always known in the end.
+//! hangs up, so that a key's answer is always known in the end. Where the process dies before it has answered,
+//! the next request with the key is worked on if nothing was committed, and else gets an answer made anew
+//! ([`recovered`]).
 
 use crate::{
     api::{caller::Caller, envelope},
     app::App,
     error::ServiceError,
-    store::idempotency::{self as store, Begun},
+    store::idempotency::{self as store, Begun, Claim},
 };
+
+use super::recovered;
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequestParts, Request, State},
@@ -58,15 +62,22 @@ async fn keyed(app: App, caller: &Caller, request: Request, next: Next) -> Resul
         .map_err(|_| ServiceError::invalid("body", "is larger than this call accepts"))?;
     let hash = request_hash(caller, &parts.method, &parts.uri.to_string(), &body);
     let abandoned = app.config.request_deadline * ABANDONED_AFTER_DEADLINES;
-    match store::begin(&app.store, user, &key, &hash, abandoned).await? {
-        Begun::First => {
+    match store::begin(&app.store, &app.replica, user, &key, &hash, abandoned).await? {
+        Begun::First(claim) => {
+            hoody_fault::point!("key.claimed");
             let request = Request::from_parts(parts, Body::from(body));
-            let work = first(app, user, key, request, next).in_current_span();
+            let work = store::working_on(claim.clone(), first(app, claim, sealed_id(user, &key), request, next));
             // A task of its own, which a client that hangs up does not cancel.
-            tokio::spawn(work).await.unwrap_or_else(|error| {
+            tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a request with an idempotency key failed");
                 Ok(envelope::internal())
             })
+        }
+        Begun::Committed(claim, effect) => {
+            let response = recovered::answer(&app, caller, parts.uri.path(), effect).await?;
+            let mut response = keep(&app, &claim, &sealed_id(user, &key), response).await?;
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
         }
         Begun::OtherRequest => Err(ServiceError::Unprocessable {
             message: "this Idempotency-Key was used for another request: choose a new one".to_owned(),
@@ -89,37 +100,46 @@ async fn keyed(app: App, caller: &Caller, request: Request, next: Next) -> Resul
 }
 
 /// Works on the first request with the key and stores its answer.
-async fn first(app: App, user: UserId, key: String, request: Request, next: Next) -> Result<Response, ServiceError> {
-    let mut forget = Forget { app: app.clone(), user, key: key.clone(), armed: true };
+async fn first(
+    app: App,
+    claim: Claim,
+    sealed_id: String,
+    request: Request,
+    next: Next,
+) -> Result<Response, ServiceError> {
+    let mut forget = Forget { app: app.clone(), claim: Some(claim.clone()) };
     let response = next.run(request).await;
     if !response.status().is_success() {
         // The guard forgets the key.
         return Ok(response);
     }
+    let response = keep(&app, &claim, &sealed_id, response).await?;
+    forget.claim = None;
+    hoody_fault::point!("key.answered");
+    Ok(response)
+}
+
+/// Stores the answer, and returns it.
+async fn keep(app: &App, claim: &Claim, sealed_id: &str, response: Response) -> Result<Response, ServiceError> {
     let (parts, body) = response.into_parts();
     let body = axum::body::to_bytes(body, super::MAX_BODY_BYTES).await.map_err(ServiceError::internal)?;
-    let sealed = app.keys.seal(PURPOSE, &sealed_id(user, &key), &body);
-    store::finish(&app.store, user, &key, parts.status.as_u16(), &sealed).await?;
-    forget.armed = false;
+    let sealed = app.keys.seal(PURPOSE, sealed_id, &body);
+    store::finish(&app.store, claim, parts.status.as_u16(), &sealed).await?;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
 /// Frees the key again where the request did not succeed or panicked.
 struct Forget {
     app: App,
-    user: UserId,
-    key: String,
-    armed: bool,
+    claim: Option<Claim>,
 }
 
 impl Drop for Forget {
     fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        let (app, user, key) = (self.app.clone(), self.user, std::mem::take(&mut self.key));
+        let Some(claim) = self.claim.take() else { return };
+        let app = self.app.clone();
         tokio::spawn(async move {
-            if let Err(error) = store::forget(&app.store, user, &key).await {
+            if let Err(error) = store::forget(&app.store, &claim).await {
                 tracing::warn!(error = crate::error::chain(&error), "an idempotency key could not be freed");
             }
         });

@@ -8,6 +8,7 @@ mod guard;
 pub mod idempotency;
 mod limit;
 mod measure;
+mod recovered;
 mod signature;
 
 pub(super) use limit::with_headers as with_rate_limit;

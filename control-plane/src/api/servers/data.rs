@@ -69,6 +69,9 @@ pub(super) struct Rental {
     rental_end: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining_days: Option<i64>,
+    /// Days since it began, one that has begun not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_days: Option<i64>,
     is_free_tier: bool,
     pool_id: Option<String>,
     server: Option<Machine>,
@@ -122,7 +125,10 @@ impl From<Server> for Rental {
             rental_end: server.rental_end.map(rfc3339),
             // A day that has begun counts whole.
             remaining_days: server.rental_end.map(|end| ((end - now).max(0) + DAY_MS - 1) / DAY_MS),
-            is_free_tier: false,
+            usage_days: server
+                .rental_start
+                .map(|start| (server.rental_end.unwrap_or(now).min(now) - start).max(0) / DAY_MS),
+            is_free_tier: server.is_free,
             pool_id: server.pool.map(|pool| pool.to_string()),
             server: Some(Machine {
                 id: server.id.to_string(),

@@ -1,4 +1,4 @@
-//! `/servers` and `/rentals/{id}/runtime`. A server's rental is part of its row, so both have its id.
+//! `/servers` and `/rentals`. A server's rental is part of its row, so both have its id.
 
 mod data;
 mod runtime;
@@ -26,6 +26,8 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(browse))
         .routes(routes!(get))
         .routes(routes!(server_runtime))
+        .routes(routes!(rentals))
+        .routes(routes!(rental))
         .routes(routes!(rental_runtime))
 }
 
@@ -44,6 +46,24 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Reply<Vec<Rental
         (status = 404, body = Failure)))]
 async fn get(State(app): State<App>, caller: Caller, Id(id): Id<ServerId>) -> Result<Reply<Rental>, ServiceError> {
     Ok(Reply::ok(service::get(&app, &caller, id).await?.into(), "here is the server"))
+}
+
+/// Your rentals
+///
+/// What they cost is not known to this platform version: there is no wallet.
+#[utoipa::path(get, path = "/api/v1/rentals", operation_id = "rentals.list", tag = "servers",
+    responses((status = 200, body = Success<Vec<Rental>>), (status = 401, body = Failure)))]
+async fn rentals(app: State<App>, caller: Caller) -> Result<Reply<Vec<Rental>>, ServiceError> {
+    list(app, caller).await
+}
+
+/// A rental of yours
+#[utoipa::path(get, path = "/api/v1/rentals/{id}", operation_id = "rentals.get", tag = "servers",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Success<Rental>), (status = 400, body = Failure), (status = 401, body = Failure),
+        (status = 404, body = Failure)))]
+async fn rental(app: State<App>, caller: Caller, id: Id<ServerId>) -> Result<Reply<Rental>, ServiceError> {
+    get(app, caller, id).await
 }
 
 /// Servers that can be rented

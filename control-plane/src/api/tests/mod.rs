@@ -3,6 +3,7 @@
 mod access;
 mod auth;
 mod auth_tokens;
+mod container_access;
 mod container_firewall;
 mod container_limits;
 mod containers;

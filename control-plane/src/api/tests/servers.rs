@@ -83,7 +83,14 @@ async fn an_operator_makes_a_server_and_its_tenant_sees_it() {
             client.get(&format!("{SERVERS}/{id}")).await.expect(404);
             client.get(&format!("{SERVERS}/{id}/runtime")).await.expect(404);
             client.get(&format!("/api/v1/rentals/{id}/runtime")).await.expect(404);
+            assert_eq!(client.get("/api/v1/rentals").await.expect(200).data(), &json!([]));
+            client.get(&format!("/api/v1/rentals/{id}")).await.expect(404);
         }
+        let rental = ann.get(&format!("/api/v1/rentals/{id}")).await.expect(200);
+        assert_eq!((&rental.data()["id"], &rental.data()["status"]), (&json!(id), &json!("active")));
+        assert_eq!(rental.data()["is_free_tier"], false);
+        assert_eq!(ann.get("/api/v1/rentals").await.expect(200).data(), &json!([rental.data()]));
+        ann.post(&format!("/api/v1/rentals/{id}/extend"), json!({"days": 3})).await.expect(501);
         ann.get(&format!("{SERVERS}/nonsense")).await.expect_invalid(&["id"]);
         ann.get(&format!("{SERVERS}/{}", ServerId::generate())).await.expect(404);
         assert_eq!(ann.get(&format!("{SERVERS}/available")).await.expect(200).data(), &json!([]));
@@ -190,6 +197,8 @@ async fn insert_container(store: &Store, server: &str) -> Rows {
         limits: Limits { cpu_millis: 10, memory_bytes: 16 << 20, disk_bytes: 16 << 20, pids: 64, network_mbit: None },
         dns: Default::default(),
         firewall: Default::default(),
+        ssh_public_key: None,
+        kvm: false,
     };
     let (container, json) = (spec.id, serde_json::to_string(&spec).unwrap());
     let mut tx = store.begin().await.unwrap();

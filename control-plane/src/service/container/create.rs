@@ -4,11 +4,11 @@
 use super::{
     change::{Progress, check_size, settle},
     creation::{self, CreateInput, Wanted},
-    fields, image,
+    fields, image, ssh_key,
 };
 use crate::{
     access::{
-        Level,
+        Level, Permission,
         object::{self, InProject},
     },
     app::App,
@@ -23,6 +23,7 @@ use crate::{
         settings,
         status_log::{self, Trigger},
     },
+    timing::step,
 };
 use hoody_protocol::{
     bounded::{Map, Text},
@@ -46,6 +47,10 @@ pub async fn create(
     input: CreateInput,
 ) -> Result<(ContainerRow, Progress), ServiceError> {
     let wanted = creation::validate(app.config.default_limits, input)?;
+    ssh_key::check_permission(caller, wanted.ssh_public_key.is_some())?;
+    if wanted.kvm && !caller.may(Permission::ContainersKvm) {
+        return Err(ServiceError::Forbidden("this token does not permit containers.features.kvm".to_owned()));
+    }
     let project = reservation::project(&app.store, project_id).await?.ok_or(ServiceError::NotFound("project"))?;
     may_use(app.store.reader(), caller, project_id, &project).await?;
     if let Some(realms) = &wanted.realms {
@@ -54,9 +59,9 @@ pub async fn create(
     let image = image::resolve(app, wanted.image.as_deref()).await?;
     let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
     let ranked = choose(&servers, &wanted, &image)?;
-    let row = place(app, caller, project_id, wanted, image, &servers, &ranked).await?;
+    let row = step("api: written", place(app, caller, project_id, wanted, image, &servers, &ranked)).await?;
     app.nodes.wake(row.server);
-    settle(app, row).await
+    step("api: node answered", settle(app, row)).await
 }
 
 async fn may_use<'e>(
@@ -72,7 +77,7 @@ async fn may_use<'e>(
 
 /// The servers to try, best first.
 fn choose(servers: &[ServerRow], wanted: &Wanted, image: &ImageRow) -> Result<Vec<ServerId>, ServiceError> {
-    let demand = Demand { limits: &wanted.limits, architecture: &image.architecture };
+    let demand = Demand { limits: &wanted.limits, architecture: &image.architecture, kvm: wanted.kvm };
     if let Some(id) = wanted.server {
         let server = servers.iter().find(|server| server.id == id).ok_or(ServiceError::NotFound("server"))?;
         return match scheduler::check(server, demand) {
@@ -174,6 +179,8 @@ fn new_row(
         limits: wanted.limits,
         dns: Default::default(),
         firewall: FirewallSpec::default(),
+        ssh_public_key: wanted.ssh_public_key,
+        kvm: wanted.kvm,
     };
     check_size(&spec)?;
     Ok(ContainerRow {

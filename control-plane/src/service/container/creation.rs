@@ -2,8 +2,9 @@
 //! once; nothing here needs the database.
 
 use super::{
-    fields, image,
+    fields, image, kvm,
     limits::{self, SpecsInput},
+    ssh_key::{self, SshKey},
 };
 use crate::{
     error::ServiceError,
@@ -56,9 +57,9 @@ pub struct CreateInput {
     pub cache: Option<bool>,
     /// Recorded.
     pub cache_image: Option<bool>,
-    /// Not built yet.
+    /// Virtual machines inside: `/dev/kvm` appears in it. On servers that the owner rents and that have it.
     pub kvm: Option<bool>,
-    /// Not built yet.
+    /// Another name of `kvm`.
     pub dev_kvm: Option<bool>,
     /// Not built yet.
     pub ramdisk: Option<bool>,
@@ -71,7 +72,8 @@ pub struct CreateInput {
     pub environment_vars: Option<BTreeMap<String, Value>>,
     /// The realms it belongs to; absent: the project's.
     pub realm_ids: Option<Vec<String>>,
-    /// Not built yet.
+    /// A key that may log in as root, kept in `/root/.ssh/authorized_keys`; unique among the owner's containers.
+    #[schema(max_length = 4096)]
     pub ssh_public_key: Option<String>,
 }
 
@@ -86,6 +88,8 @@ pub(super) struct Wanted {
     pub(super) env: Variables,
     pub(super) realms: Option<Vec<RealmId>>,
     pub(super) attributes: Attributes,
+    pub(super) ssh_public_key: Option<SshKey>,
+    pub(super) kvm: bool,
 }
 
 /// Checks every field; `default_limits` hold where it names none.
@@ -137,6 +141,15 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
             Err(problem) => check("realm_ids", Err(problem)),
         }
     }
+    let ssh_public_key =
+        ssh_key::parse(input.ssh_public_key.as_deref().unwrap_or_default()).unwrap_or_else(|problem| {
+            check("ssh_public_key", Err(problem));
+            None
+        });
+    let kvm = kvm::agreed(input.kvm, input.dev_kvm).unwrap_or_else(|problem| {
+        check("dev_kvm", Err(problem));
+        None
+    });
     let specs = input.specs.unwrap_or_default();
     let limits = limits::apply(default_limits, specs, default_limits.network_mbit, &mut check);
     let env = environment::parse_all(input.environment_vars.unwrap_or_default(), "environment_vars.");
@@ -147,12 +160,7 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    fields::not_built(&[
-        (input.kvm == Some(true), "kvm", "virtual machines inside containers"),
-        (input.dev_kvm == Some(true), "dev_kvm", "virtual machines inside containers"),
-        (input.ramdisk == Some(true), "ramdisk", "RAM disks"),
-        (input.ssh_public_key.is_some_and(|key| !key.is_empty()), "ssh_public_key", "SSH keys"),
-    ])?;
+    fields::not_built(&[(input.ramdisk == Some(true), "ramdisk", "RAM disks")])?;
     Ok(Wanted {
         name,
         server,
@@ -174,5 +182,7 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
             cache_image: input.cache_image.unwrap_or(false),
             ..Attributes::default()
         },
+        ssh_public_key,
+        kvm: kvm.unwrap_or(false),
     })
 }

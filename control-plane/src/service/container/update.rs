@@ -4,6 +4,7 @@ use super::{
     change::{Effect, Progress, change},
     fields,
     limits::{self, SpecsInput},
+    ssh_key::{self, SshKey},
 };
 use crate::{
     access::object, app::App, caller::Caller, error::ServiceError, service::environment, store::container::ContainerRow,
@@ -11,7 +12,7 @@ use crate::{
 use hoody_protocol::{
     bounded::Text,
     container::{Desired, Limits},
-    id::ContainerId,
+    id::{ContainerId, RealmId},
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -47,8 +48,10 @@ pub struct UpdateInput {
     pub ramdisk: Option<bool>,
     /// `container` or `project`; recorded.
     pub ramdisk_scope: Option<String>,
-    /// Not built yet.
-    pub ssh_public_key: Option<String>,
+    /// A key that may log in as root; `null` or an empty text removes it. Also while it runs.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 4096)]
+    pub ssh_public_key: Option<Option<String>>,
     /// Limits to change, also while it runs; the others stay.
     pub specs: Option<SpecsInput>,
 }
@@ -72,7 +75,8 @@ pub async fn update(
         (name, alias) => name.clone().or_else(|| alias.clone()),
     };
     let default_limits = app.config.default_limits;
-    let (env, realms) = validate(&input, name.as_deref(), default_limits)?;
+    let Checked { env, realms, ssh_key } = validate(&input, name.as_deref(), default_limits)?;
+    ssh_key::check_permission(caller, ssh_key.is_some())?;
     let disk_used_bytes = app.nodes.measurements.container(id).and_then(|measured| measured.value.disk_bytes);
     let (row, progress, ()) = change(app, caller, id, |row| {
         if row.spec.desired == Desired::Deleted {
@@ -98,6 +102,9 @@ pub async fn update(
             object::check_realms(caller, &row.realm_ids, &realms)?;
             row.realm_ids = realms;
         }
+        if let Some(key) = ssh_key {
+            row.spec.ssh_public_key = key;
+        }
         environment::merge(&mut row.spec, env, "environment_vars")?;
         Ok((if row.spec == before { Effect::Record } else { Effect::Desired }, ()))
     })
@@ -105,7 +112,13 @@ pub async fn update(
     Ok((row, progress))
 }
 
-type Checked = (environment::Variables, Option<Vec<hoody_protocol::id::RealmId>>);
+/// What was parsed of an update.
+struct Checked {
+    env: environment::Variables,
+    realms: Option<Vec<RealmId>>,
+    /// `Some(None)`: the key goes.
+    ssh_key: Option<Option<SshKey>>,
+}
 
 fn validate(input: &UpdateInput, name: Option<&str>, default_limits: Limits) -> Result<Checked, ServiceError> {
     let mut problems = BTreeMap::new();
@@ -139,6 +152,11 @@ fn validate(input: &UpdateInput, name: Option<&str>, default_limits: Limits) -> 
             Err(problem) => check("realm_ids", Err(problem)),
         }
     }
+    let key = input.ssh_public_key.as_ref().map(|key| ssh_key::parse(key.as_deref().unwrap_or_default()));
+    let ssh_key = key.transpose().unwrap_or_else(|problem| {
+        check("ssh_public_key", Err(problem));
+        None
+    });
     let variables = input.environment_vars.clone().unwrap_or_default();
     let env = environment::parse_all(variables, "environment_vars.").unwrap_or_else(|found| {
         problems.extend(found);
@@ -147,9 +165,6 @@ fn validate(input: &UpdateInput, name: Option<&str>, default_limits: Limits) -> 
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    fields::not_built(&[
-        (input.ramdisk == Some(true), "ramdisk", "RAM disks"),
-        (input.ssh_public_key.as_ref().is_some_and(|key| !key.is_empty()), "ssh_public_key", "SSH keys"),
-    ])?;
-    Ok((env, realms))
+    fields::not_built(&[(input.ramdisk == Some(true), "ramdisk", "RAM disks")])?;
+    Ok(Checked { env, realms, ssh_key })
 }

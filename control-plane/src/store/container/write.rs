@@ -4,14 +4,15 @@
 use super::{ContainerRow, Status, corrupt, json};
 use crate::{
     event::{Actor, container::Identity},
-    store::{StoreError, event, reservation},
+    store::{StoreError, event, idempotency, reservation},
 };
 use hoody_protocol::{
-    container::ContainerSpec,
+    container::{ContainerSpec, Desired},
     id::{ContainerId, RealmId},
     version::SpecVersion,
 };
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use sqlx::{AnyConnection, Row};
 
 /// Adds a container.
@@ -19,8 +20,8 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
     let spec = &row.spec;
     sqlx::query(
         "INSERT INTO containers (id, project_id, owner_id, server_id, name, image_name, runtime, realm_ids, spec, \
-         generation, epoch, sequence, attributes, status, status_changed_at, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+         generation, epoch, sequence, attributes, status, status_changed_at, created_at, updated_at, ssh_key_digest) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(spec.id.to_string())
     .bind(spec.project.to_string())
@@ -39,6 +40,7 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
     .bind(row.status_changed_at)
     .bind(row.created_at)
     .bind(row.updated_at)
+    .bind(ssh_key_digest(spec))
     .execute(connection)
     .await?;
     Ok(())
@@ -48,10 +50,11 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
 /// nothing was written.
 pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: SpecVersion) -> Result<bool, StoreError> {
     let spec = &row.spec;
+    idempotency::note(connection, "container", &spec.id.to_string()).await?;
     let done = sqlx::query(
         "UPDATE containers SET name = $2, realm_ids = $3, spec = $4, generation = $5, epoch = $6, sequence = $7, \
-         attributes = $8, status = $9, status_changed_at = $10, deleted_at = $11, updated_at = $12 \
-         WHERE id = $1 AND generation = $13 AND epoch = $14",
+         attributes = $8, status = $9, status_changed_at = $10, deleted_at = $11, updated_at = $12, ssh_key_digest = $13 \
+         WHERE id = $1 AND generation = $14 AND epoch = $15",
     )
     .bind(spec.id.to_string())
     .bind(row.name.clone())
@@ -65,6 +68,7 @@ pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: Sp
     .bind(row.status_changed_at)
     .bind(row.deleted_at)
     .bind(row.updated_at)
+    .bind(ssh_key_digest(spec))
     .bind(read.generation as i64)
     .bind(read.epoch as i64)
     .execute(connection)
@@ -91,6 +95,17 @@ pub async fn purge(connection: &mut AnyConnection, container: ContainerId) -> Re
     event::insert(connection, &identity.status(Some(&from), Status::Deleted, Actor::System)).await?;
     reservation::release(connection, server, &spec.limits).await?;
     Ok(true)
+}
+
+/// What makes an SSH key unique among its owner's containers: type and body, not the remark. One that is being deleted
+/// holds no key any more, however long its server takes.
+fn ssh_key_digest(spec: &ContainerSpec) -> Option<String> {
+    if spec.desired == Desired::Deleted {
+        return None;
+    }
+    let mut parts = spec.ssh_public_key.as_deref()?.splitn(3, ' ');
+    let (kind, body) = (parts.next()?, parts.next()?);
+    Some(hex::encode(Sha256::digest(format!("{kind} {body}"))))
 }
 
 fn text<T: Serialize>(value: &T, what: &'static str) -> Result<String, StoreError> {

@@ -67,12 +67,12 @@ impl Batch {
         batch
     }
 
-    /// Makes the table; wakes it where somebody has put it to sleep.
-    pub(crate) fn add_table(&mut self) {
+    /// Makes the table with these flags (`NFT_TABLE_F_…`); wakes it where somebody has put it to sleep.
+    pub(crate) fn add_table(&mut self, flags: u32) {
         let object = Object::Table(self.table.clone());
         self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, Operation::Add, object, |out, table| {
             out.put_text(NFTA_TABLE_NAME, table);
-            out.put_u32(NFTA_TABLE_FLAGS, 0);
+            out.put_u32(NFTA_TABLE_FLAGS, flags);
         });
     }
 
@@ -196,6 +196,13 @@ impl Batch {
     /// True where nothing would change.
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.len() == 1
+    }
+
+    /// The first change as it is sent.
+    #[cfg(test)]
+    pub(crate) fn bytes_of_first_change(&self) -> Vec<u8> {
+        let end = self.messages.get(2).map_or(self.bytes.len(), |(at, ..)| *at);
+        self.bytes[self.messages[1].0..end].to_vec()
     }
 
     /// Ends the transaction and numbers its messages from `first` on. The last change asks for an

@@ -68,8 +68,35 @@ impl Question {
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Socket,
+    /// The address by which the kernel knows it.
+    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+/// What the kernel tells its subscribers unasked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Notice<'a> {
+    /// Subsystem and message.
+    pub(crate) kind: u16,
+    /// The socket that ordered what is told.
+    pub(crate) port: u32,
+    /// The attributes.
+    pub(crate) body: &'a [u8],
+}
+
+/// The notices of one read; ends at the first that is malformed.
+pub(crate) fn notices(mut bytes: &[u8]) -> impl Iterator<Item = Notice<'_>> {
+    std::iter::from_fn(move || {
+        let (message, after) = split(bytes)?;
+        let notice = Notice {
+            kind: message.kind,
+            port: u32::from_ne_bytes(bytes.get(12..16)?.try_into().ok()?),
+            body: message.body,
+        };
+        bytes = after;
+        Some(notice)
+    })
 }
 
 struct Message<'a> {
@@ -84,7 +111,7 @@ impl Connection {
     pub(crate) fn open() -> Result<Self, FirewallError> {
         let failed = |action| move |source| FirewallError::Socket { action, source };
         let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open"))?;
-        socket.bind_auto().map_err(failed("bind"))?;
+        let port = socket.bind_auto().map_err(failed("bind"))?.port_number();
         // Connected to the kernel's address: nobody else's messages are queued.
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
         socket.set_ext_ack(true).map_err(failed("configure"))?;
@@ -98,7 +125,12 @@ impl Connection {
             setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(EXCHANGE_LIMIT.as_secs() as i64))
         };
         options().map_err(|errno| failed("configure")(errno.into()))?;
-        Ok(Self { socket, sequence: 1, buffer: vec![0; READ_BYTES] })
+        Ok(Self { socket, port, sequence: 1, buffer: vec![0; READ_BYTES] })
+    }
+
+    /// The address by which the kernel knows this socket.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Puts a transaction in force; on a refusal nothing has changed.

@@ -26,7 +26,9 @@ pub(crate) const NFPROTO_UNSPEC: u8 = 0;
 pub(crate) const NFPROTO_INET: u8 = 1;
 pub(crate) const NFPROTO_IPV4: u8 = 2;
 
+pub(crate) const NFNLGRP_NFTABLES: u32 = 7;
 pub(crate) const NFT_MSG_NEWTABLE: u8 = 0;
+pub(crate) const NFT_MSG_GETTABLE: u8 = 1;
 pub(crate) const NFT_MSG_NEWCHAIN: u8 = 3;
 pub(crate) const NFT_MSG_GETCHAIN: u8 = 4;
 pub(crate) const NFT_MSG_DELCHAIN: u8 = 5;
@@ -39,6 +41,7 @@ pub(crate) const NFT_MSG_DELSET: u8 = 11;
 pub(crate) const NFT_MSG_NEWSETELEM: u8 = 12;
 pub(crate) const NFT_MSG_GETSETELEM: u8 = 13;
 pub(crate) const NFT_MSG_DELSETELEM: u8 = 14;
+pub(crate) const NFT_MSG_NEWGEN: u8 = 15;
 pub(crate) const NFT_MSG_NEWOBJ: u8 = 18;
 pub(crate) const NFT_MSG_GETOBJ: u8 = 19;
 pub(crate) const NFT_MSG_DELOBJ: u8 = 20;
@@ -47,6 +50,11 @@ pub(crate) const NFTA_LIST_ELEM: u16 = 1;
 
 pub(crate) const NFTA_TABLE_NAME: u16 = 1;
 pub(crate) const NFTA_TABLE_FLAGS: u16 = 2;
+pub(crate) const NFT_TABLE_F_DORMANT: u32 = 0x1;
+/// Only the socket that made the table changes it (since Linux 5.12).
+pub(crate) const NFT_TABLE_F_OWNER: u32 = 0x2;
+/// The table outlives that socket, and then awaits another (since Linux 6.9).
+pub(crate) const NFT_TABLE_F_PERSIST: u32 = 0x4;
 
 pub(crate) const NFTA_CHAIN_TABLE: u16 = 1;
 pub(crate) const NFTA_CHAIN_NAME: u16 = 3;

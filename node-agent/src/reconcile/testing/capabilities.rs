@@ -101,6 +101,15 @@ impl Storage for Kernel {
         Ok(self.step("delete", effect).await?)
     }
 
+    async fn place_ssh_key(&self, id: ContainerId, key: Option<&str>) -> Result<(), StorageError> {
+        let key = key.map(str::to_owned);
+        let effect = |world: &mut World| {
+            world.demand(world.roots.contains_key(&id), "a key without a root file system");
+            world.ssh_keys.insert(id, key);
+        };
+        Ok(self.step("ssh key", effect).await?)
+    }
+
     async fn usage(&self, _id: ContainerId) -> Result<Usage, StorageError> {
         Ok(Usage { used_bytes: 0, total_bytes: 0 })
     }
@@ -155,6 +164,7 @@ impl Runtime for Kernel {
     async fn mend(&self, bundle: &Bundle) -> Result<Mended, RuntimeError> {
         let look = |world: &mut World| Mended {
             files: world.bundles.insert(bundle.id, bundle.clone()).is_none(),
+            disk_rates: false,
             monitored: !world.unmonitored.contains(&bundle.id),
         };
         Ok(self.step("mend", look).await?)
@@ -225,6 +235,10 @@ impl Runtime for Kernel {
         Ok(CgroupStats::default())
     }
 
+    async fn inspect(&self, _id: ContainerId) -> Result<Option<hoody_protocol::inspection::Inspection>, RuntimeError> {
+        Ok(None)
+    }
+
     async fn inventory(&self) -> Result<Vec<ContainerId>, RuntimeError> {
         Ok(self.world().processes.keys().copied().collect())
     }
@@ -265,6 +279,10 @@ impl Network for Kernel {
         Ok(self.step("rate", effect).await?)
     }
 
+    async fn is_rate_limited(&self, id: ContainerId, _pid: i32, mbit: u32) -> Result<bool, NetworkError> {
+        Ok(self.step("rate?", |world| world.rates.get(&id) == Some(&Some(mbit))).await?)
+    }
+
     async fn is_attached(&self, id: ContainerId, pid: i32, address: Ipv4Addr) -> Result<bool, NetworkError> {
         if self.world().exiting {
             self.step("attached?", |_| ()).await?;
@@ -297,6 +315,14 @@ impl Firewall for Kernel {
 
     async fn is_prepared(&self) -> Result<bool, FirewallError> {
         Ok(self.step("prepared?", |world| world.prepared).await?)
+    }
+
+    async fn close_endpoints(&self, _: Vec<std::net::SocketAddrV4>) -> Result<(), FirewallError> {
+        Ok(())
+    }
+
+    async fn changed(&self) {
+        self.news().notified().await;
     }
 
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError> {

@@ -48,6 +48,21 @@ fn the_base_of_the_firewall_is_repaired_without_any_container() {
 }
 
 #[test]
+fn changes_that_the_kernel_tells_of_are_repaired_at_once() {
+    let node = Node::new();
+    node.run(async |agent| {
+        let kernel = &agent.node.kernel;
+        agent.reach(&running(1, 1)).await;
+        kernel.damage(ID, Damage::Base);
+        kernel.damage(ID, Damage::Rules);
+        let damaged = Instant::now();
+        kernel.tell();
+        kernel.until("the repair", |world| world.prepared && world.rules.contains_key(&ID)).await;
+        assert!(damaged.elapsed() < Duration::from_secs(1), "{:?}", damaged.elapsed());
+    });
+}
+
+#[test]
 fn a_lost_monitor_is_said_and_gone_with_the_next_run() {
     let node = Node::new();
     node.run(async |agent| {

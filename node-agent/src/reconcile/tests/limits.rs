@@ -37,6 +37,23 @@ fn all_of_them_change_without_a_restart() {
 }
 
 #[test]
+fn a_rate_that_others_took_away_is_put_back() {
+    let node = Node::new();
+    node.run(async |agent| {
+        agent.reach(&limited(1, LIMITS)).await;
+        agent.node.kernel.world().rates.insert(ID, None);
+        let repaired = |status: &hoody_protocol::container::StatusReport| {
+            status
+                .cause
+                .as_ref()
+                .is_some_and(|cause| cause.code.as_str() == "repaired" && cause.message.contains("rate"))
+        };
+        agent.status("the repair", repaired).await;
+        assert_eq!(agent.node.kernel.world().rates[&ID], LIMITS.network_mbit);
+    });
+}
+
+#[test]
 fn what_is_refused_is_said_and_tried_again_while_the_container_runs_on() {
     let node = Node::new();
     node.run(async |agent| {

@@ -11,4 +11,5 @@ mod interleaving;
 mod limits;
 mod operations;
 mod retry;
+mod ssh_key;
 mod stop;

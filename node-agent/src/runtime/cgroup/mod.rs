@@ -11,16 +11,18 @@ mod exec;
 mod freezer;
 mod mountinfo;
 mod stats;
+mod throttle;
 pub(in crate::runtime) mod tree;
 mod weight;
 
 pub(in crate::runtime) use exec::ExecGroup;
 
-use super::{RuntimeError, error::io};
+use super::{RuntimeError, error::io, spawn::Membership};
 use hoody_protocol::id::ContainerId;
 use mountinfo::Hierarchy;
 use std::{
     collections::BTreeSet,
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -72,11 +74,16 @@ impl Cgroups {
         self.parent.join(Group::Container(id).name())
     }
 
-    /// Makes conmon's group; returns the file into which a process writes 0 to join it.
-    pub(super) fn make_conmon(&self, id: ContainerId) -> Result<PathBuf, RuntimeError> {
-        let folder = self.folder(self.tracking(), Group::Conmon(id));
+    /// Makes conmon's group; returns how conmon comes into it.
+    pub(super) fn make_conmon(&self, id: ContainerId) -> Result<Membership, RuntimeError> {
+        let hierarchy = self.tracking();
+        let folder = self.folder(hierarchy, Group::Conmon(id));
         std::fs::create_dir_all(&folder).map_err(io("create cgroup", &folder))?;
-        Ok(folder.join("cgroup.procs"))
+        if hierarchy.unified {
+            return File::open(&folder).map(Membership::Made).map_err(io("open", folder));
+        }
+        let procs = folder.join("cgroup.procs");
+        File::options().write(true).open(&procs).map(Membership::Joins).map_err(io("open", procs))
     }
 
     /// True where the process is in the group, which nobody but root could have put it in.

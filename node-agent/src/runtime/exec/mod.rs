@@ -24,10 +24,13 @@ use std::{
     process::{ExitStatus, Stdio},
     time::Duration,
 };
-use tokio::process::Command;
+use tokio::{io::AsyncReadExt, process::Command};
 
 /// How long the runtime has to start a detached process.
 const DETACH_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a process has whose output is read, where its request does not say.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(15);
 
 /// A process to run.
 #[derive(Debug, Clone, Default)]
@@ -55,9 +58,50 @@ impl OciRuntime {
             View::Live { phase: Phase::Running, .. } => {}
             view => return Err(RuntimeError::State { id, verb: "exec", state: view.name() }),
         }
+        let (program, mut command, mut files) = self.prepare_exec(id, request)?;
+        let mut child = command.spawn().map_err(|source| RuntimeError::Program { program: program.clone(), source })?;
+        let limit = if request.detach { Some(DETACH_LIMIT) } else { request.limit };
+        let status = match limit {
+            Some(limit) => tokio::time::timeout(limit, child.wait())
+                .await
+                .map_err(|_elapsed| RuntimeError::Deadline { id, what: "exec", limit })?,
+            None => child.wait().await,
+        };
+        files.ended = true;
+        status.map_err(|source| RuntimeError::Program { program, source })
+    }
+
+    /// Runs a process as root of the container and gives the first `max_bytes` that it writes to its standard output.
+    /// It is killed where it has not ended by the request's limit; its status does not count.
+    pub(super) async fn exec_output(
+        &self,
+        id: ContainerId,
+        request: &ExecRequest,
+        max_bytes: u64,
+    ) -> Result<Vec<u8>, RuntimeError> {
+        let (program, mut command, mut files) = self.prepare_exec(id, request)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let failed = |source| RuntimeError::Program { program: program.clone(), source };
+        let mut child = command.spawn().map_err(failed)?;
+        let mut output = Vec::new();
+        let exchange = async {
+            if let Some(stdout) = child.stdout.take() {
+                // Closed with the end of this statement: what still writes then is told.
+                stdout.take(max_bytes).read_to_end(&mut output).await?;
+            }
+            child.wait().await
+        };
+        let limit = request.limit.unwrap_or(OUTPUT_LIMIT);
+        let ended = tokio::time::timeout(limit, exchange).await;
+        ended.map_err(|_elapsed| RuntimeError::Deadline { id, what: "exec", limit })?.map_err(failed)?;
+        files.ended = true;
+        Ok(output)
+    }
+
+    fn prepare_exec(&self, id: ContainerId, request: &ExecRequest) -> Result<(PathBuf, Command, Files), RuntimeError> {
         let program = conmon::find_program(&self.config.program)?;
         let name = format!("exec-{:016x}", rand::random::<u64>());
-        let mut files = Files {
+        let files = Files {
             process: self.layout.bundle(id).join(format!("{name}.json")),
             pid: self.layout.bundle(id).join(format!("{name}.pid")),
             runtime: self.clone(),
@@ -73,16 +117,7 @@ impl OciRuntime {
             command.arg("--detach").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         }
         command.arg(id.to_string()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|source| RuntimeError::Program { program: program.clone(), source })?;
-        let limit = if request.detach { Some(DETACH_LIMIT) } else { request.limit };
-        let status = match limit {
-            Some(limit) => tokio::time::timeout(limit, child.wait())
-                .await
-                .map_err(|_elapsed| RuntimeError::Deadline { id, what: "exec", limit })?,
-            None => child.wait().await,
-        };
-        files.ended = true;
-        status.map_err(|source| RuntimeError::Program { program, source })
+        Ok((program, command, files))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `dev up | down | demo | bench | bench-scale`: a cluster on this machine, for people. `up` stays in the
+//! `dev up | down | demo | bench | bench-scale | bench-events`: a cluster on this machine, for people. `up` stays in the
 //! background until `down`.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 mod bench;
 mod demo;
+mod events;
 mod measure;
 mod scale;
 
@@ -35,7 +36,8 @@ async fn main() -> Result<()> {
         Some("demo") => demo::run().await,
         Some("bench") => bench::run().await,
         Some("bench-scale") => scale::run().await,
-        _ => bail!("usage: dev up | down | demo | bench | bench-scale"),
+        Some("bench-events") => events::run().await,
+        _ => bail!("usage: dev up | down | demo | bench | bench-scale | bench-events"),
     }
 }
 

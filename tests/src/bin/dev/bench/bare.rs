@@ -46,12 +46,17 @@ impl Bare {
 
     /// `runc run` of a program that ends at once, with this configuration.
     pub(super) fn run(&self, config: &str, round: usize) -> Result<Duration> {
+        self.run_with(Command::new("runc"), config, round)
+    }
+
+    /// The same with another runtime.
+    pub(super) fn run_with(&self, mut runtime: Command, config: &str, round: usize) -> Result<Duration> {
         let own = self.folder.join("own");
         std::fs::create_dir_all(&own)?;
         std::fs::copy(self.folder.join(config), own.join("config.json"))?;
         let begun = Instant::now();
         checked(
-            Command::new("runc")
+            runtime
                 .args(["--root".as_ref(), self.folder.join("state").as_os_str()])
                 .args(["run", "--bundle"])
                 .arg(&own)

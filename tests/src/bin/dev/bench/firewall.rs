@@ -1,12 +1,14 @@
 //! How long a firewall rule takes from the request to the first packet that it stops, with few and many
 //! rules and containers on the node. Also the memory of many containers.
 
-use super::{crowd, resident, table};
+use super::{crowd, resident, table, traffic};
 use crate::measure::Times;
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{api::Api, cluster::Cluster, probe};
+use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 use std::{
+    fs::File,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
@@ -50,10 +52,22 @@ pub(super) async fn run(cluster: &Cluster, api: &Api) -> Result<()> {
     resident(cluster, "200 containers, 1000 rules")
 }
 
-/// An echo service in the container.
+/// An echo service in the container's network, until the container is gone or this program ends.
 fn echo(cluster: &Cluster, container: &str) -> Result<()> {
-    let port = PORT.to_string();
-    cluster.servers[0].exec_detached(container, &["busybox", "udpsvd", "-c", "64", "-E", "0.0.0.0", &port, "cat"])
+    let namespace = File::open(format!("/proc/{}/ns/net", traffic::first_pid(cluster, container)?))?;
+    let (ready, listening) = std::sync::mpsc::channel();
+    std::thread::spawn(move || -> Result<()> {
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+        ready.send(())?;
+        let mut packet = [0; 64];
+        loop {
+            let (count, from) = socket.recv_from(&mut packet)?;
+            // An answer that cannot be sent is a packet that does not come back.
+            let _ = socket.send_to(&packet[..count], from);
+        }
+    });
+    listening.recv().context("the echo service ended")
 }
 
 async fn measure(api: &Api, container: &str, address: Ipv4Addr, what: &str) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use super::{
     bare::{Bare, Podman},
+    docker::Docker,
+    steps::Steps,
     table,
 };
 use crate::measure::Times;
@@ -20,14 +22,18 @@ pub(super) async fn run(cluster: &Cluster, api: &Api) -> Result<()> {
     let first = api.container(&project, "busybox", json!({ "name": "first", "autostart": true })).await?;
     let bare = Bare::prepare(cluster, &first)?;
     let podman = Podman::prepare(cluster.folder())?;
-    let mut times: [Times; 8] = Default::default();
-    let [create, start, stop, delete, rule, runc, unfiltered, podmans] = &mut times;
+    let docker = Docker::start(cluster.folder()).await?;
+    let mut steps = Steps::of(cluster);
+    let mut times: [Times; 9] = Default::default();
+    let [create, start, stop, delete, rule, runc, unfiltered, podmans, dockers] = &mut times;
     // Interleaved, so that whatever else the machine does meets all of them alike.
     for round in 0..ROUNDS {
+        steps.begin()?;
         let begun = Instant::now();
         let body = json!({ "container_image": "busybox", "name": format!("round-{round}"), "autostart": true });
         let made = api.post(&format!("/api/v1/projects/{project}/containers"), body).await?.data()?;
         create.push(begun.elapsed());
+        steps.end()?;
         ensure!(made["status"] == "running", "the container is not running when the API answers: {made}");
         let id = made["id"].as_str().context("an id")?.to_owned();
         let path = format!("/api/v1/containers/{id}");
@@ -41,6 +47,9 @@ pub(super) async fn run(cluster: &Cluster, api: &Api) -> Result<()> {
         if let Some(podman) = &podman {
             podmans.push(podman.run(round)?);
         }
+        if let Some(docker) = &docker {
+            dockers.push(docker.run(round)?);
+        }
     }
     api.delete(&format!("/api/v1/containers/{first}"), None).await?.data()?;
     table::part(&format!("one container, image on the node, {ROUNDS} rounds"));
@@ -53,14 +62,16 @@ pub(super) async fn run(cluster: &Cluster, api: &Api) -> Result<()> {
     table::times("firewall rule added, until in force", rule, None);
     table::times("bare runc run, same configuration", runc, None);
     table::times("bare runc run, without seccomp", unfiltered, None);
-    match podman {
-        Some(_) => {
-            table::times("podman run -d, runc, no network", podmans, peer);
-            let share = create.percentile(50.0) / podmans.percentile(50.0);
-            table::value("create and start / podman run -d", &format!("{share:.2}"));
+    for (name, there, times) in [("podman", podman.is_some(), &*podmans), ("docker", docker.is_some(), &*dockers)] {
+        if there {
+            table::times(&format!("{name} run -d, runc, no network"), times, peer);
+            let share = create.percentile(50.0) / times.percentile(50.0);
+            table::value(&format!("create and start / {name} run -d"), &format!("{share:.2}"));
+        } else {
+            table::value(&format!("{name} run -d"), "not installed");
         }
-        None => table::value("podman run -d", "not installed"),
     }
+    steps.print("create and start");
     Ok(())
 }
 

@@ -1,24 +1,27 @@
 //! `dev bench`: what the platform takes, beside what a peer or the machine takes in the same run.
-//! BENCH=lifecycle,exec,read,firewall,traffic,neighbour chooses parts.
+//! BENCH=lifecycle,exec,crun,read,firewall,traffic,neighbour chooses parts.
 
 mod bare;
 mod crowd;
+mod crun;
+mod docker;
 mod exec;
 mod firewall;
 mod lifecycle;
 mod neighbour;
 mod read;
+mod steps;
 mod table;
 mod traffic;
 
 use crate::measure::{memory, profile};
 use anyhow::{Context, Result};
-use hoody_tests::cluster::{Cluster, Plan};
+use hoody_tests::cluster::Cluster;
 
 pub(super) async fn run() -> Result<()> {
     let chosen = std::env::var("BENCH").unwrap_or_default();
     let wanted = |part: &str| chosen.is_empty() || chosen.split(',').any(|name| name == part);
-    let cluster = Cluster::start(Plan::default()).await?;
+    let cluster = Cluster::start(steps::plan()).await?;
     // Checking every answer against the contract is for tests.
     let api = cluster.tenant.unchecked();
     println!("{} build", profile());
@@ -28,6 +31,9 @@ pub(super) async fn run() -> Result<()> {
     }
     if wanted("exec") {
         exec::run(&cluster, &api).await?;
+    }
+    if wanted("crun") {
+        crun::run().await?;
     }
     if wanted("read") {
         read::run(&cluster, &api).await?;

@@ -1,5 +1,5 @@
 //! Authenticated reads of one container a second, beside a bare handler that does the same checks of the
-//! token, the same read and the same signature (`examples/bare_read.rs` of the control plane).
+//! token, the same read and the same signature (`src/bin/bare_read.rs`).
 
 use super::table;
 use anyhow::{Context, Result, ensure};
@@ -52,7 +52,7 @@ struct Bare {
 impl Bare {
     async fn start(cluster: &Cluster) -> Result<Self> {
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut command = Command::new(program("examples/bare_read"));
+        let mut command = Command::new(program("bare_read"));
         command
             .arg(cluster.control_plane.data_dir())
             .arg(cluster.control_plane.database_url())

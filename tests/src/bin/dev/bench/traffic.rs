@@ -19,8 +19,8 @@ const SECONDS: u64 = 3;
 const ROUNDS: usize = 3;
 const ECHO_PORT: u16 = 7070;
 /// The plain way's names and addresses. The benchmark's cluster is the only user of them.
-const ROUTER: &str = "hoody-bench-router";
-const LEAF: &str = "hoody-bench-leaf";
+const ROUTER: &str = "hoody-b-router";
+const LEAF: &str = "hoody-b-leaf";
 const UPLINK: [&str; 2] = ["10.239.255.1", "10.239.255.2"];
 const LEAF_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 239, 254, 2);
 
@@ -56,7 +56,7 @@ fn row(what: &str, through: f64, without: f64) {
     table::value(what, &format!("{through:.1} of {without:.1}: {share:.2}"));
 }
 
-fn first_pid(cluster: &Cluster, container: &str) -> Result<i32> {
+pub(super) fn first_pid(cluster: &Cluster, container: &str) -> Result<i32> {
     let path = cluster.servers[0].run_dir().join(format!("runtime/containers/{container}/pid"));
     Ok(std::fs::read_to_string(&path).context(path.display().to_string())?.trim().parse()?)
 }

@@ -14,7 +14,7 @@ use axum::{
 use hoody_control_plane::{
     config::Config,
     keys::{Keys, TokenKind},
-    store::{Store, container},
+    store::{Store, container, user},
 };
 use hoody_protocol::time::now_ms;
 use std::{error::Error, sync::Arc};
@@ -41,6 +41,11 @@ async fn read(
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let claims = keys.tokens.verify(token.unwrap_or_default(), TokenKind::Access);
     let claims = claims.map_err(|_| StatusCode::UNAUTHORIZED)?;
+    // Also the part of the check that ends the tokens of those who logged out or were banned.
+    let user = user::by_session(&store, claims.sub, claims.sid).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    if user.is_none_or(|user| user.is_banned || user.token_generation != claims.generation) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
     let found = container::get(&store, id.parse().map_err(|_| StatusCode::BAD_REQUEST)?).await;
     let row = found.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?.ok_or(StatusCode::NOT_FOUND)?;
     if row.spec.owner != claims.sub {
