@@ -178,6 +178,7 @@ impl Config {
         }
         if self.terminal_idle_s == 0 || self.terminal_age_s == 0 {
             return fail("terminal_idle_s", "give at least 1 second, for terminal_age_s too");
+        }
         for (key, mib) in [
             ("container_disk_read_mib_s", self.container_disk_read_mib_s),
             ("container_disk_write_mib_s", self.container_disk_write_mib_s),

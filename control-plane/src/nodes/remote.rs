@@ -180,7 +180,11 @@ impl RemoteProcess {
     pub async fn taken(&self, bytes: usize) -> Result<(), RemoteError> {
         let credit = self.received.lock().unwrap_or_else(PoisonError::into_inner).taken(bytes);
         match credit {
-            Some(credit) => Ok(write(&self.send, &ProcessInput::Credit(credit)).await?),
+            Some(credit) => match write(&self.send, &ProcessInput::Credit(credit)).await {
+                // A node whose process has ended takes nothing more; what it sent before is still to be read.
+                Ok(()) | Err(StreamError::Write(_)) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
             None => Ok(()),
         }
     }

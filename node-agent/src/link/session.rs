@@ -5,9 +5,7 @@ use super::{
     identity::{IdentityStore, NodeIdentity},
     logs, renewal,
 };
-use crate::{
-    desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler, timing::step,
-};
+use crate::{desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler, timing::step};
 use hoody_protocol::{
     bounded::Text,
     codec::Frame,
