@@ -18,7 +18,7 @@ SOAK_SEED ?=
 # FUZZ_SECONDS=600 make fuzz: how long each decoder.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test test-cgroup2 soak fuzz up down bench bench-events bench-scale release lint fmt setup build root
+.PHONY: help demo test test-cgroup2 soak fuzz up down bench bench-events bench-proxy bench-scale release lint fmt setup build root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,7 @@ soak: build ## random operations, kills and partitions on three servers, 10 minu
 	scripts/images.sh busybox
 	export SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED)
 	cargo test -p hoody-tests --test soak -- --nocapture
+	EGRESS_SECONDS=300 cargo test -p hoody-tests --test egress nothing_leaves -- --nocapture
 	HOODY_TEST_PARTITION_SECONDS=30 cargo test -p hoody-tests --test link partition
 	# The packet filter against its model, ten times as long as in make test.
 	HOODY_MODEL_POLICIES=3000 cargo test -p hoody-agent --test firewall model -- --nocapture
@@ -80,6 +81,10 @@ bench: release ## times, traffic and memory beside peers measured in the same ru
 
 bench-scale: release ## 10,000 simulated agents on one control plane (AGENTS=1000 for fewer)
 	@$(TARGET)/release/dev bench-scale
+
+bench-proxy: root ## throughput and connections through the proxy, without it, and through redsocks
+	@scripts/setup.sh bench
+	cargo bench -p hoody-proxy --bench relay
 
 bench-events: release ## memory of 5,000 idle event listeners, time from event to delivery, from a release build
 	ulimit -n 20000

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs binaries, units and examples below $DESTDIR (by default /):
 #
-#   install.sh control-plane|agent [folder with the built binaries, by default target/release]
+#   install.sh control-plane|agent|proxy [folder with the built binaries, by default target/release]
 #
 # With an empty DESTDIR it also makes the user and folders and tells systemd. It starts nothing.
 set -euo pipefail
@@ -18,8 +18,9 @@ fail() {
 
 case $role in
 control-plane) examples=(control-plane.env.example) ;;
-agent) examples=(agent.env.example agent.toml.example) ;;
-*) fail "usage: install.sh control-plane|agent [folder with binaries]" ;;
+agent) examples=(agent.env.example agent.toml.example commands.toml.example) ;;
+proxy) examples=(proxy.toml.example) ;;
+*) fail "usage: install.sh control-plane|agent|proxy [folder with binaries]" ;;
 esac
 [ -n "$destination" ] || [ "$(id -u)" = 0 ] || fail "run it as root, or set DESTDIR"
 [ -x "$binaries/hoody-$role" ] || fail "$binaries/hoody-$role is not there: build it with cargo build --release"

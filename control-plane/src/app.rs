@@ -11,11 +11,23 @@ use crate::{
     store::Store,
 };
 use hoody_protocol::id::RequestId;
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
-/// The shared state. Cheap to clone.
+/// The shared state. Cheap to clone: every layer of a request does.
 #[derive(Debug, Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The parts of [`App`].
+#[derive(Debug)]
+pub struct Parts {
     /// This process, among those that share the database.
     pub replica: Arc<str>,
     /// The settings the process was started with.
@@ -47,7 +59,7 @@ pub struct App {
 impl App {
     /// An app without links to nodes.
     pub fn new(config: Config, store: Store, keys: Keys) -> Self {
-        Self {
+        Self(Arc::new(Parts {
             replica: RequestId::generate().to_string().into(),
             limiters: Arc::new(Limiters::new(config.rate_limits)),
             store,
@@ -61,7 +73,7 @@ impl App {
             mailer: Mailer::new(&config),
             providers: Providers::default(),
             config: Arc::new(config),
-        }
+        }))
     }
 }
 

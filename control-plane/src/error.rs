@@ -32,6 +32,16 @@ pub enum ServiceError {
     /// 409: uniqueness, or the wrong state for this.
     #[error("{0}")]
     Conflict(String),
+    /// 409: it runs only when it is confirmed with this token.
+    #[error("{message}")]
+    ConfirmationRequired {
+        /// A sentence.
+        message: String,
+        /// What to send as `confirmation_token`.
+        token: zeroize::Zeroizing<String>,
+        /// RFC 3339.
+        expires_at: String,
+    },
     /// 422: well-formed but impossible.
     #[error("{message}")]
     Unprocessable {

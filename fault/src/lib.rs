@@ -14,7 +14,7 @@
 
 mod names;
 
-pub use names::{AGENT, CONTROL_PLANE};
+pub use names::{AGENT, AGENT_COMMANDS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS};
 
 /// True where fault points are compiled in.
 pub const COMPILED_IN: bool = cfg!(debug_assertions);
@@ -30,7 +30,10 @@ macro_rules! point {
 
 /// True where a list has the name.
 pub const fn is_listed(name: &str) -> bool {
-    contains(AGENT, name) || contains(CONTROL_PLANE, name)
+    contains(AGENT, name)
+        || contains(CONTROL_PLANE, name)
+        || contains(AGENT_COMMANDS, name)
+        || contains(CONTROL_PLANE_COMMANDS, name)
 }
 
 const fn contains(list: &[&str], name: &str) -> bool {
@@ -89,7 +92,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let all: Vec<_> = AGENT.iter().chain(CONTROL_PLANE).collect();
+        let all: Vec<_> =
+            [AGENT, CONTROL_PLANE, AGENT_COMMANDS, CONTROL_PLANE_COMMANDS].into_iter().flatten().collect();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert!(all.iter().all(|name| is_listed(name)));
         assert!(!is_listed("no such point") && !is_listed(""));

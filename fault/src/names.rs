@@ -51,6 +51,12 @@ pub const AGENT: &[&str] = &[
     "firewall.applied",
     "firewall.removed",
     "firewall.cut",
+    // Relaying of egress.
+    "egress.handing_over",
+    "egress.handed_over",
+    "egress.removed",
+    "egress.set",
+    "egress.cleared",
     // Link.
     "link.paired",
     "link.configured",
@@ -104,4 +110,27 @@ pub const CONTROL_PLANE: &[&str] = &[
     "batch.stored",
     "batch.committed",
     "batch.acknowledged",
+];
+
+/// Points of the agent that commands on the server reach.
+pub const AGENT_COMMANDS: &[&str] = &[
+    "execution.received",
+    "execution.recorded",
+    "execution.spawned",
+    "execution.exited",
+    "execution.ended",
+    "execution.told",
+    "execution.stored",
+];
+
+/// Points of the control plane that commands on a server reach.
+pub const CONTROL_PLANE_COMMANDS: &[&str] = &[
+    "execution.writing",
+    "execution.committed",
+    "execution.marked",
+    "execution.sent",
+    "execution.accepted",
+    "execution.output",
+    "execution.storing",
+    "execution.finished",
 ];

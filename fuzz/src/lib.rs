@@ -11,6 +11,7 @@ use hoody_protocol::{
     join_token::JoinToken,
     tag, transport,
 };
+use hoody_proxy::fuzzing as proxy;
 use std::{path::Path, sync::LazyLock};
 use tempfile::TempDir;
 
@@ -22,9 +23,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("agent-config", agent_config),
     ("certificate", certificate),
     ("control-plane-config", control_plane::settings),
+    ("dns-message", proxy::dns_message),
     ("firewall-policy", firewall_policy),
     ("firewall-rule", control_plane::rule),
     ("frame", frame),
+    ("http-response", proxy::http_response),
     ("image-archive", image_archive),
     ("image-documents", control_plane::documents),
     ("join-token", join_token),
@@ -32,7 +35,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("layer", layer),
     ("log-line", agent::log_line),
     ("message", message),
+    ("proxy-message", proxy::control_message),
     ("record", agent::record),
+    ("socks-reply", proxy::socks_reply),
 ];
 
 /// The decoder of this name.

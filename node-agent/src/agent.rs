@@ -2,8 +2,10 @@
 //! Containers come back before, and without, the control plane.
 
 use crate::{
+    commands::{self, Commands},
     config::Config,
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
+    egress::{Egress, Relay},
     exec::{ExecLimits, Execs},
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
@@ -24,6 +26,7 @@ use nix::{
 };
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions},
+    net::IpAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -83,6 +86,7 @@ fn capability<E: std::error::Error + Send + Sync + 'static>(what: &'static str) 
 pub struct Agent {
     reconciler: Reconciler,
     journal: Journal,
+    commands: Commands,
     link: Link,
     closer: Option<LinkCloser>,
     status: UnixListener,
@@ -108,6 +112,7 @@ pub fn make_folders(config: &Config) -> Result<(), AgentError> {
         (config.identity_dir(), PRIVATE),
         (config.containers_dir(), PRIVATE),
         (config.blobs_dir(), PRIVATE),
+        (config.commands_dir(), PRIVATE),
     ];
     for (path, mode) in folders {
         let failed = |source| AgentError::Io { action: "make the folder", path: path.clone(), source };
@@ -166,6 +171,10 @@ impl Agent {
         };
         let firewall = NftFirewall::open(firewall).map_err(capability("the firewall cannot be used"))?;
         firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
+        let endpoints = identity.control_planes().await.into_iter().map(|endpoint| IpAddr::V4(*endpoint.ip()).into());
+        let own = endpoints.chain([config.node_cidr.into(), Ipv4Net::from(config.gateway).into()]).collect();
+        let egress = Relay::start(config.proxy_socket.clone(), own);
+        egress.prepare().await.map_err(capability("the routing to the relay cannot be made"))?;
         let storage =
             PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
@@ -205,6 +214,7 @@ impl Agent {
             runtime,
             network: Arc::new(network),
             firewall: Arc::new(firewall),
+            egress: Arc::new(egress),
         };
 
         let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();
@@ -218,10 +228,18 @@ impl Agent {
         };
         let journal = Journal::open(&config.journal_path())?;
         hoody_fault::point!("journal.opened");
+        let commands = commands::Settings {
+            folder: config.commands_dir(),
+            policy: config.commands_policy.clone(),
+            cgroup: config.commands_cgroup(),
+            boot_id: boot_id.clone(),
+        };
+        let commands = Commands::open(commands).await.map_err(capability("commands on the server cannot be run"))?;
         let records = Records::new(config.containers_dir());
         let reconciler = Reconciler::start(settings, capabilities.clone(), records, allocation, journal.clone())?;
         hoody_fault::point!("agent.adopted");
         report_unknown(&capabilities, &reconciler).await;
+        capabilities.egress.retain(reconciler.views().into_iter().map(|(id, _)| id).collect()).await;
         let named = reconciler.clone();
         tokio::spawn(collect::run(capabilities.images.clone(), move || named.images()));
 
@@ -235,6 +253,7 @@ impl Agent {
         let work = SessionWork {
             reconciler: reconciler.clone(),
             journal: journal.clone(),
+            commands: commands.clone(),
             sampler,
             execs,
             logs: logs.clone(),
@@ -248,12 +267,17 @@ impl Agent {
         });
         let (link, closer) = Link::new(identity, work, capabilities.firewall.clone());
         let status = listen(&config.status_socket())?;
-        Ok(Self { reconciler, journal, link, closer: Some(closer), status, _only_one: only_one })
+        Ok(Self { reconciler, journal, commands, link, closer: Some(closer), status, _only_one: only_one })
     }
 
     /// What ends the link in order; `None` the second time.
     pub fn link_closer(&mut self) -> Option<LinkCloser> {
         self.closer.take()
+    }
+
+    /// Commands on the server itself.
+    pub fn commands(&self) -> Commands {
+        self.commands.clone()
     }
 
     /// Keeps the link up and answers `status`; returns only where it cannot go on.

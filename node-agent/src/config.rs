@@ -34,6 +34,8 @@ pub struct Config {
     pub dns: Vec<Ipv4Addr>,
     /// Bytes of the largest packet on a container's interface.
     pub mtu: u32,
+    /// Control socket of the relay program, `hoody-proxy`.
+    pub proxy_socket: PathBuf,
     /// Networks that no container reaches, whatever its rules: metadata services of clouds.
     pub closed_networks: Vec<Ipv4Net>,
     /// Name of the nft table of our own.
@@ -69,6 +71,8 @@ pub struct Config {
     pub pool_reserve_bytes: u64,
     /// Hours that an image is kept after the last container that names it is gone.
     pub image_keep_hours: u64,
+    /// What may be run on the server itself: a file of root's.
+    pub commands_policy: PathBuf,
     /// `text` or `json`.
     pub log_format: LogFormat,
 }
@@ -93,6 +97,7 @@ impl Default for Config {
             gateway: Ipv4Addr::new(169, 254, 1, 1),
             dns: vec![Ipv4Addr::new(9, 9, 9, 9), Ipv4Addr::new(1, 1, 1, 1)],
             mtu: 1500,
+            proxy_socket: "/run/hoody-proxy/control.sock".into(),
             closed_networks: METADATA_SERVICES.map(Ipv4Net::from).to_vec(),
             nft_table: "hoody".into(),
             own_nft_table: true,
@@ -110,6 +115,7 @@ impl Default for Config {
             drift_interval_s: 10,
             pool_reserve_bytes: 256 << 20,
             image_keep_hours: 7 * 24,
+            commands_policy: "/etc/hoody/commands.toml".into(),
             log_format: LogFormat::Text,
         }
     }
@@ -162,7 +168,13 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let fail = |key, problem| Err(ConfigError::Value { key, problem });
-        for (key, path) in [("state_dir", &self.state_dir), ("run_dir", &self.run_dir), ("pool", &self.pool)] {
+        let paths = [
+            ("state_dir", &self.state_dir),
+            ("run_dir", &self.run_dir),
+            ("pool", &self.pool),
+            ("commands_policy", &self.commands_policy),
+        ];
+        for (key, path) in paths {
             if !path.is_absolute() {
                 return fail(key, "give an absolute path");
             }
@@ -222,6 +234,16 @@ impl Config {
     /// Folder of what containers wrote.
     pub fn logs_dir(&self) -> PathBuf {
         self.state_dir.join("logs")
+    }
+
+    /// Folder of the commands that were run on the server itself.
+    pub fn commands_dir(&self) -> PathBuf {
+        self.state_dir.join("commands")
+    }
+
+    /// The cgroup of those commands, absolute within its hierarchy.
+    pub fn commands_cgroup(&self) -> PathBuf {
+        self.cgroup_path().join("commands")
     }
 
     /// Folder of blobs being fetched.

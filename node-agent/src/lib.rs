@@ -2,14 +2,17 @@
 //!
 //! Data flows one way: [`link`] (to the control plane) → [`desired`] (persisted state and journal) →
 //! [`reconcile`] (one owner task per container) → the kernel-facing capabilities [`images`],
-//! [`storage`], [`runtime`], [`network`], [`firewall`], [`stats`], [`exec`] and [`logs`]. Only those touch the kernel; each
-//! stands behind a small trait that is passed in. [`agent`] puts it all together.
+//! [`storage`], [`runtime`], [`network`], [`firewall`], [`stats`], [`exec`] and [`logs`]. Only those touch the kernel;
+//! each stands behind a small trait that is passed in. [`commands`] run beside them, on the server itself. [`agent`]
+//! puts it all together.
 
 pub mod agent;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod desired;
 pub mod doctor;
+pub mod egress;
 mod error;
 pub mod exec;
 pub mod facts;

@@ -3,6 +3,7 @@
 
 use crate::{
     bounded::{List, Map, Text},
+    egress::{EgressSpec, EgressStatus},
     firewall::{FirewallSpec, MAX_RULES},
     id::{ContainerId, ProjectId, UserId},
     image::ImageSpec,
@@ -47,6 +48,9 @@ pub struct ContainerSpec {
     pub dns: List<Ipv4Addr, MAX_DNS_SERVERS>,
     /// Firewall rules.
     pub firewall: FirewallSpec,
+    /// Everything through a proxy, or nothing; absent: what the firewall lets pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressSpec>,
     /// A key that may log in as root, `<type> <base64>` and perhaps a remark: see [`ssh_key`]. Kept in the
     /// container's `/root/.ssh/authorized_keys`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +75,9 @@ impl ContainerSpec {
         }
         if self.firewall.ingress.len() + self.firewall.egress.len() > MAX_RULES {
             return Err("there are too many firewall rules");
+        }
+        if let Some(egress) = &self.egress {
+            egress.check()?;
         }
         let nul = |text: &str| text.contains('\0');
         if self.env.iter().any(|(key, value)| key.is_empty() || key.contains('=') || nul(key) || nul(value)) {
@@ -237,6 +244,9 @@ pub struct StatusReport {
     /// Processes that the kernel ended for lack of memory since the first process started.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub oom_kills: u64,
+    /// How its egress fares, where `version` asks for one and it is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressStatus>,
     /// When the node saw it.
     pub at: UnixMs,
 }

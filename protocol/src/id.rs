@@ -138,6 +138,10 @@ ids! {
     NotificationId;
     /// A terminal in a container.
     TerminalId;
+    /// A command of the catalogue of what can be run on servers.
+    CommandId;
+    /// One run of a command on a server.
+    ExecutionId;
 }
 
 #[cfg(test)]

@@ -5,10 +5,13 @@
 //! is tested with plain bytes. Every type that arrives from a peer bounds its collections while it is
 //! being decoded ([`bounded`]) and refuses what its invariants exclude: a decoded value is valid.
 
+pub mod address;
 pub mod blob;
 pub mod bounded;
 pub mod codec;
+pub mod command;
 pub mod container;
+pub mod egress;
 pub mod enrol;
 pub mod exec;
 pub mod firewall;

@@ -54,6 +54,9 @@ tags! {
     32 crate::stats::StatsBatch, 4 * MIB;
     40 crate::blob::BlobRequest, KIB;
     41 crate::blob::BlobReply, 4 * KIB;
+    50 crate::command::CommandRequest, 128 * KIB;
+    51 crate::command::CommandControl, KIB;
+    52 crate::command::CommandUpdate, 16 * KIB;
     60 crate::exec::ExecRequest, 256 * KIB;
     61 crate::exec::TerminalRequest, 256 * KIB;
     62 crate::exec::ProcessInput, 20 * KIB;

@@ -6,14 +6,19 @@ use hoody_protocol::{
     blob::{BlobReply, BlobRequest},
     bounded::{Bytes, List, Map, Text},
     codec::{self, HEADER_BYTES},
+    command::{
+        Account, CommandControl, CommandOutcome, CommandRequest, CommandUpdate, Ending, Order, OutputChunk,
+        OutputStream, schema::Value,
+    },
     container::{Cause, ContainerSpec, Desired, Limits, State, StatusReport},
+    egress::{Credentials, EgressSpec, EgressStatus, Upstream, UpstreamKind},
     enrol::{EnrolReply, EnrolRequest, RenewRequest},
     exec::{
         Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
-    id::{ContainerId, OperationId, ProjectId, RuleId, ServerId, TerminalId, UserId},
+    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, TerminalId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
     link::{
@@ -26,9 +31,14 @@ use hoody_protocol::{
     tag::{self, Message},
     version::{ProtocolRange, SpecVersion},
 };
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use std::{cell::RefCell, collections::BTreeSet, fmt::Debug, net::IpAddr};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    net::IpAddr,
+};
 
 /// Values of each message.
 const VALUES: usize = 300;
@@ -169,9 +179,24 @@ impl Any {
             },
             dns: self.list(|| (self.number() as u32).into()),
             firewall: FirewallSpec { ingress: self.list(|| self.rule()), egress: self.list(|| self.rule()) },
+            egress: self.option(|| self.egress()),
             ssh_public_key: self.option(|| self.text()),
             kvm: self.yes(),
         }
+    }
+
+    fn egress(&self) -> EgressSpec {
+        if self.yes() {
+            return EgressSpec::Block;
+        }
+        EgressSpec::Proxy(Upstream {
+            kind: self.one(&[UpstreamKind::Socks5, UpstreamKind::Http, UpstreamKind::Https]),
+            host: self.text(),
+            port: self.number() as u16,
+            credentials: self.option(|| Credentials { username: self.text(), password: self.text() }),
+            dns: self.list(|| (self.number() as u32).into()),
+            allowed: self.list(|| IpNet::V4(Ipv4Net::new_assert((self.number() as u32).into(), 32))),
+        })
     }
 
     fn outcome(&self) -> OperationOutcome {
@@ -180,6 +205,43 @@ impl Any {
             container: ContainerId::from_bytes(self.id()),
             failure: self.option(|| self.cause()),
             at: self.number(),
+        }
+    }
+
+    fn order(&self) -> Order {
+        if self.yes() {
+            let value = || match self.below(3) {
+                0 => Value::Text(self.text()),
+                1 => Value::Integer(self.number() as i64),
+                _ => Value::Flag(self.yes()),
+            };
+            let parameters = (0..self.below(4)).map(|_| (self.text(), value())).collect::<BTreeMap<_, _>>();
+            return Order::BuiltIn { slug: self.text(), parameters: parameters.try_into().unwrap() };
+        }
+        let account = self.one(&[Account::Nobody, Account::Root]);
+        Order::Custom { slug: self.text(), argv: self.list(|| self.text()), account, working_directory: self.text() }
+    }
+
+    fn update(&self) -> CommandUpdate {
+        match self.below(4) {
+            0 => CommandUpdate::Accepted,
+            1 => CommandUpdate::Refused(self.cause()),
+            2 => CommandUpdate::Output(OutputChunk {
+                index: self.number() as u32,
+                stream: self.one(&[OutputStream::Stdout, OutputStream::Stderr]),
+                text: self.text(),
+            }),
+            _ => {
+                let endings = [Ending::Exited, Ending::TimedOut, Ending::Cancelled, Ending::Interrupted];
+                CommandUpdate::Ended(CommandOutcome {
+                    id: ExecutionId::from_bytes(self.id()),
+                    ending: if self.yes() { Ending::Failed(self.cause()) } else { self.one(&endings) },
+                    exit_code: self.option(|| self.number() as i32),
+                    truncated: self.yes(),
+                    started_at: self.option(|| self.number()),
+                    ended_at: self.number(),
+                })
+            }
         }
     }
 
@@ -197,6 +259,7 @@ impl Any {
             limits_error: self.option(|| self.cause()),
             ssh_key_error: self.option(|| self.cause()),
             oom_kills: self.number(),
+            egress: self.option(|| EgressStatus { working: self.yes(), cause: self.option(|| self.cause()) }),
             at: self.number(),
         };
         let report = if self.yes() { Report::Status(status()) } else { Report::Outcome(self.outcome()) };
@@ -455,6 +518,11 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, LogMore { bytes: any.number() as u32 });
         let records = any.list(|| any.log_record());
         round_trip(seen, LogBatch { records, lost: any.yes(), end: any.yes() });
+        let (id, order, from) = (ExecutionId::from_bytes(any.id()), any.order(), any.number() as u32);
+        let (timeout_ms, begin_within_ms) = (any.number(), any.number());
+        round_trip(seen, CommandRequest { id, order, timeout_ms, begin_within_ms, from });
+        round_trip(seen, any.one(&[CommandControl::Cancel, CommandControl::Stored]));
+        round_trip(seen, any.update());
         round_trip(seen, InspectionQuery { container });
         round_trip(seen, InspectionReply::NotRunning);
         round_trip(seen, InspectionReply::Failed(any.cause()));

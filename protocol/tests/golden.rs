@@ -7,12 +7,16 @@ use hoody_protocol::{
     blob::{BlobReply, BlobRequest},
     bounded::Text,
     codec::{self, Frame},
+    command::{
+        Account, CommandControl, CommandOutcome, CommandRequest, CommandUpdate, Ending, Order, OutputChunk,
+        OutputStream, schema::Value,
+    },
     container::{Cause, State, StatusReport},
     exec::{
         Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
-    id::{ContainerId, OperationId, ServerId, TerminalId, UserId},
+    id::{ContainerId, ExecutionId, OperationId, ServerId, TerminalId, UserId},
     image::Digest,
     inspection::{Inspection, InspectionQuery, InspectionReply, SocketInfo},
     link::{
@@ -25,7 +29,7 @@ use hoody_protocol::{
     tag::Message,
     version::SpecVersion,
 };
-use std::fmt::Debug;
+use std::{collections::BTreeMap, fmt::Debug};
 
 const CONTAINER: ContainerId = ContainerId::from_bytes([0x11; 12]);
 const OPERATION: OperationId = OperationId::from_bytes([0x22; 12]);
@@ -137,6 +141,7 @@ fn report_batch() {
         limits_error: None,
         ssh_key_error: None,
         oom_kills: 0,
+        egress: None,
         at: 9,
     };
     let entries = vec![ReportEntry { position: 1, report: Report::Status(report) }].try_into().unwrap();
@@ -148,6 +153,66 @@ fn report_batch() {
             "6565706f6368016a67656e65726174696f6e026573746174656772756e6e696e6769636f6e766572676564f5",
             "656361757365f669657869745f636f6465206761646472657373840a0000026a737461727465645f6174086e",
             "6669726577616c6c5f6572726f72f662617409",
+        ),
+    );
+}
+
+#[test]
+fn commands() {
+    let id = ExecutionId::from_bytes([0x55; 12]);
+    let values = [
+        (Text::truncated("unit"), Value::Text(Text::truncated("ssh"))),
+        (Text::truncated("lines"), Value::Integer(5)),
+        (Text::truncated("all"), Value::Flag(true)),
+    ];
+    let parameters = BTreeMap::from(values).try_into().unwrap();
+    let order = Order::BuiltIn { slug: Text::truncated("log-tail"), parameters };
+    golden(
+        CommandRequest { id, order, timeout_ms: 30_000, begin_within_ms: 10_000, from: 0 },
+        concat!(
+            "0000009a0032a56269647818353535353535353535353535353535353535353535353535656f72646572a1",
+            "686275696c745f696ea264736c7567686c6f672d7461696c6a706172616d6574657273a363616c6ca16466",
+            "6c6167f5656c696e6573a167696e74656765720564756e6974a16474657874637373686a74696d656f7574",
+            "5f6d731975306f626567696e5f77697468696e5f6d731927106466726f6d00",
+        ),
+    );
+    let order = Order::Custom {
+        slug: Text::truncated("up"),
+        argv: vec![Text::truncated("/usr/bin/uptime")].try_into().unwrap(),
+        account: Account::Nobody,
+        working_directory: Text::default(),
+    };
+    golden(
+        CommandRequest { id, order, timeout_ms: 1, begin_within_ms: 2, from: 3 },
+        concat!(
+            "000000900032a56269647818353535353535353535353535353535353535353535353535656f72646572a1",
+            "66637573746f6da464736c75676275706461726776816f2f7573722f62696e2f757074696d65676163636f",
+            "756e74666e6f626f647971776f726b696e675f6469726563746f7279606a74696d656f75745f6d73016f62",
+            "6567696e5f77697468696e5f6d73026466726f6d03",
+        ),
+    );
+    golden(CommandControl::Cancel, "0000000700336663616e63656c");
+    golden(CommandControl::Stored, "0000000700336673746f726564");
+    golden(CommandUpdate::Accepted, "000000090034686163636570746564");
+    let chunk = OutputChunk { index: 7, stream: OutputStream::Stderr, text: Text::truncated("no\n") };
+    golden(
+        CommandUpdate::Output(chunk),
+        concat!("000000270034a1666f7574707574a365696e646578076673747265616d667374646572726474657874636e", "6f0a",),
+    );
+    let outcome = CommandOutcome {
+        id,
+        ending: Ending::Exited,
+        exit_code: Some(1),
+        truncated: false,
+        started_at: Some(8),
+        ended_at: 9,
+    };
+    golden(
+        CommandUpdate::Ended(outcome),
+        concat!(
+            "0000005f0034a165656e646564a66269647818353535353535353535353535353535353535353535353535",
+            "66656e64696e676665786974656469657869745f636f646501697472756e6361746564f46a737461727465",
+            "645f61740868656e6465645f617409",
         ),
     );
 }

@@ -13,6 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The routing table of captured packets.
+const CAPTURED: &str = "26745";
+/// The port of the relay's listeners.
+const LISTENER_PORT: &str = ":20129";
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// The time killed processes have to be gone.
 const END_DEADLINE: Duration = Duration::from_secs(10);
@@ -73,11 +77,25 @@ pub fn snapshot(server: &Server) -> Result<Vec<(String, Vec<String>)>> {
         ("mounts".into(), sorted(mounts.iter().map(|path| format!("{}\n", path.display())).collect())),
         ("links".into(), sorted(output(server, "ip", &["-br", "link"])?)),
         ("routes".into(), sorted(output(server, "ip", &["route"])?)),
+        (
+            "policy routing".into(),
+            sorted(output(server, "ip", &["rule"])? + &output(server, "ip", &["route", "show", "table", CAPTURED])?),
+        ),
+        ("listeners".into(), listeners(server)?),
         ("neighbours".into(), sorted(output(server, "ip", &["neigh", "show", "nud", "permanent"])?)),
         ("rules".into(), sorted(rules)),
         ("cgroups".into(), sorted(cgroups.map(|path| format!("{}\n", path.display())).collect())),
         ("files".into(), sorted(files.iter().map(|path| format!("{}\n", path.display())).collect())),
     ])
+}
+
+/// The relay's listeners, one for each container and protocol.
+pub fn listeners(server: &Server) -> Result<Vec<String>> {
+    let sockets = output(server, "ss", &["-Hlntu"])?;
+    let local = sockets.lines().filter_map(|line| line.split_whitespace().nth(4));
+    let mut found: Vec<String> = local.filter(|local| local.ends_with(LISTENER_PORT)).map(str::to_owned).collect();
+    found.sort();
+    Ok(found)
 }
 
 fn output(server: &Server, program: &str, arguments: &[&str]) -> Result<String> {

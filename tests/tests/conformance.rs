@@ -16,7 +16,7 @@ use std::{
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// The contract's operations that this version has to serve.
-const SERVED: [&str; 71] = [
+const SERVED: [&str; 76] = [
     "authTokens.list",
     "authTokens.create",
     "authTokens.get",
@@ -69,6 +69,11 @@ const SERVED: [&str; 71] = [
     "env.bulkSet",
     "env.set",
     "env.delete",
+    "containers.getNetworkConfig",
+    "containers.updateNetworkConfig",
+    "containers.removeNetworkConfig",
+    "containers.startNetwork",
+    "containers.stopNetwork",
     "firewall.list",
     "firewall.reset",
     "firewall.addIngressRule",

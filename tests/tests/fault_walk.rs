@@ -31,6 +31,11 @@ async fn an_agent_killed_while_it_restarts() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_while_egress_changes() -> Result<()> {
+    walk(Program::Agent, &[Verb::Proxy, Verb::Direct]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_killed_during_any_request() -> Result<()> {
     walk(Program::ControlPlane, &Verb::ALL).await
 }

@@ -1,6 +1,7 @@
 //! Operators: what only an account with the admin flag may do. The admin API's resources are in the
 //! submodules.
 
+pub mod commands;
 pub mod images;
 pub mod invite_codes;
 pub mod notifications;

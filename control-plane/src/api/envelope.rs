@@ -149,6 +149,13 @@ impl IntoResponse for ServiceError {
             Self::Forbidden(_) => failure(StatusCode::FORBIDDEN, "FORBIDDEN", message, none),
             Self::NotFound(_) => failure(StatusCode::NOT_FOUND, "NOT_FOUND", message, none),
             Self::Conflict(_) => failure(StatusCode::CONFLICT, "CONFLICT", message, none),
+            Self::ConfirmationRequired { message, token, expires_at } => {
+                let details = BTreeMap::from([
+                    ("confirmation_token".to_owned(), token.to_string()),
+                    ("expires_at".to_owned(), expires_at),
+                ]);
+                failure(StatusCode::CONFLICT, "CONFIRMATION_REQUIRED", message, details)
+            }
             Self::Unprocessable { message, details } => {
                 failure(StatusCode::UNPROCESSABLE_ENTITY, "UNPROCESSABLE", message, details)
             }

@@ -10,6 +10,7 @@ pub mod auth_tokens;
 mod basic;
 pub mod caller;
 pub mod client;
+pub mod commands;
 pub mod containers;
 mod credential;
 mod device_page;
@@ -23,6 +24,7 @@ pub mod images;
 pub mod json;
 pub mod layer;
 pub mod meta;
+pub mod network;
 mod not_built;
 pub mod notifications;
 pub mod pagination;
@@ -61,6 +63,7 @@ use utoipa_axum::router::OpenApiRouter;
 fn resources() -> OpenApiRouter<App> {
     [
         activity::router(),
+        admin::commands::router(),
         admin::images::router(),
         admin::invite_codes::router(),
         admin::notifications::router(),
@@ -70,10 +73,12 @@ fn resources() -> OpenApiRouter<App> {
         admin::users::router(),
         auth::router(),
         auth_tokens::router(),
+        commands::router(),
         containers::router(),
         environment::router(),
         events::router(),
         firewall::router(),
+        network::router(),
         health::router(),
         images::router(),
         meta::router(),

@@ -112,6 +112,9 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Networks beyond the public internet in which tenants' upstream proxies may be; at most
+    /// [`hoody_protocol::egress::MAX_ALLOWED_NETWORKS`].
+    pub egress_allowed_networks: Vec<IpNet>,
     /// How logs are written.
     pub log_format: LogFormat,
     /// The file with the master key; made at the first start.
@@ -205,6 +208,7 @@ impl Config {
             metrics_address: None,
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            egress_allowed_networks: Vec::new(),
             log_format: LogFormat::Text,
             master_key: None,
             desired_state_deadline: Duration::from_secs(10),

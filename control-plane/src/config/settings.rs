@@ -2,6 +2,7 @@
 //! have underscores instead of hyphens).
 
 use super::{Config, LogFormat, Mail, OAuth, OAuthClient, RateLimits, Secret, Smtp, SmtpTls, Span, Tls};
+use hoody_protocol::egress::MAX_ALLOWED_NETWORKS;
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::{
@@ -98,6 +99,9 @@ settings! {
     /// Networks of proxies whose X-Forwarded-For is believed
     #[arg(long, env = "HOODY_TRUSTED_PROXIES", value_delimiter = ',', num_args = 1..)]
     trusted_proxies: Vec<IpNet>;
+    /// Networks beyond the public internet in which tenants' upstream proxies may be
+    #[arg(long, env = "HOODY_EGRESS_ALLOWED_NETWORKS", value_delimiter = ',', num_args = 1..)]
+    egress_allowed_networks: Vec<IpNet>;
     /// How logs are written
     #[arg(long, env = "HOODY_LOG_FORMAT")]
     log_format: LogFormat;
@@ -300,6 +304,9 @@ impl Settings {
                 &format!("{bad} must begin with https:// and have no fragment"),
             ));
         }
+        if self.egress_allowed_networks.as_ref().is_some_and(|networks| networks.len() > MAX_ALLOWED_NETWORKS) {
+            return Err(invalid("egress_allowed_networks", &format!("has more than {MAX_ALLOWED_NETWORKS} networks")));
+        }
         config.oauth = OAuth { github, google, redirect_uris };
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let span = |span: Option<Span>| span.map(|Span(duration)| duration);
@@ -311,6 +318,7 @@ impl Settings {
             node_public_addresses = self.node_public_addresses;
             cors_origins = self.cors_origins;
             trusted_proxies = self.trusted_proxies;
+            egress_allowed_networks = self.egress_allowed_networks;
             log_format = self.log_format;
             master_key_file = self.master_key_file;
             desired_state_deadline = span(self.desired_state_deadline);

@@ -109,6 +109,7 @@ fn changed_fields(before: &ContainerRow, after: &ContainerRow) -> Vec<&'static s
         ("ramdisk_scope", old.ramdisk_scope != new.ramdisk_scope),
         ("kvm", before.spec.kvm != after.spec.kvm),
         ("dns", before.spec.dns != after.spec.dns),
+        ("network", old.network != new.network || before.egress_credentials != after.egress_credentials),
     ]
     .into_iter()
     .filter_map(|(field, changed)| changed.then_some(field))

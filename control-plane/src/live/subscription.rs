@@ -71,7 +71,8 @@ impl Subscription {
                 self.position = sequence;
                 return Ok(Next::Event(sequence, Arc::new(event)));
             }
-            let page = event::replay(store, &self.filter, self.position, self.replay_until, PAGE).await?;
+            let replay = event::replay(store, &self.filter, self.position, self.replay_until, PAGE);
+            let page = Box::pin(replay).await?;
             if page.is_empty() {
                 self.position = self.replay_until;
             }

@@ -10,31 +10,31 @@ const RECHECK: Duration = Duration::from_millis(250);
 /// Announcements that a slow waiter may be behind before it simply re-reads.
 const BACKLOG: usize = 1024;
 
-/// Announces containers whose stored state changed.
+/// Announces containers, or others, whose stored state changed.
 #[derive(Debug, Clone)]
-pub struct Changes(broadcast::Sender<ContainerId>);
+pub struct Changes<T = ContainerId>(broadcast::Sender<T>);
 
-impl Default for Changes {
+impl<T: Clone> Default for Changes<T> {
     fn default() -> Self {
         Self(broadcast::Sender::new(BACKLOG))
     }
 }
 
-impl Changes {
-    /// Announces that the store holds something new of `container`.
-    pub fn announce(&self, container: ContainerId) {
+impl<T: Copy + PartialEq> Changes<T> {
+    /// Announces that the store holds something new of `what`.
+    pub fn announce(&self, what: T) {
         // Without waiters there is nobody to tell.
-        let _ = self.0.send(container);
+        let _ = self.0.send(what);
     }
 
     /// Calls `check` until it gives something or the deadline has passed: at once, on every
-    /// announcement of `container`, and every [`RECHECK`].
-    pub async fn wait_for<T, E, F: Future<Output = Result<Option<T>, E>>>(
+    /// announcement of `what`, and every [`RECHECK`].
+    pub async fn wait_for<R, E, F: Future<Output = Result<Option<R>, E>>>(
         &self,
-        container: ContainerId,
+        what: T,
         deadline: Instant,
         mut check: impl FnMut() -> F,
-    ) -> Result<Option<T>, E> {
+    ) -> Result<Option<R>, E> {
         let mut announced = self.0.subscribe();
         loop {
             if let Some(found) = check().await? {
@@ -44,7 +44,7 @@ impl Changes {
             loop {
                 let until = recheck.min(deadline);
                 match tokio::time::timeout_at(until, announced.recv()).await {
-                    Ok(Ok(changed)) if changed != container => continue,
+                    Ok(Ok(changed)) if changed != what => continue,
                     _ => break,
                 }
             }

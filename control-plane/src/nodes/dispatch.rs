@@ -6,6 +6,7 @@
 
 use super::link::Link;
 use crate::{
+    service::network,
     store::{
         StoreError,
         dispatch::{self as work, Item, OpenOperation},
@@ -62,6 +63,8 @@ struct Waiting {
 enum Retry {
     #[error("database")]
     Store(#[from] StoreError),
+    #[error("open the credentials of a container's upstream proxy")]
+    Credentials(#[from] network::SealedCredentials),
     #[error("send a command")]
     Ask(#[from] AskError),
     #[error("the node could not persist the specification")]
@@ -144,13 +147,16 @@ async fn serve(link: &Link, settled: &Mutex<Settled>, container: ContainerId) ->
         let items = step("link: item read", work::items(&link.context.app.store, link.server(), container)).await?;
         let next = items.into_iter().find(|item| {
             with(settled, |settled| match item {
-                Item::Spec(spec) => settled.refused.get(&container) != Some(&spec.version),
+                Item::Spec { spec, .. } => settled.refused.get(&container) != Some(&spec.version),
                 Item::Operation(operation) => !settled.operations.contains(&operation.request.id),
             })
         });
         match next {
             None => return Ok(()),
-            Some(Item::Spec(spec)) => send_spec(link, settled, &spec).await?,
+            Some(Item::Spec { mut spec, sealed }) => {
+                network::complete(&link.context.app.keys, &mut spec, &sealed)?;
+                send_spec(link, settled, &spec).await?;
+            }
             Some(Item::Operation(operation)) => send_operation(link, settled, operation).await?,
         }
     }

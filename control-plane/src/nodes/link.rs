@@ -5,7 +5,7 @@
 //! certificate's expiry, revocation, a newer link, or our shutdown.
 
 use super::{
-    dispatch,
+    commands, dispatch,
     listener::Context,
     pace::Pace,
     refusal::{self, DISABLED, MALFORMED_MESSAGE, REVOKED, UNKNOWN_SERVER, WRONG_KEY, unavailable},
@@ -283,6 +283,7 @@ async fn run(link: &Link, mut send: SendStream, recv: RecvStream, protocol: u16)
         }
         () = own_row(link) => Close::Revoked.close(&link.connection),
         () = dispatch::run(link) => {}
+        () = commands::run(link) => {}
         () = rotation::follow(link) => {}
         () = unknown::carry_out(link) => {}
         () = streams::bidirectional(link) => {}

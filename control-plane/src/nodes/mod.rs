@@ -12,6 +12,7 @@
 pub mod authority;
 mod blobs;
 mod changes;
+mod commands;
 mod dispatch;
 mod enrol;
 mod inspection;
@@ -38,7 +39,7 @@ pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
 
 use hoody_protocol::{
-    id::{ContainerId, ServerId},
+    id::{ContainerId, ExecutionId, ServerId},
     link::Heartbeat,
     stream::{self, AskError},
     tag::Message,
@@ -53,6 +54,8 @@ use std::time::Duration;
 pub struct Nodes {
     /// Announces stored changes of containers.
     pub changes: Changes,
+    /// Announces stored changes of executions of commands.
+    pub executions: Changes<ExecutionId>,
     /// The last measurements, in memory.
     pub measurements: Measurements,
     inspections: inspection::Inspections,

@@ -33,6 +33,8 @@ const ARRIVALS_KEPT: usize = 4096;
 pub(super) struct Wakes {
     /// The store holds work for the dispatch.
     pub(super) work: Notify,
+    /// The store holds commands for the server itself.
+    pub(super) commands: Notify,
     /// The store holds decisions on unknown containers.
     pub(super) decisions: Notify,
 }
@@ -198,6 +200,7 @@ impl Registry {
     pub(super) fn wake(&self, server: ServerId) {
         if let Some(link) = self.lock().links.get(&server) {
             link.wakes.work.notify_one();
+            link.wakes.commands.notify_one();
         }
     }
 

@@ -9,6 +9,7 @@ use crate::store::{
 };
 use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired, State, StatusReport},
+    egress::EgressStatus,
     firewall::FirewallSpec,
     id::{ContainerId, ServerId},
     operation::OperationOutcome,
@@ -36,6 +37,8 @@ pub struct Faults {
     pub fails: Option<Cause>,
     /// Cannot put firewall rules in force.
     pub firewall: Option<Cause>,
+    /// Finds an upstream proxy that does not work.
+    pub egress: Option<Cause>,
     /// Cannot put limits in force.
     pub limits: Option<Cause>,
     /// Processes ended for lack of memory.
@@ -110,7 +113,7 @@ impl Node {
         for container in containers {
             for item in dispatch::items(&self.store, self.server, container).await.expect("items") {
                 match item {
-                    Item::Spec(spec) => self.take_spec(&spec, &faults).await,
+                    Item::Spec { spec, .. } => self.take_spec(&spec, &faults).await,
                     Item::Operation(operation) => self.take_operation(operation, &faults).await,
                 }
             }
@@ -180,6 +183,11 @@ fn report_of(spec: &ContainerSpec, faults: &Faults) -> StatusReport {
         limits_error: faults.limits.clone(),
         ssh_key_error: None,
         oom_kills: faults.oom_kills,
+        egress: spec
+            .egress
+            .as_ref()
+            .filter(|_| state == State::Running)
+            .map(|_| EgressStatus { working: faults.egress.is_none(), cause: faults.egress.clone() }),
         at: now_ms(),
     }
 }

@@ -6,12 +6,15 @@
 //! nothing: asked again, the node gives what it holds by then.
 
 use super::link::Link;
-use crate::store::{
-    StoreError,
-    container::{self, Attributes, ContainerRow, ServerInfo, Status},
-    image, reservation, settings,
-    status_log::{self, Trigger},
-    unknown::{self, Decision, Unknown},
+use crate::{
+    service::network,
+    store::{
+        StoreError,
+        container::{self, Attributes, ContainerRow, ServerInfo, Status},
+        image, reservation, settings,
+        status_log::{self, Trigger},
+        unknown::{self, Decision, Unknown},
+    },
 };
 use hoody_protocol::{
     container::{ContainerSpec, Desired},
@@ -192,13 +195,15 @@ async fn adopt(link: &Link, row: &Unknown, project: ProjectId, name: String) -> 
     if serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len()) + SIZE_SLACK > ContainerSpec::MAX_BYTES {
         return Err(Undone::Problem("its specification is too large".to_owned()));
     }
+    let (network, egress_credentials) = network::adopted(&app.keys, &spec, now);
     let row = ContainerRow {
         server,
         name,
         image_name: image_name.unwrap_or_else(|| UNLISTED_IMAGE.to_owned()),
         runtime: "lxc".to_owned(),
         realm_ids: target.realm_ids,
-        attributes: Attributes { runs, ..Attributes::default() },
+        attributes: Attributes { runs, network, ..Attributes::default() },
+        egress_credentials,
         sequence,
         status: Status::Creating,
         status_changed_at: now,

@@ -16,7 +16,7 @@ mod restart;
 mod ssh_key;
 mod update;
 
-pub use authorize::{Authorization, AuthorizeInput, authorize};
+pub use authorize::{Authorization, ContainerClaimInput, authorize};
 pub use change::{Effect, Progress, change, settle};
 pub use create::create;
 pub use creation::CreateInput;

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod activity;
 pub mod auth_token;
+pub mod command;
 pub mod container;
 pub mod enrolment;
 pub mod environment;
@@ -13,6 +14,7 @@ pub mod free_tier;
 pub mod identity;
 pub mod image;
 pub mod logs;
+pub mod network;
 pub mod notification;
 pub mod one_time;
 pub mod operation_list;

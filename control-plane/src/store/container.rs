@@ -5,11 +5,13 @@
 
 mod attributes;
 mod list;
+mod network;
 mod status;
 mod write;
 
 pub use attributes::Attributes;
 pub use list::{Filter, Slice, list};
+pub use network::{NetworkKind, NetworkSettings, NetworkState};
 pub use status::{Status, UnknownStatus};
 pub use write::{insert, purge, update};
 
@@ -39,6 +41,8 @@ pub struct ContainerRow {
     pub realm_ids: Vec<RealmId>,
     /// What means nothing to the node.
     pub attributes: Attributes,
+    /// Credentials of its upstream proxy, sealed for it; empty: none. `spec` never holds them.
+    pub egress_credentials: String,
     /// The last position given out in the container's order of specifications and operations.
     pub sequence: u64,
     /// The status word.
@@ -96,7 +100,7 @@ pub struct ServerInfo {
     pub disk_bytes: i64,
 }
 
-const SELECT: &str = "SELECT c.spec, c.server_id, c.name, c.image_name, c.runtime, c.realm_ids, c.attributes, \
+const SELECT: &str = "SELECT c.spec, c.server_id, c.name, c.image_name, c.runtime, c.realm_ids, c.attributes, c.egress_credentials, \
     c.sequence, c.status, c.status_changed_at, c.report, c.deleted_at, c.created_at, c.updated_at, \
     p.alias AS project_alias, p.is_default AS project_is_default, s.name AS server_name, \
     s.status AS server_status, s.online AS server_online, s.country, s.region, s.city, s.datacenter, \
@@ -145,6 +149,7 @@ fn read(row: &AnyRow) -> Result<ContainerRow, StoreError> {
         runtime: row.try_get("runtime")?,
         realm_ids: json(&row.try_get::<String, _>("realm_ids")?, "containers.realm_ids")?,
         attributes: json(&row.try_get::<String, _>("attributes")?, "containers.attributes")?,
+        egress_credentials: row.try_get("egress_credentials")?,
         sequence: u64::try_from(row.try_get::<i64, _>("sequence")?)
             .map_err(|error| corrupt("containers.sequence", error))?,
         status: status.parse().map_err(|error: UnknownStatus| corrupt("containers.status", error))?,

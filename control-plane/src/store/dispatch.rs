@@ -31,7 +31,12 @@ pub struct OpenOperation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
     /// A specification.
-    Spec(Box<ContainerSpec>),
+    Spec {
+        /// What it says, but for the credentials of its upstream proxy.
+        spec: Box<ContainerSpec>,
+        /// Those, sealed; empty: none.
+        sealed: String,
+    },
     /// An operation.
     Operation(OpenOperation),
 }
@@ -40,7 +45,7 @@ impl Item {
     /// Position in the container's one order.
     pub fn sequence(&self) -> u64 {
         match self {
-            Self::Spec(spec) => spec.sequence,
+            Self::Spec { spec, .. } => spec.sequence,
             Self::Operation(operation) => operation.request.sequence,
         }
     }
@@ -67,7 +72,9 @@ pub async fn containers_with_work(store: &Store, server: ServerId) -> Result<Vec
 pub async fn servers_with_work(store: &Store) -> Result<Vec<ServerId>, StoreError> {
     let sql = format!(
         "SELECT server_id FROM containers WHERE {UNACKED} UNION \
-         SELECT server_id FROM operations WHERE state = 'pending'"
+         SELECT server_id FROM operations WHERE state = 'pending' UNION \
+         SELECT server_id FROM command_executions \
+         WHERE state = 'pending' OR (state = 'dispatched' AND cancel_requested = 1)"
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .fetch_all(store.reader())
@@ -83,14 +90,15 @@ pub async fn servers_with_work(store: &Store) -> Result<Vec<ServerId>, StoreErro
 /// What the node of `container` does not have, in sequence.
 pub async fn items(store: &Store, server: ServerId, container: ContainerId) -> Result<Vec<Item>, StoreError> {
     let mut items = Vec::new();
-    let sql = format!("SELECT spec FROM containers WHERE id = $1 AND server_id = $2 AND {UNACKED}");
+    let sql = format!("SELECT spec, egress_credentials FROM containers WHERE id = $1 AND server_id = $2 AND {UNACKED}");
     let spec = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(container.to_string())
         .bind(server.to_string())
         .fetch_optional(store.reader())
         .await?;
     if let Some(row) = spec {
-        items.push(Item::Spec(Box::new(json(&row, "spec", "containers.spec")?)));
+        let spec = Box::new(json(&row, "spec", "containers.spec")?);
+        items.push(Item::Spec { spec, sealed: row.try_get("egress_credentials")? });
     }
     let operations = sqlx::query(
         "SELECT id, sequence, kind, state, begin_before FROM operations \

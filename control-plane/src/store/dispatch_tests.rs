@@ -30,7 +30,7 @@ async fn work_is_what_was_not_acknowledged_and_open_operations_in_sequence() {
         assert_eq!(containers_with_work(&store, one).await.unwrap(), [spec.id]);
         let items_now = items(&store, one, spec.id).await.unwrap();
         assert_eq!(items_now.iter().map(Item::sequence).collect::<Vec<_>>(), [2, 3, 4]);
-        assert_eq!(items_now[1], Item::Spec(Box::new(spec.clone())));
+        assert_eq!(items_now[1], Item::Spec { spec: Box::new(spec.clone()), sealed: String::new() });
         assert_eq!(items(&store, one, foreign.id).await.unwrap(), [], "of another server");
 
         acknowledged(&store, other, spec.id, version(3)).await;

@@ -112,7 +112,7 @@ mod tests {
             assert_eq!((begun.containers, begun.operations, again.operations), (1, 1, 0));
             assert!(again.epoch > begun.epoch && begun.epoch > 1_700_000_000, "{begun:?} {again:?}");
             let items = dispatch::items(&store, server, spec.id).await.unwrap();
-            let [dispatch::Item::Spec(sent)] = items.as_slice() else { panic!("{items:?}") };
+            let [dispatch::Item::Spec { spec: sent, .. }] = items.as_slice() else { panic!("{items:?}") };
             assert_eq!(sent.version, SpecVersion { epoch: again.epoch, generation: 9 });
             assert_eq!(sent.sequence, 10, "after everything that was numbered before");
             let state = text(&store, &format!("SELECT state FROM operations WHERE id = '{open}'")).await;

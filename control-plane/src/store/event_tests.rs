@@ -63,6 +63,7 @@ async fn neither_change_nor_event_is_there_without_the_other() {
             limits_error: None,
             ssh_key_error: None,
             oom_kills: 0,
+            egress: None,
             at: 2_000,
         };
         let mut tx = store.begin().await.unwrap();

@@ -16,6 +16,8 @@ pub enum GrantKind {
     Intent,
     /// A code on its way to an application.
     Code,
+    /// A command that is to be confirmed.
+    Command,
 }
 
 impl GrantKind {
@@ -25,6 +27,7 @@ impl GrantKind {
             Self::Flow => "flow",
             Self::Intent => "intent",
             Self::Code => "code",
+            Self::Command => "command",
         }
     }
 }

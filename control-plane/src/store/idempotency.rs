@@ -118,7 +118,9 @@ pub async fn begin(
     };
     let holder = known.text.split(' ').next().unwrap_or_default();
     let over = known.created_at < now - abandoned.as_millis() as i64;
-    let dead = over || (holder != own && !replica::is_alive(&mut tx, holder).await?);
+    // Builds before this one did not say who works on it.
+    let known_holder = !holder.is_empty() && holder != own;
+    let dead = over || (known_holder && !replica::is_alive(&mut tx, holder).await?);
     match known.effect {
         _ if !same && (known.effect.is_some() || !dead) => return Ok(Begun::OtherRequest),
         _ if !dead => return Ok(Begun::Running),

@@ -50,6 +50,7 @@ pub(crate) async fn insert_container(store: &Store, image: &ImageSpec) -> Contai
         limits: Limits { cpu_millis: 100, memory_bytes: 1 << 26, disk_bytes: 1 << 26, pids: 16, network_mbit: None },
         dns: List::default(),
         firewall: FirewallSpec::default(),
+        egress: None,
         ssh_public_key: None,
         kvm: false,
     };

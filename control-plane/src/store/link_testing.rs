@@ -77,6 +77,7 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         limits: Limits { cpu_millis: 10, memory_bytes: 20, disk_bytes: 30, pids: 64, network_mbit: None },
         dns: Default::default(),
         firewall: Default::default(),
+        egress: None,
         ssh_public_key: None,
         kvm: false,
     };

@@ -6,6 +6,7 @@ pub mod activity;
 pub mod attempts;
 pub mod auth_token;
 pub mod backup;
+pub mod command;
 pub mod container;
 pub mod device_login;
 pub mod dispatch;
@@ -97,6 +98,7 @@ impl Store {
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let store = Self::connect(url).await?;
         migrations::apply(&store).await?;
+        command::write_built_in(&store).await?;
         Ok(store)
     }
 
@@ -205,7 +207,8 @@ impl<'e, T: sqlx::Executor<'e, Database = sqlx::Any>> Queries<'e> for T {}
 /// ends; other rows may still refer to them. On SQLite the transaction already is the only writer.
 ///
 /// Two transactions that lock the same rows in different orders can wait for each other. The order is:
-/// accounts, projects, pools, images, containers by id, join tokens, servers; operations come after their container.
+/// accounts, projects, pools, images, containers by id, join tokens, servers; operations come after their container,
+/// executions of commands after their server.
 fn row_lock(connection: &AnyConnection, table: &str) -> String {
     match connection.backend_name() {
         "PostgreSQL" => format!(" FOR NO KEY UPDATE OF {table}"),

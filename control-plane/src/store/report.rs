@@ -1,10 +1,10 @@
 //! What nodes report, written down: the last report of a container, its status word, and the status log.
 
 use super::{Store, StoreError, container::Status, event, status_log};
-use crate::event::{Actor, container::Identity};
+use crate::event::{Actor, EventKind, container::Identity};
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State, StatusReport},
-    id::{ContainerId, RealmId, ServerId},
+    id::{ContainerId, ProjectId, RealmId, ServerId, UserId},
     image::Digest,
     version::SpecVersion,
 };
@@ -122,6 +122,11 @@ pub async fn apply(
             _ => {}
         }
     }
+    if report.version == current
+        && let Some(cause) = egress_news(before.as_ref().map(|before| &before.report), report)
+    {
+        log_egress(connection, &row, report, cause, now).await?;
+    }
     if let Some(killed) = newly_killed(before.as_ref(), report) {
         log_killed(connection, report, row.try_get("status")?, killed, now).await?;
     }
@@ -141,6 +146,74 @@ fn newly_killed(before: Option<&StoredReport>, report: &StatusReport) -> Option<
     let same_run = before.filter(|before| before.report.started_at == report.started_at);
     let known = same_run.map_or(0, |before| before.report.oom_kills);
     report.oom_kills.checked_sub(known).filter(|killed| *killed > 0)
+}
+
+/// Code of the cause where a container's egress works again, in the log.
+pub const EGRESS_RESTORED: &str = "egress_restored";
+
+/// What is to be noted of the container's egress: why it fails, where that is news, or that it works again.
+fn egress_news(before: Option<&StatusReport>, report: &StatusReport) -> Option<Cause> {
+    let failing = |report: &StatusReport| report.egress.as_ref().filter(|egress| !egress.working).cloned();
+    let known = before.and_then(failing);
+    match (&report.egress, known) {
+        (Some(now), known) if !now.working => {
+            let code = |cause: &Option<Cause>| cause.as_ref().map(|cause| cause.code.clone());
+            let same = known.is_some_and(|known| code(&known.cause) == code(&now.cause));
+            let unknown = || Cause::new("egress_failed", "nothing leaves the container");
+            (!same).then(|| now.cause.clone().unwrap_or_else(unknown))
+        }
+        (Some(_), Some(_)) => Some(Cause::new(EGRESS_RESTORED, "the container's egress works again")),
+        _ => None,
+    }
+}
+
+/// Notes how a container's egress fares: an entry whose status before and after are the same, and an event.
+async fn log_egress(
+    connection: &mut AnyConnection,
+    row: &AnyRow,
+    report: &StatusReport,
+    cause: Cause,
+    now: i64,
+) -> Result<(), StoreError> {
+    let corrupt = |what| move |error| StoreError::Corrupt { what, source: Box::new(error) };
+    let status: String = row.try_get("status")?;
+    let at = i64::try_from(report.at).unwrap_or(i64::MAX).min(now);
+    let working = &*cause.code == EGRESS_RESTORED;
+    let metadata = Metadata { cause: Some(&cause), exit_code: None, version: report.version.to_string() };
+    let metadata = serde_json::to_string(&metadata).map_err(corrupt("status_logs.metadata"))?;
+    let name: String = row.try_get("name")?;
+    let (realms, owner, project) = parties(row)?;
+    let identity = Identity { id: report.container, owner, project, name: &name, realms: &realms };
+    let told = serde_json::to_value(&cause).map_err(corrupt("events.payload"))?;
+    let event = identity
+        .event(EventKind::ContainerResourceUpdated, Actor::Node)
+        .with("changed", vec!["network_status"])
+        .with("network_status", if working { "running" } else { "error" })
+        .with("cause", told)
+        .with("occurred_at", at);
+    event::insert(connection, &event).await?;
+    let entry = status_log::Entry {
+        container: report.container,
+        from: Some(&status),
+        to: &status,
+        trigger: status_log::Trigger::Node,
+        metadata: Some(metadata),
+        duration_ms: None,
+        at,
+    };
+    status_log::add(connection, entry).await
+}
+
+/// Realms, owner and project of a row.
+fn parties(row: &AnyRow) -> Result<(Vec<RealmId>, UserId, ProjectId), StoreError> {
+    fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> StoreError {
+        move |error| StoreError::Corrupt { what, source: Box::new(error) }
+    }
+    let realms =
+        serde_json::from_str(&row.try_get::<String, _>("realm_ids")?).map_err(corrupt("containers.realm_ids"))?;
+    let owner = row.try_get::<String, _>("owner_id")?.parse().map_err(corrupt("containers.owner_id"))?;
+    let project = row.try_get::<String, _>("project_id")?.parse().map_err(corrupt("containers.project_id"))?;
+    Ok((realms, owner, project))
 }
 
 /// Notes processes that ended for lack of memory while the container goes on: an entry whose status before
@@ -235,15 +308,8 @@ async fn record(
         move |error| StoreError::Corrupt { what, source: Box::new(error) }
     }
     let name: String = row.try_get("name")?;
-    let realms: Vec<RealmId> =
-        serde_json::from_str(&row.try_get::<String, _>("realm_ids")?).map_err(corrupt("containers.realm_ids"))?;
-    let identity = Identity {
-        id: report.container,
-        owner: row.try_get::<String, _>("owner_id")?.parse().map_err(corrupt("containers.owner_id"))?,
-        project: row.try_get::<String, _>("project_id")?.parse().map_err(corrupt("containers.project_id"))?,
-        name: &name,
-        realms: &realms,
-    };
+    let (realms, owner, project) = parties(row)?;
+    let identity = Identity { id: report.container, owner, project, name: &name, realms: &realms };
     let mut event = identity.status(Some(from), to, Actor::Node).with("occurred_at", at);
     if let Some(cause) = &report.cause {
         event = event.with("cause", serde_json::to_value(cause).map_err(corrupt("events.payload"))?);
@@ -276,6 +342,7 @@ pub async fn refuse(
         limits_error: None,
         ssh_key_error: None,
         oom_kills: 0,
+        egress: None,
         at: now as u64,
     };
     apply(connection, server, 0, &report, now).await

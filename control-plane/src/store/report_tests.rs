@@ -19,6 +19,7 @@ fn report(spec: &ContainerSpec, generation: u64, state: State, at: u64) -> Statu
         limits_error: None,
         ssh_key_error: None,
         oom_kills: 0,
+        egress: None,
         at,
     }
 }

@@ -29,6 +29,7 @@ const TABLES: &[Table] = &[
     Table { name: "keys", id: "id", sealed: "sealed", purpose: "purpose" },
     Table { name: "two_factor", id: "user_id", sealed: "sealed", purpose: "'two-factor'" },
     Table { name: "vault_data_keys", id: "user_id", sealed: "sealed", purpose: "'vault-data-key'" },
+    Table { name: "containers", id: "id", sealed: "egress_credentials", purpose: "'egress-credentials'" },
 ];
 
 /// Every sealed secret; those of retired authorities are forgotten, and empty.

@@ -325,7 +325,7 @@ async fn step(
 }
 
 /// Writes the event of a change that answered `row`, with the server's `name` and `owner_id`.
-pub(super) async fn record(
+pub(in crate::store) async fn record(
     connection: &mut AnyConnection,
     id: ServerId,
     kind: EventKind,

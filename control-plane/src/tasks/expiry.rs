@@ -4,7 +4,7 @@
 use crate::{
     app::App,
     error::chain,
-    store::{StoreError, attempts, device_login, grant, mail, security_event, sign_up, two_factor},
+    store::{StoreError, attempts, command::execution, device_login, grant, mail, security_event, sign_up, two_factor},
 };
 use hoody_protocol::time::now_ms;
 use std::time::Duration;
@@ -26,6 +26,7 @@ pub async fn run(app: App) {
 
 async fn once(app: &App) -> Result<(), StoreError> {
     let store = &app.store;
+    execution::expire(store, now_ms() as i64).await?;
     attempts::purge(store).await?;
     mail::purge(store).await?;
     sign_up::purge(store).await?;

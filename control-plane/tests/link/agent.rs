@@ -269,6 +269,7 @@ pub fn status(container: ContainerId, generation: u64, state: State) -> StatusRe
         limits_error: None,
         ssh_key_error: None,
         oom_kills: 0,
+        egress: None,
         at: now_ms(),
     }
 }

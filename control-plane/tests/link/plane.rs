@@ -140,6 +140,7 @@ impl Plane {
             },
             dns: Default::default(),
             firewall: FirewallSpec::default(),
+            egress: None,
             ssh_public_key: None,
             kvm: false,
         };

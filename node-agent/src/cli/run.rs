@@ -10,6 +10,7 @@ pub(super) async fn execute(config: Config) -> Result<ExitCode, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut agent = Agent::start(config).await?;
     let closer = agent.link_closer();
+    let commands = agent.commands();
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());
     let work = agent.run();
@@ -18,12 +19,14 @@ pub(super) async fn execute(config: Config) -> Result<ExitCode, Failure> {
         error = &mut work => return Err(error),
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+        () = commands.restart_asked() => "a command to restart",
     };
     tracing::info!(reason, "ending; containers go on");
     notify(&[sd_notify::NotifyState::Stopping]);
     if let Some(closer) = closer {
         closer.close().await;
     }
+    commands.end_all().await;
     watchdog.abort();
     Ok(ExitCode::SUCCESS)
 }

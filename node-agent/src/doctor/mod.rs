@@ -2,6 +2,7 @@
 //! by reading otherwise. Trials happen in throwaway namespaces and are gone when the check ends. Every
 //! group of checks has a deadline, so that one that hangs in the kernel is a finding like any other.
 
+mod commands;
 mod folders;
 mod identity;
 mod kernel;
@@ -85,6 +86,7 @@ pub async fn examine(path: &Path) -> Vec<Check> {
     checks.extend(group("network", network::check(config)).await);
     checks.extend(group("limits", async { limits::check() }).await);
     checks.extend(group("folders", folders::check(config)).await);
+    checks.extend(group("commands", async { commands::check(config) }).await);
     checks.extend(group("time", async { time::check() }).await);
     checks.extend(group("control plane", identity::check(config)).await);
     checks

@@ -6,9 +6,10 @@
 //! begun go through the policy's rules every time, so that a rule added later cuts them.
 
 use super::{
-    Policy,
+    Egress, Policy,
+    change::Chains,
     instructions::*,
-    names,
+    names::{self, ChainKind},
     netlink::{
         batch::Rule,
         expression::{Expression, PortRanges, Verdict},
@@ -24,6 +25,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     hash::{Hash, Hasher},
+    net::SocketAddrV4,
 };
 
 /// Where the ports stand in TCP's and UDP's header, type and code in ICMP's.
@@ -34,12 +36,57 @@ const ICMP_CODE_OFFSET: u32 = 1;
 /// Bytes of the digest that are shown in a chain's first comment.
 const FINGERPRINT_BYTES: usize = 8;
 
+/// The rules of all of a container's chains.
+pub(super) fn compile_all(policy: &Policy, network: Ipv4Net) -> Chains {
+    let mut chains = vec![
+        (ChainKind::Egress, compile(policy, network, Direction::Egress)),
+        (ChainKind::Ingress, compile(policy, network, Direction::Ingress)),
+    ];
+    if let Egress::Proxy(listener) = policy.egress {
+        chains.push((ChainKind::Capture, capture(listener)));
+    }
+    chains
+}
+
+/// The rules by which what the container sends is taken for its proxy before it is routed. What is not taken is
+/// dropped, also where nobody listens; the chain of its egress drops it a second time.
+fn capture(listener: SocketAddrV4) -> Vec<Rule> {
+    let mark = CAPTURED.to_ne_bytes().to_vec();
+    let take = |name: &str, number: u8| {
+        let taken = vec![Expression::Capture(listener), Expression::SetMeta(NFT_META_MARK, mark.clone())];
+        rule(name, [ipv4(), protocol(number), taken, verdict(Verdict::Return)])
+    };
+    let other = vec![Expression::Conntrack(NFT_CT_MARK), Expression::Compare(NFT_CMP_NEQ, mark.clone())];
+    let mut rules = vec![
+        replies(),
+        rule("begun through the proxy", [state(STATE_NEW), vec![Expression::SetConntrack(NFT_CT_MARK, mark.clone())]]),
+        // A connection from before: its addresses may be translated.
+        rule("begun otherwise", [other, verdict(Verdict::Drop)]),
+        take("tcp to the proxy", PROTOCOL_TCP),
+        take("udp to the proxy", PROTOCOL_UDP),
+        rule("not for the proxy", [verdict(Verdict::Drop)]),
+    ];
+    sign(&mut rules);
+    rules
+}
+
 /// The rules of one direction.
-pub(super) fn compile(policy: &Policy, network: Ipv4Net, direction: Direction) -> Vec<Rule> {
+fn compile(policy: &Policy, network: Ipv4Net, direction: Direction) -> Vec<Rule> {
     let mut rules = Vec::new();
-    rules.extend(established());
+    match (direction, policy.egress) {
+        (Direction::Ingress, _) | (_, Egress::Direct) => rules.extend(established()),
+        (Direction::Egress, Egress::Block) => {
+            rules.extend([replies(), rule("blocked", [verdict(Verdict::Drop)])]);
+            sign(&mut rules);
+            return rules;
+        }
+        (Direction::Egress, Egress::Proxy(_)) => {
+            rules.extend([replies(), rule("not through the proxy", [not_captured(), verdict(Verdict::Drop)])]);
+        }
+    }
     // Behind the replies: what the host asks from an address within the network is answered.
-    if direction == Direction::Egress {
+    // What goes to the proxy reaches no other container.
+    if direction == Direction::Egress && policy.egress == Egress::Direct {
         let stranger = vec![
             Expression::Network { offset: DESTINATION_OFFSET, bytes: 4 },
             Expression::Lookup { set: names::owner_set(policy.owner), inverted: true },

@@ -144,6 +144,7 @@ fn policy(direction: Direction, rules: Vec<FirewallRule>) -> Policy {
         interface: "hy000000000000".to_owned(),
         address: Ipv4Addr::new(10, 64, 0, 2),
         rules: spec,
+        egress: Egress::Direct,
     }
 }
 

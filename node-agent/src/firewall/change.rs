@@ -7,7 +7,7 @@
 use super::{
     Policy, chain,
     inventory::{Installed, Inventory},
-    names::{self, BINDINGS, EGRESS_MAP, INGRESS_MAP},
+    names::{self, BINDINGS, ChainKind},
     netlink::{
         batch::{Batch, Rule},
         expression::Verdict,
@@ -19,18 +19,10 @@ use hoody_protocol::{firewall::Direction, id::ContainerId};
 use std::collections::BTreeSet;
 
 /// Both directions.
-pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
+const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
-/// The rules of both of a container's chains.
-pub(super) type Chains = [(Direction, Vec<Rule>); 2];
-
-/// The map that leads to the chains of a direction.
-pub(super) fn map(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Egress => EGRESS_MAP,
-        Direction::Ingress => INGRESS_MAP,
-    }
-}
+/// The rules of each of a container's chains.
+pub(super) type Chains = Vec<(ChainKind, Vec<Rule>)>;
 
 /// Makes the sets of ports that the chains look into and that do not stand yet.
 ///
@@ -51,27 +43,30 @@ pub(super) fn make_port_sets(batch: &mut Batch, inventory: &Inventory, chains: &
 
 /// Puts a container's chains in force.
 pub(super) fn apply(batch: &mut Batch, inventory: &Inventory, policy: &Policy, chains: &Chains) -> Installed {
-    let next = wanted(inventory, policy);
+    let next = wanted(inventory, policy, chains);
     let nothing = Installed::default();
     let before = inventory.containers.get(&policy.id).unwrap_or(&nothing);
     batch.add_set(&names::owner_set(policy.owner), table::OWNER_SET);
-    for (direction, _) in chains {
-        batch.add_chain(&names::chain(policy.id, *direction), None);
+    for (kind, _) in chains {
+        batch.add_chain(&names::chain(policy.id, *kind), None);
     }
     for rule in &next.counters {
         batch.add_counter(&names::counter(policy.id, *rule));
     }
-    for (direction, rules) in chains {
-        let name = names::chain(policy.id, *direction);
+    let obsolete: Vec<_> = before.chains.difference(&next.chains).map(|kind| names::chain(policy.id, *kind)).collect();
+    obsolete.iter().for_each(|name| batch.flush_chain(name));
+    for (kind, rules) in chains {
+        let name = names::chain(policy.id, *kind);
         batch.flush_chain(&name);
         for rule in rules {
             batch.add_rule(&name, rule);
         }
     }
     take_out(batch, policy.id, before, &next);
-    for (direction, interface) in &next.interfaces {
-        let verdict = Verdict::Goto(names::chain(policy.id, *direction));
-        batch.add_element(map(*direction), &names::interface_key(interface), Some(&verdict));
+    obsolete.iter().for_each(|name| batch.delete_chain(name));
+    for (kind, interface) in &next.interfaces {
+        let verdict = Verdict::Goto(names::chain(policy.id, *kind));
+        batch.add_element(kind.map(), &names::interface_key(interface), Some(&verdict));
     }
     for (interface, address) in &next.bindings {
         batch.add_element(BINDINGS, &names::binding_key(interface, *address), None);
@@ -84,12 +79,12 @@ pub(super) fn apply(batch: &mut Batch, inventory: &Inventory, policy: &Policy, c
 
 /// Removes all of a container.
 pub(super) fn remove(batch: &mut Batch, id: ContainerId, before: &Installed) {
-    for direction in &before.chains {
-        batch.flush_chain(&names::chain(id, *direction));
+    for kind in &before.chains {
+        batch.flush_chain(&names::chain(id, *kind));
     }
     take_out(batch, id, before, &Installed::default());
-    for direction in &before.chains {
-        batch.delete_chain(&names::chain(id, *direction));
+    for kind in &before.chains {
+        batch.delete_chain(&names::chain(id, *kind));
     }
 }
 
@@ -107,8 +102,8 @@ pub(super) fn prepare(batch: &mut Batch, inventory: &Inventory, config: &NftConf
 /// Takes out of sets, maps and counters what the container had and has no longer. Its chains must have
 /// been emptied before.
 fn take_out(batch: &mut Batch, id: ContainerId, before: &Installed, next: &Installed) {
-    for (direction, interface) in before.interfaces.difference(&next.interfaces) {
-        batch.delete_element(map(*direction), &names::interface_key(interface));
+    for (kind, interface) in before.interfaces.difference(&next.interfaces) {
+        batch.delete_element(kind.map(), &names::interface_key(interface));
     }
     for (interface, address) in before.bindings.difference(&next.bindings) {
         batch.delete_element(BINDINGS, &names::binding_key(interface, *address));
@@ -121,15 +116,15 @@ fn take_out(batch: &mut Batch, id: ContainerId, before: &Installed, next: &Insta
     }
 }
 
-fn wanted(inventory: &Inventory, policy: &Policy) -> Installed {
+fn wanted(inventory: &Inventory, policy: &Policy, chains: &Chains) -> Installed {
     let every = || DIRECTIONS.iter().flat_map(|direction| policy.rules.rules(*direction));
     let all: BTreeSet<_> = every().map(|rule| rule.id).collect();
     // A rule that is switched off keeps what it has counted, but gets no counter for it.
     let enabled = every().filter(|rule| rule.enabled).map(|rule| rule.id);
     let standing = inventory.containers.get(&policy.id).into_iter().flat_map(|installed| &installed.counters);
     Installed {
-        chains: DIRECTIONS.into(),
-        interfaces: DIRECTIONS.iter().map(|direction| (*direction, policy.interface.clone())).collect(),
+        chains: chains.iter().map(|(kind, _)| *kind).collect(),
+        interfaces: chains.iter().map(|(kind, _)| (*kind, policy.interface.clone())).collect(),
         bindings: [(policy.interface.clone(), policy.address)].into(),
         owners: [(policy.owner, policy.address)].into(),
         counters: standing.copied().filter(|rule| all.contains(rule)).chain(enabled).collect(),

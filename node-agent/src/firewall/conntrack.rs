@@ -21,6 +21,8 @@ use std::net::Ipv4Addr;
 pub(super) struct Entry {
     /// Its first packet as the forward hook saw it.
     pub(super) flow: Flow,
+    /// It was begun through the container's proxy.
+    pub(super) captured: bool,
     /// The attributes by which the kernel finds it again.
     tuple: Vec<u8>,
     id: Vec<u8>,
@@ -116,6 +118,7 @@ fn parse(entry: Attributes<'_>) -> Option<Entry> {
     let protocol = origin.nested(CTA_TUPLE_PROTO)?;
     let byte = |kind| protocol.find(kind).and_then(|value| value.first().copied());
     Some(Entry {
+        captured: entry.u32(CTA_MARK) == Some(super::instructions::CAPTURED),
         flow: Flow {
             protocol: byte(CTA_PROTO_NUM)?,
             source: address(origin, CTA_IP_V4_SRC)?,

@@ -20,6 +20,10 @@ pub(super) const PROTOCOL_ICMP: u8 = 1;
 pub(super) const PROTOCOL_TCP: u8 = 6;
 pub(super) const PROTOCOL_UDP: u8 = 17;
 
+/// On a packet: taken for the container's proxy. On a connection: begun so. "hy" and a zero, so that other
+/// programs' small marks are not taken for it.
+pub(crate) const CAPTURED: u32 = 0x0068_7900;
+
 /// Where the addresses stand in the IPv4 header (RFC 791).
 pub(super) const SOURCE_OFFSET: u32 = 12;
 pub(super) const DESTINATION_OFFSET: u32 = 16;
@@ -95,11 +99,27 @@ pub(super) fn equal(value: &[u8]) -> Expression {
     Expression::Compare(NFT_CMP_EQ, value.to_vec())
 }
 
+/// The packet was taken for the container's proxy.
+pub(super) fn captured() -> Vec<Expression> {
+    vec![Expression::Meta(NFT_META_MARK), equal(&CAPTURED.to_ne_bytes())]
+}
+
+/// It was not.
+pub(super) fn not_captured() -> Vec<Expression> {
+    vec![Expression::Meta(NFT_META_MARK), Expression::Compare(NFT_CMP_NEQ, CAPTURED.to_ne_bytes().to_vec())]
+}
+
+/// The rule by which answers to the side that began the connection go on, and errors that come from the side
+/// that answers.
+pub(super) fn replies() -> Rule {
+    rule("replies", [reply(), state(STATE_ESTABLISHED | STATE_RELATED), verdict(Verdict::Return)])
+}
+
 /// The two rules by which connections that stand go on: answers, and the ICMP errors about them, which
 /// may come from either side and from any router between (RFC 1191 needs them).
 pub(super) fn established() -> [Rule; 2] {
     [
-        rule("replies", [reply(), state(STATE_ESTABLISHED | STATE_RELATED), verdict(Verdict::Return)]),
+        replies(),
         rule("errors about connections", [protocol(PROTOCOL_ICMP), state(STATE_RELATED), verdict(Verdict::Return)]),
     ]
 }

@@ -5,14 +5,11 @@
 
 use super::{
     error::FirewallError,
-    names::{self, BINDINGS, EGRESS_MAP, INGRESS_MAP},
+    names::{self, BINDINGS, ChainKind},
     netlink::connection::Connection,
     read,
 };
-use hoody_protocol::{
-    firewall::Direction,
-    id::{ContainerId, RuleId, UserId},
-};
+use hoody_protocol::id::{ContainerId, RuleId, UserId};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv4Addr,
@@ -22,9 +19,9 @@ use std::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Installed {
     /// Which of its chains stand.
-    pub(super) chains: BTreeSet<Direction>,
+    pub(super) chains: BTreeSet<ChainKind>,
     /// The interfaces that lead to its chains.
-    pub(super) interfaces: BTreeSet<(Direction, String)>,
+    pub(super) interfaces: BTreeSet<(ChainKind, String)>,
     /// Interface and address of it.
     pub(super) bindings: BTreeSet<(String, Ipv4Addr)>,
     /// The owners' sets that its address is in.
@@ -64,20 +61,20 @@ impl Inventory {
     pub(super) fn load(connection: &mut Connection, table: &str) -> Result<Self, FirewallError> {
         let mut inventory = Self::default();
         for name in read::chain_names(connection, table)? {
-            if let Some((id, direction)) = names::parse_chain(&name) {
-                inventory.container(id).chains.insert(direction);
+            if let Some((id, kind)) = names::parse_chain(&name) {
+                inventory.container(id).chains.insert(kind);
             }
         }
         let sets = read::set_names(connection, table)?;
         inventory.prepared = super::table::BASE_SETS.iter().all(|(name, _)| sets.iter().any(|set| set == name));
         inventory.port_sets = sets.iter().filter(|name| names::is_port_set(name)).cloned().collect();
         let mut by_interface = HashMap::new();
-        for (map, direction) in [(EGRESS_MAP, Direction::Egress), (INGRESS_MAP, Direction::Ingress)] {
-            for (key, chain) in read::elements(connection, table, map)? {
+        for kind in ChainKind::ALL {
+            for (key, chain) in read::elements(connection, table, kind.map())? {
                 let Some(interface) = names::parse_interface_key(&key) else { continue };
                 if let Some((id, _)) = chain.as_deref().and_then(names::parse_chain) {
                     by_interface.insert(interface.clone(), id);
-                    inventory.container(id).interfaces.insert((direction, interface));
+                    inventory.container(id).interfaces.insert((kind, interface));
                 }
             }
         }

@@ -18,6 +18,8 @@ mod verdict;
 mod watch;
 mod worker;
 
+pub(crate) use instructions::CAPTURED;
+
 pub use error::{FirewallError, Object, Operation};
 pub use nft::{DEFAULT_CONNECTIONS_PER_CONTAINER, DEFAULT_TABLE, NftConfig, NftFirewall};
 pub use worker::ForeignChain;
@@ -42,6 +44,20 @@ pub struct Policy {
     pub address: Ipv4Addr,
     /// Its rules.
     pub rules: FirewallSpec,
+    /// What leaves it at all.
+    pub egress: Egress,
+}
+
+/// What leaves a container, its rules aside. Answers to connections that were begun towards it always do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Egress {
+    /// Everything.
+    Direct,
+    /// Nothing.
+    Block,
+    /// TCP and UDP, to the transparent sockets on this address: the container's proxy. Where there are none,
+    /// nothing.
+    Proxy(SocketAddrV4),
 }
 
 /// The node's packet filter. Calls are idempotent.
@@ -80,9 +96,10 @@ pub(crate) fn fuzzing(rules: FirewallSpec) {
         interface: "hy000000000000".to_owned(),
         address: Ipv4Addr::new(10, 64, 0, 2),
         rules,
+        egress: Egress::Proxy(SocketAddrV4::new(Ipv4Addr::new(127, 64, 0, 2), 1)),
     };
     let network = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 64, 0, 0), 16);
-    let chains = change::DIRECTIONS.map(|direction| (direction, chain::compile(&policy, network, direction)));
+    let chains = chain::compile_all(&policy, network);
     let inventory = inventory::Inventory::default();
     let mut batch = netlink::batch::Batch::new("fuzzing");
     change::make_port_sets(&mut batch, &inventory, &chains);

@@ -1,6 +1,5 @@
 //! Names of what the table holds, and how containers are read from them.
 
-use hoody_protocol::firewall::Direction;
 use hoody_protocol::id::{ContainerId, RuleId, UserId};
 use sha2::{Digest, Sha256};
 use std::net::Ipv4Addr;
@@ -19,6 +18,10 @@ pub(super) const INGRESS_MAP: &str = "ingress";
 /// Set of addresses in which the kernel counts connections.
 pub(super) const CONNECTIONS: &str = "connections";
 
+/// Map from the interface traffic comes from to the chain that takes it for the container's proxy.
+pub(super) const CAPTURE_MAP: &str = "capture";
+
+const CAPTURE_PREFIX: &str = "via_";
 const EGRESS_PREFIX: &str = "out_";
 const INGRESS_PREFIX: &str = "in_";
 const OWNER_PREFIX: &str = "own_";
@@ -27,20 +30,48 @@ const PORTS_PREFIX: &str = "ports_";
 /// Bytes of the digest in the name of a set of ports: a tenant must not find two lists of one name.
 const PORTS_DIGEST_BYTES: usize = 32;
 
-/// A container's chain for one direction.
-pub(super) fn chain(id: ContainerId, direction: Direction) -> String {
-    match direction {
-        Direction::Egress => format!("{EGRESS_PREFIX}{id}"),
-        Direction::Ingress => format!("{INGRESS_PREFIX}{id}"),
+/// Which of a container's chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ChainKind {
+    /// What it sends, before it is routed: taken for its proxy. Only where it has one.
+    Capture,
+    /// What it sends.
+    Egress,
+    /// What is sent to it.
+    Ingress,
+}
+
+impl ChainKind {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Capture, Self::Egress, Self::Ingress];
+
+    /// The map that leads to the chains of this kind.
+    pub(super) fn map(self) -> &'static str {
+        match self {
+            Self::Capture => CAPTURE_MAP,
+            Self::Egress => EGRESS_MAP,
+            Self::Ingress => INGRESS_MAP,
+        }
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Capture => CAPTURE_PREFIX,
+            Self::Egress => EGRESS_PREFIX,
+            Self::Ingress => INGRESS_PREFIX,
+        }
     }
 }
 
-/// The container and direction whose chain has this name.
-pub(super) fn parse_chain(name: &str) -> Option<(ContainerId, Direction)> {
-    if let Some(id) = name.strip_prefix(EGRESS_PREFIX) {
-        return Some((id.parse().ok()?, Direction::Egress));
-    }
-    Some((name.strip_prefix(INGRESS_PREFIX)?.parse().ok()?, Direction::Ingress))
+/// A container's chain of this kind.
+pub(super) fn chain(id: ContainerId, kind: ChainKind) -> String {
+    format!("{}{id}", kind.prefix())
+}
+
+/// The container whose chain has this name, and which of them it is.
+pub(super) fn parse_chain(name: &str) -> Option<(ContainerId, ChainKind)> {
+    let found = |kind: ChainKind| Some((name.strip_prefix(kind.prefix())?.parse().ok()?, kind));
+    ChainKind::ALL.into_iter().find_map(found)
 }
 
 /// The set of the addresses of one owner's containers.
@@ -121,8 +152,8 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         let (id, rule, owner) = (ContainerId::generate(), RuleId::generate(), UserId::generate());
-        for direction in [Direction::Ingress, Direction::Egress] {
-            assert_eq!(parse_chain(&chain(id, direction)), Some((id, direction)));
+        for kind in ChainKind::ALL {
+            assert_eq!(parse_chain(&chain(id, kind)), Some((id, kind)));
         }
         assert_eq!(parse_owner_set(&owner_set(owner)), Some(owner));
         assert_eq!(parse_counter(&counter(id, rule)), Some((id, rule)));

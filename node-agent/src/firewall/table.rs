@@ -7,6 +7,7 @@
 //!
 //! | hook | traffic | decided by |
 //! | --- | --- | --- |
+//! | prerouting | from containers that have a proxy | taken for it, or dropped |
 //! | forward | from and to containers | origin's egress chain, then destination's ingress chain |
 //! | input | container → host | egress chain, then nothing but replies and errors pass |
 //! | output | host → container | ingress chain |
@@ -16,7 +17,7 @@
 
 use super::{
     instructions::*,
-    names::{BINDINGS, CONNECTIONS, EGRESS_MAP, INGRESS_MAP, INTERFACE_KEY_BYTES},
+    names::{BINDINGS, CAPTURE_MAP, CONNECTIONS, EGRESS_MAP, INGRESS_MAP, INTERFACE_KEY_BYTES},
     netlink::{
         batch::{Batch, Hook, Rule, SetShape},
         expression::{Expression, Verdict},
@@ -30,6 +31,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 const FROM_CONTAINER: &str = "from_container";
 const TO_CONTAINER: &str = "to_container";
 const TO_HOST: &str = "to_host";
+const PREROUTING: &str = "prerouting";
 const INPUT: &str = "input";
 const FORWARD: &str = "forward";
 const OUTPUT: &str = "output";
@@ -49,7 +51,7 @@ const TCP_SYN: u8 = 0x02;
 const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
 
 /// The sets and maps of the base.
-pub(super) const BASE_SETS: [(&str, SetShape); 4] = [
+pub(super) const BASE_SETS: [(&str, SetShape); 5] = [
     (
         BINDINGS,
         SetShape {
@@ -62,6 +64,7 @@ pub(super) const BASE_SETS: [(&str, SetShape); 4] = [
     ),
     (EGRESS_MAP, INTERFACE_MAP),
     (INGRESS_MAP, INTERFACE_MAP),
+    (CAPTURE_MAP, INTERFACE_MAP),
     (
         CONNECTIONS,
         SetShape {
@@ -129,15 +132,18 @@ pub(super) fn outline(config: &NftConfig) -> impl Iterator<Item = Outline> {
     })
 }
 
-fn chains(config: &NftConfig) -> [Chain; 7] {
+fn chains(config: &NftConfig) -> [Chain; 8] {
     let (network, connections) = (config.network, config.connections_per_container);
     let filter = |number| Some(Hook { kind: "filter", number, priority: NF_IP_PRI_FILTER });
     let masquerade = Some(Hook { kind: "nat", number: NF_INET_POST_ROUTING, priority: NF_IP_PRI_NAT_SRC });
+    // Behind the tracking of connections, before routing.
+    let before_routing = Some(Hook { kind: "filter", number: NF_INET_PRE_ROUTING, priority: NF_IP_PRI_MANGLE });
     [
+        Chain { name: PREROUTING, hook: before_routing, rules: prerouting() },
         Chain { name: FROM_CONTAINER, hook: None, rules: one_side(NFT_META_IIFNAME, SOURCE_OFFSET, EGRESS_MAP) },
         Chain { name: TO_CONTAINER, hook: None, rules: one_side(NFT_META_OIFNAME, DESTINATION_OFFSET, INGRESS_MAP) },
         Chain { name: TO_HOST, hook: None, rules: to_host() },
-        Chain { name: INPUT, hook: filter(NF_INET_LOCAL_IN), rules: input() },
+        Chain { name: INPUT, hook: filter(NF_INET_LOCAL_IN), rules: input(connections) },
         Chain { name: FORWARD, hook: filter(NF_INET_FORWARD), rules: forward(config) },
         Chain { name: OUTPUT, hook: filter(NF_INET_LOCAL_OUT), rules: output(connections) },
         Chain { name: POSTROUTING, hook: masquerade, rules: postrouting(network) },
@@ -169,16 +175,23 @@ fn one_side(side: u32, address_offset: u32, map: &str) -> Vec<Rule> {
     ]
 }
 
-fn input() -> Vec<Rule> {
+fn prerouting() -> Vec<Rule> {
+    let by_interface = vec![Expression::Meta(NFT_META_IIFNAME), Expression::VerdictMap(CAPTURE_MAP.to_owned())];
+    vec![rule("from containers with a proxy", [by_interface])]
+}
+
+fn input(connections: u32) -> Vec<Rule> {
     let from = || container_interface(NFT_META_IIFNAME);
     vec![
         rule("from containers", [from(), verdict(Verdict::Jump(FROM_CONTAINER.to_owned()))]),
+        too_many(from(), SOURCE_OFFSET, connections),
         rule("to the host", [from(), verdict(Verdict::Goto(TO_HOST.to_owned()))]),
     ]
 }
 
 fn to_host() -> Vec<Rule> {
     let mut rules = Vec::from(established());
+    rules.push(rule("taken for a proxy", [captured(), verdict(Verdict::Return)]));
     rules.push(rule("the host offers nothing", [verdict(Verdict::Drop)]));
     rules
 }
@@ -189,6 +202,8 @@ fn forward(config: &NftConfig) -> Vec<Rule> {
     let to = || container_interface(NFT_META_OIFNAME);
     let mut rules = closed(config);
     rules.extend([
+        // Where the route to the proxy is missing.
+        rule("taken and not delivered", [from(), captured(), verdict(Verdict::Drop)]),
         rule(
             "outsider with a container's address",
             [

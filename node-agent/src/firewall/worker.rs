@@ -5,19 +5,17 @@
 //! should be there, or the other way round); then it is read anew and the call is tried once more.
 
 use super::{
-    FirewallError, Policy, chain, change,
-    change::{Chains, DIRECTIONS},
-    conntrack::{self, End},
+    Egress, FirewallError, Policy, chain, change,
+    conntrack::{self, End, Entry},
     inventory::{Installed, Inventory},
-    names::{self, BINDINGS, CONNECTIONS},
+    names::{self, BINDINGS, CONNECTIONS, ChainKind},
     netlink::{
         batch::Batch,
         connection::Connection,
         wire::{NF_INET_FORWARD, NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST},
     },
     nft::NftConfig,
-    read, table,
-    verdict::{self, Flow},
+    read, table, verdict,
 };
 use hoody_protocol::{
     firewall::{Action, Direction, RuleCounter},
@@ -54,6 +52,7 @@ struct Applied {
     policy: Policy,
     /// By chain name, the rules' comments in order.
     comments: Vec<(String, Vec<String>)>,
+    kinds: Vec<ChainKind>,
     /// False until the connections that it does not allow are cut.
     purged: bool,
     /// The sets of ports that its chains look into.
@@ -154,8 +153,7 @@ impl Worker {
 
     pub(super) fn apply(&mut self, policy: &Policy) -> Result<(), FirewallError> {
         self.check(policy)?;
-        let chains: Chains =
-            DIRECTIONS.map(|direction| (direction, chain::compile(policy, self.config.network, direction)));
+        let chains = chain::compile_all(policy, self.config.network);
         let before = self.settle(|worker, inventory| {
             worker.check_unique(inventory, policy)?;
             let mut sets = Batch::new(&worker.config.table);
@@ -174,14 +172,16 @@ impl Worker {
         let moved = before.as_ref().is_none_or(|installed| !installed.addresses().contains(&policy.address));
         let unchanged = self.applied.get(&policy.id).is_some_and(|applied| {
             let (last, now) = (&applied.policy, policy);
-            applied.purged && !moved && (last.owner, last.address, &last.rules) == (now.owner, now.address, &now.rules)
+            let said = |policy: &Policy| (policy.owner, policy.address, policy.egress);
+            applied.purged && !moved && said(last) == said(now) && last.rules == now.rules
         });
-        let comments = chains.iter().map(|(direction, rules)| {
-            (names::chain(policy.id, *direction), rules.iter().map(|rule| rule.comment.clone()).collect())
+        let comments = chains.iter().map(|(kind, rules)| {
+            (names::chain(policy.id, *kind), rules.iter().map(|rule| rule.comment.clone()).collect())
         });
         let applied = Applied {
             policy: policy.clone(),
             comments: comments.collect(),
+            kinds: chains.iter().map(|(kind, _)| *kind).collect(),
             purged: unchanged,
             port_sets: chain::port_sets(chains.iter().flat_map(|(_, rules)| rules)).into_keys().collect(),
         };
@@ -211,12 +211,11 @@ impl Worker {
         }
         let policy = &applied.policy;
         let interface = names::interface_key(&policy.interface);
-        let mut keys: Vec<_> =
-            DIRECTIONS.map(|direction| (change::map(direction).to_owned(), interface.clone())).into();
+        let mut keys: Vec<_> = applied.kinds.iter().map(|kind| (kind.map().to_owned(), interface.clone())).collect();
         keys.push((BINDINGS.to_owned(), names::binding_key(&policy.interface, policy.address)));
         keys.push((names::owner_set(policy.owner), policy.address.octets().to_vec()));
         let found = read::find_elements(&mut self.connection, table, &keys)?;
-        let mut chains = DIRECTIONS.iter().map(|direction| names::chain(id, *direction));
+        let mut chains = applied.kinds.iter().map(|kind| names::chain(id, *kind));
         Ok(found.into_iter().all(|element| element.is_some_and(|(_, chain)| chain == chains.next())))
     }
 
@@ -334,7 +333,17 @@ impl Worker {
         }
         let inventory = self.known()?;
         let strangers = |peer| inventory.is_strangers(peer, policy.owner);
-        let cut = self.cut(policy.address, |end, flow| {
+        let cut = self.cut(policy.address, |end, entry| {
+            let flow = &entry.flow;
+            // What was begun in another way than the one that now leads outside.
+            let otherwise = match policy.egress {
+                Egress::Direct => entry.captured,
+                Egress::Block => true,
+                Egress::Proxy(_) => !entry.captured,
+            };
+            if end == End::Source && otherwise {
+                return true;
+            }
             let (direction, peer) = match end {
                 End::Source => (Direction::Egress, flow.destination),
                 End::Destination => (Direction::Ingress, flow.source),
@@ -345,10 +354,10 @@ impl Worker {
         cut
     }
 
-    fn cut(&mut self, address: Ipv4Addr, which: impl Fn(End, &Flow) -> bool) -> Result<(), FirewallError> {
+    fn cut(&mut self, address: Ipv4Addr, which: impl Fn(End, &Entry) -> bool) -> Result<(), FirewallError> {
         let entries = conntrack::list(&mut self.connection, address)?;
         let entries: Vec<_> =
-            entries.into_iter().filter(|(end, entry)| which(*end, &entry.flow)).map(|(_, entry)| entry).collect();
+            entries.into_iter().filter(|(end, entry)| which(*end, entry)).map(|(_, entry)| entry).collect();
         let cut = conntrack::delete(&mut self.connection, &entries)?;
         if cut > 0 {
             tracing::debug!(%address, connections = cut, "cut connections");

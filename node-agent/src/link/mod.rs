@@ -6,6 +6,7 @@
 //! connection of its own, so that bulk cannot slow commands.
 
 pub mod blobs;
+mod commands;
 mod exec;
 pub mod identity;
 pub mod join;

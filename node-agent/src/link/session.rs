@@ -1,14 +1,18 @@
 //! One connection to the control plane, from the hello to its end.
 
 use super::{
-    exec,
+    commands, exec,
     identity::{IdentityStore, NodeIdentity},
     logs, renewal,
 };
-use crate::{desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler, timing::step};
+use crate::{
+    commands::Commands, desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler,
+    timing::step,
+};
 use hoody_protocol::{
     bounded::Text,
     codec::Frame,
+    command::CommandRequest,
     container::{Cause, ContainerSpec},
     exec::{ExecRequest, TerminalEnd, TerminalList, TerminalQuery, TerminalRequest},
     inspection::InspectionQuery,
@@ -44,6 +48,8 @@ pub struct SessionWork {
     pub reconciler: Reconciler,
     /// Reports to send.
     pub journal: Journal,
+    /// Commands on the server itself.
+    pub commands: Commands,
     /// Measurements.
     pub sampler: Sampler,
     /// Processes and terminals of clients.
@@ -94,7 +100,7 @@ pub(super) async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeats(control, work.journal.clone(), pause));
     let renewal = Arc::new(Notify::new());
-    tasks.spawn(commands(connection.clone(), work.clone(), renewal.clone()));
+    tasks.spawn(streams(connection.clone(), work.clone(), renewal.clone()));
     tasks.spawn(reports(connection.clone(), work.journal.clone()));
     tasks.spawn(measurements(connection.clone(), work.clone(), pause));
     tasks.spawn(renewal::run(connection.clone(), store.clone(), identity.clone(), renewal));
@@ -153,7 +159,7 @@ async fn heartbeats(mut control: SendStream, journal: Journal, pause: Duration) 
 }
 
 /// Answers commands, each on its own stream; QUIC's limit on open streams bounds them.
-async fn commands(connection: Connection, work: Arc<SessionWork>, renewal: Arc<Notify>) -> SessionEnd {
+async fn streams(connection: Connection, work: Arc<SessionWork>, renewal: Arc<Notify>) -> SessionEnd {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
@@ -191,6 +197,10 @@ async fn command(mut send: SendStream, mut recv: RecvStream, work: Arc<SessionWo
     }
     let answered = async {
         match frame {
+            Ok(frame) if frame.is::<CommandRequest>() => match frame.decode() {
+                Ok(request) => commands::serve(&mut send, recv, request, &work.commands).await,
+                Err(error) => refuse(&mut send, "malformed", &error.to_string()).await,
+            },
             Ok(frame) => answer(&mut send, &frame, &work, &renewal).await,
             Err(StreamError::Decode(error)) => refuse(&mut send, "malformed", &error.to_string()).await,
             Err(error) => Err(error),

@@ -2,6 +2,7 @@
 
 use crate::{
     desired::{allocation::Allocation, journal::Journal, record::Records},
+    egress::Egress,
     firewall::Firewall,
     images::Images,
     network::Network,
@@ -23,6 +24,8 @@ pub struct Capabilities {
     pub network: Arc<dyn Network>,
     /// Packet filter.
     pub firewall: Arc<dyn Firewall>,
+    /// Relaying of what the packet filter takes.
+    pub egress: Arc<dyn Egress>,
 }
 
 /// What reconciliation needs of the configuration.

@@ -36,6 +36,9 @@ async fn look(context: &Context) {
     if let Err(error) = context.capabilities.network.prepare().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "the network's settings were not repaired");
     }
+    if let Err(error) = context.capabilities.egress.prepare().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the routing to the relay was not repaired");
+    }
 }
 
 async fn look_at_firewall(context: &Context) {

@@ -9,6 +9,7 @@
 mod cause;
 mod context;
 mod drift;
+mod egress;
 mod limits;
 mod operation;
 mod owner;
@@ -132,6 +133,7 @@ impl Reconciler {
             this.spawn(record);
         }
         tokio::spawn(drift::run(Arc::downgrade(&this.0)));
+        tokio::spawn(egress::follow(Arc::downgrade(&this.0)));
         Ok(this)
     }
 
@@ -250,6 +252,14 @@ impl Reconciler {
     pub fn images(&self) -> HashSet<Digest> {
         let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
         containers.values().map(|handle| handle.image).collect()
+    }
+
+    /// Makes the owner of a container look at it now.
+    fn wake(&self, id: ContainerId) {
+        if let Some(handle) = self.handle(id) {
+            // An owner with a full inbox has enough to look for.
+            let _ = handle.inbox.try_send(Request::Wake);
+        }
     }
 
     /// Makes every owner look at its container now: after the link came back, for example.

@@ -4,7 +4,7 @@
 use super::{
     cause,
     context::Context,
-    operation,
+    egress, operation,
     pass::{self, PassError, Settled},
     ssh_key::SshKey,
 };
@@ -12,6 +12,7 @@ use crate::desired::{
     DesiredError,
     record::{Accepted, Phase, Record},
 };
+use crate::firewall::Egress;
 use futures::FutureExt;
 use hoody_protocol::{
     container::Limits,
@@ -120,7 +121,7 @@ pub(super) struct Progress {
 /// What this process has put in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Enforced {
-    pub(super) firewall: Option<FirewallSpec>,
+    pub(super) firewall: Option<(FirewallSpec, Egress)>,
     /// Why the rules of this version could not be put in force.
     pub(super) firewall_error: Option<(SpecVersion, Cause)>,
     pub(super) limits: Option<Limits>,
@@ -214,6 +215,7 @@ impl Cell {
             limits_error: of_this(enforced.limits_error).filter(|_| alive),
             ssh_key_error: of_this(enforced.ssh_key_error).filter(|_| alive),
             oom_kills: if alive { self.progress().oom_kills } else { 0 },
+            egress: if alive { egress::status(self, record) } else { None },
             at: now_ms(),
         };
         let news = {

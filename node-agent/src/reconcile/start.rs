@@ -2,7 +2,7 @@
 //! link before the first process starts.
 
 use super::{
-    limits,
+    egress, limits,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
     ssh_key, stop,
@@ -129,6 +129,7 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     let pid = pid?;
     hoody_fault::point!("process.created");
     ruled?;
+    egress::relay(cell, &record).await;
     // Always: the link of a process that has just ended can still stand for a moment.
     step("agent: link", attach(cell, &record, pid)).await?;
     hoody_fault::point!("link.attached");
@@ -186,6 +187,7 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
     if enforce_firewall(cell, record, true).await? {
         repaired.push("firewall");
     }
+    egress::relay(cell, record).await;
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
     let anew = match link(cell, record, pid).await {
@@ -258,7 +260,8 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
     let applied = firewall.is_applied(spec.id).await.map_err(firewall_failed("look at the firewall"))?;
     let enforced = cell.enforced();
     let refused_before = enforced.firewall_error.as_ref().is_some_and(|(version, _)| *version == spec.version);
-    if applied && (enforced.firewall.as_ref() == Some(&spec.firewall) || refused_before) {
+    let wanted = (spec.firewall.clone(), egress::policy(record));
+    if applied && (enforced.firewall.as_ref() == Some(&wanted) || refused_before) {
         return Ok(false);
     }
     if !applied {
@@ -269,13 +272,14 @@ async fn enforce_firewall(cell: &Cell, record: &Record, running: bool) -> Result
         owner: spec.owner,
         interface: host_interface(spec.id),
         address: record.address,
-        rules: spec.firewall.clone(),
+        rules: wanted.0.clone(),
+        egress: wanted.1,
     };
     match firewall.apply(&policy).await {
         Ok(()) => {
             hoody_fault::point!("firewall.applied");
             cell.set_enforced(|enforced| {
-                enforced.firewall = Some(spec.firewall.clone());
+                enforced.firewall = Some(wanted);
                 enforced.firewall_error = None;
             });
             Ok(!applied && enforced.firewall.is_some())

@@ -123,6 +123,11 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
         (Ok(()), Ok(())) => capabilities.firewall.remove(id).await,
         _ => Ok(()),
     };
+    if let (Ok(()), Ok(()), Ok(())) = (&network, &runtime, &firewall) {
+        // Last: nothing of the container's is left that could be taken.
+        capabilities.egress.set(id, record.address, None).await;
+        hoody_fault::point!("egress.cleared");
+    }
     cell.set_enforced(|enforced| *enforced = Default::default());
     if runtime.is_ok() {
         cell.set_progress(|progress| progress.stop_asked = None);
@@ -190,6 +195,7 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
         limits_error: None,
         ssh_key_error: None,
         oom_kills: 0,
+        egress: None,
         at: now_ms(),
     };
     let position = cell.context.journal.append_held(Report::Status(report)).await.ok_or_else(journal_ended)?;

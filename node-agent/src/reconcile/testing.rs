@@ -10,6 +10,7 @@ use crate::{
 use hoody_protocol::{
     bounded::{List, Text},
     container::{ContainerSpec, Desired, Limits, State, StatusReport},
+    egress::Upstream,
     firewall::{Action, FirewallRule, FirewallSpec, Match, Ports},
     id::{ContainerId, OperationId, ProjectId, RuleId, UserId},
     image::{ImageConfig, ImageSpec},
@@ -91,6 +92,10 @@ pub(super) struct World {
     pub(super) unmonitored: HashSet<ContainerId>,
     pub(super) links: HashMap<ContainerId, Ipv4Addr>,
     pub(super) rules: HashMap<ContainerId, FirewallSpec>,
+    /// What the policies let leave.
+    pub(super) egress: HashMap<ContainerId, crate::firewall::Egress>,
+    /// Upstreams that the relay was told.
+    pub(super) relayed: HashMap<ContainerId, Upstream>,
     /// The base chains stand.
     pub(super) prepared: bool,
     /// Chains that this life of the agent put there.
@@ -341,6 +346,7 @@ impl Node {
             runtime: Arc::new(kernel.clone()),
             network: Arc::new(kernel.clone()),
             firewall: Arc::new(kernel.clone()),
+            egress: Arc::new(kernel.clone()),
         };
         let allocation = Allocation::new(AddressPool::new("10.9.0.0/24".parse().unwrap()).unwrap(), 1 << 20);
         let journal = Journal::open(&self.folder.path().join("journal")).unwrap();
@@ -482,6 +488,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         limits: LIMITS,
         dns: List::default(),
         firewall: FirewallSpec::default(),
+        egress: None,
         ssh_public_key: None,
         kvm: false,
     }

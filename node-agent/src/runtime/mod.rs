@@ -1,7 +1,7 @@
 //! Processes: an OCI runtime (runc by default) run with conmon, so that containers outlive the agent
 //! and leave their exit code behind.
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod command;
 mod config;
 mod conmon;

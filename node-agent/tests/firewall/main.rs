@@ -6,6 +6,7 @@ mod access;
 mod connections;
 mod counters;
 mod drift;
+mod egress;
 mod isolation;
 mod model;
 mod ownership;

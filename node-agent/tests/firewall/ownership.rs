@@ -1,7 +1,7 @@
 //! A table that belongs to the agent alone, and the kernel's news about one that does not.
 
 use super::{probe::*, world::*};
-use hoody_agent::firewall::{Firewall, NftConfig};
+use hoody_agent::firewall::{Firewall, NftConfig, NftFirewall};
 use hoody_protocol::{firewall::Action, id::UserId};
 use std::{process::Command, time::Duration};
 
@@ -134,4 +134,22 @@ fn news_that_did_not_fit_are_a_change() {
         world.node.run("nft flush set inet other s");
     }
     assert!(world.wait(async { tokio::time::timeout(TOLD, world.firewall.changed()).await.is_ok() }));
+}
+
+#[test]
+fn a_table_whose_owner_is_just_ending_is_taken_over() {
+    let mut world = owned();
+    let container = world.container(UserId::generate());
+    let next = world.node.within(|| NftFirewall::open(world.config.clone()).unwrap());
+    let ending = std::mem::replace(&mut world.firewall, next);
+    std::thread::scope(|scope| {
+        // A killed process closes its sockets one after the other, long after its lock is free: this long here.
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(ending);
+        });
+        world.wait(world.firewall.prepare()).unwrap();
+    });
+    world.apply(&container);
+    refused(&world, "nft delete table inet hoody");
 }

@@ -1,7 +1,7 @@
 //! How long a change takes; prints, and asserts nothing about time.
 
 use super::world::*;
-use hoody_agent::firewall::{Firewall, Policy};
+use hoody_agent::firewall::{Egress, Firewall, Policy};
 use hoody_protocol::{
     firewall::{Action, FirewallSpec, Match},
     id::{ContainerId, UserId},
@@ -29,6 +29,7 @@ fn policy(number: u16, owner: UserId) -> Policy {
         interface: hoody_agent::network::host_interface(id),
         address: Ipv4Addr::new(10, 64, high, low),
         rules: FirewallSpec { ingress: rules.collect::<Vec<_>>().try_into().unwrap(), ..FirewallSpec::default() },
+        egress: Egress::Direct,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A node, its containers and the outside, each a network namespace of its own, gone when dropped.
 
-use hoody_agent::firewall::{Firewall, NftConfig, NftFirewall, Policy};
+use hoody_agent::firewall::{Egress, Firewall, NftConfig, NftFirewall, Policy};
 use hoody_protocol::{
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports},
     id::{ContainerId, RuleId, UserId},
@@ -120,7 +120,7 @@ impl World {
         let id = ContainerId::generate();
         let address = Ipv4Addr::new(10, 64, 0, number as u8);
         let interface = hoody_agent::network::host_interface(id);
-        let policy = Policy { id, owner, interface, address, rules: FirewallSpec::default() };
+        let policy = Policy { id, owner, interface, address, rules: FirewallSpec::default(), egress: Egress::Direct };
         let container = Container { namespace: Namespace::new("c"), policy };
         self.apply(&container);
         self.link(&container);

@@ -5,6 +5,7 @@ mod clock;
 mod control_plane;
 mod disk;
 mod process;
+mod proxy;
 mod server;
 mod slot;
 
@@ -44,6 +45,8 @@ pub struct Plan {
     pub state_bytes: Option<u64>,
     /// More lines for each agent's settings.
     pub agent_settings: String,
+    /// What may be run on the servers themselves: the text of each one's policy.
+    pub commands: String,
     /// Added to the environment of each agent's program.
     pub agent_environment: Vec<(String, String)>,
     /// Where everything is kept; `None`: a temporary folder.
@@ -63,6 +66,7 @@ impl Default for Plan {
             pool_bytes: 16 << 30,
             state_bytes: None,
             agent_settings: String::new(),
+            commands: String::new(),
             agent_environment: Vec::new(),
             folder: None,
             http_port: None,
@@ -177,7 +181,8 @@ impl Cluster {
 
     /// The ends of all logs, for messages.
     pub fn log_tails(&self) -> String {
-        let logs = self.servers.iter().map(Server::log).chain([self.control_plane.log()]);
+        let logs = self.servers.iter().flat_map(|server| [server.log(), server.proxy_log()]);
+        let logs = logs.filter(|log| log.exists()).chain([self.control_plane.log()]);
         let tail = |log: PathBuf| {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();

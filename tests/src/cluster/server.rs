@@ -4,6 +4,7 @@ use super::{
     Plan, capabilities,
     disk::Disk,
     process::{Process, run},
+    proxy::Proxy,
     slot::Slot,
 };
 use crate::traces;
@@ -38,6 +39,7 @@ pub struct Server {
     /// The agent's program; `None`: the one beside this program.
     pub program: Option<PathBuf>,
     agent: Option<Process>,
+    proxy: Proxy,
     /// The network of its containers.
     containers: String,
     // Dropped in this order.
@@ -69,20 +71,24 @@ impl Server {
         fs::create_dir_all(&folder)?;
         remains(&name)?;
         let namespace = Namespace::make(slot, number)?;
+        let proxy = Proxy::make(&name, &folder)?;
         let pool = Disk::pool(&folder, plan.pool_bytes)?;
         let state = plan.state_bytes.map(|bytes| Disk::state(&folder, bytes)).transpose()?;
         let config = format!(
             "state_dir = {state:?}\nrun_dir = {run:?}\npool = {pool:?}\nnode_cidr = {cidr:?}\ncgroup_parent = {name:?}\n\
-             first_id = {first_id}\nstop_timeout_s = 5\ndns = [\"{dns}\"]\n{more}\n",
+             first_id = {first_id}\ncommands_policy = {policy:?}\nstop_timeout_s = 5\ndns = [\"{dns}\"]\nproxy_socket = {socket:?}\n{more}\n",
             state = folder.join("state"),
             run = format!("/run/{name}"),
             pool = pool.mounted,
             cidr = slot.containers(number),
             first_id = slot.first_id(number),
+            policy = folder.join("commands.toml"),
             dns = slot.uplink_host(number),
+            socket = proxy.socket(),
             more = plan.agent_settings,
         );
         fs::write(folder.join("agent.toml"), config)?;
+        fs::write(folder.join("commands.toml"), &plan.commands)?;
         let address = slot.uplink_server(number);
         Ok(Self {
             name,
@@ -93,6 +99,7 @@ impl Server {
             program: None,
             clock: None,
             agent: None,
+            proxy,
             containers: slot.containers(number),
             pool,
             _state: state,
@@ -148,8 +155,11 @@ impl Server {
         run(self.agent_command().args(["join", token])).map(|_| ())
     }
 
-    /// Starts the agent, with the capabilities of its unit.
+    /// Starts the agent, with the capabilities of its unit, and the relay beside it where it does not run.
     pub fn start(&mut self) -> Result<()> {
+        if self.proxy.pid().is_none() {
+            self.start_proxy()?;
+        }
         let log = self.log();
         let mut agent = Command::new(self.agent_program());
         agent.arg("--config").arg(self.folder.join("agent.toml")).arg("run");
@@ -158,6 +168,36 @@ impl Server {
         super::clock::shift(&mut command, self.clock.as_deref())?;
         self.agent = Some(Process::start(&format!("the agent of {}", self.name), &mut command, &log)?);
         Ok(())
+    }
+
+    /// Starts the relay program, without any capability.
+    pub fn start_proxy(&mut self) -> Result<()> {
+        let command = self.command("setpriv");
+        self.proxy.start(command)
+    }
+
+    /// Starts the relay program anew, trusting this authority in place of the system's from now on.
+    pub fn restart_proxy_trusting(&mut self, authority: &Path) -> Result<()> {
+        self.proxy.trust(authority)?;
+        if self.proxy.pid().is_some() {
+            self.kill_proxy()?;
+        }
+        self.start_proxy()
+    }
+
+    /// Kills the relay program without warning.
+    pub fn kill_proxy(&mut self) -> Result<()> {
+        self.proxy.kill()
+    }
+
+    /// The relay program's process id, where it runs.
+    pub fn proxy_pid(&self) -> Option<i32> {
+        self.proxy.pid()
+    }
+
+    /// The relay program's log file.
+    pub fn proxy_log(&self) -> PathBuf {
+        self.proxy.log()
     }
 
     /// The agent's log file.
@@ -248,6 +288,9 @@ impl Server {
         if self.agent.is_some() {
             self.kill_agent()?;
         }
+        if self.proxy.pid().is_some() {
+            self.kill_proxy()?;
+        }
         traces::end_all(&self.name, &self.run_dir())?;
         traces::remove_cgroups(&self.name);
         self.namespace.make_anew()?;
@@ -291,6 +334,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.agent.take());
+        self.proxy.end();
         // Containers outlive the agent: end what still runs, then what it stood on.
         if let Err(error) = traces::end_all(&self.name, &self.run_dir()) {
             eprintln!("{}: {error:#}", self.name);

@@ -247,6 +247,7 @@ fn status(spec: &ContainerSpec) -> StatusReport {
         limits_error: None,
         ssh_key_error: None,
         oom_kills: 0,
+        egress: None,
         at: now_ms(),
     }
 }

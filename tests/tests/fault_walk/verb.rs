@@ -14,6 +14,10 @@ pub(super) enum Verb {
     Create,
     Start,
     Rules,
+    /// Its egress goes through a proxy.
+    Proxy,
+    /// And directly again.
+    Direct,
     Restart,
     Pause,
     Resume,
@@ -32,16 +36,20 @@ pub(super) enum Shape {
     Running,
     /// Running, with rules of its owner.
     Ruled,
+    /// Running, with an upstream proxy.
+    Proxied,
     /// Frozen.
     Paused,
 }
 
 impl Verb {
     /// In an order in which each is possible after the one before it.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Create,
         Self::Start,
         Self::Rules,
+        Self::Proxy,
+        Self::Direct,
         Self::Restart,
         Self::Pause,
         Self::Resume,
@@ -55,10 +63,16 @@ impl Verb {
         match self {
             Self::Create => Shape::Absent,
             Self::Start => Shape::Stopped,
+            Self::Direct => Shape::Proxied,
             Self::Resume => Shape::Paused,
-            Self::Rules | Self::Restart | Self::Pause | Self::Stop | Self::ForceStop | Self::Delete | Self::Return => {
-                Shape::Running
-            }
+            Self::Rules
+            | Self::Proxy
+            | Self::Restart
+            | Self::Pause
+            | Self::Stop
+            | Self::ForceStop
+            | Self::Delete
+            | Self::Return => Shape::Running,
         }
     }
 
@@ -66,9 +80,10 @@ impl Verb {
         match self {
             Self::Delete => Shape::Absent,
             Self::Create | Self::Stop | Self::ForceStop => Shape::Stopped,
-            Self::Start | Self::Restart | Self::Resume | Self::Return => Shape::Running,
+            Self::Start | Self::Restart | Self::Resume | Self::Return | Self::Direct => Shape::Running,
             Self::Pause => Shape::Paused,
             Self::Rules => Shape::Ruled,
+            Self::Proxy => Shape::Proxied,
         }
     }
 
@@ -93,6 +108,12 @@ impl Verb {
                 let rule = json!({ "action": "drop", "protocol": "tcp", "port": "7000-7100,7777", "description": "" });
                 return post(format!("{path}/firewall/ingress"), rule).await;
             }
+            Self::Proxy => {
+                // It is dialled only when the container connects to something.
+                let proxy = json!({ "proxy": { "enabled": true, "url": "socks5://1.1.1.1:1080" } });
+                return api.put(&format!("{path}/network"), proxy).await;
+            }
+            Self::Direct => return api.delete(&format!("{path}/network"), None).await,
             Self::Start => "start",
             Self::Stop => "stop",
             Self::ForceStop => "force-stop",
@@ -118,7 +139,7 @@ impl Shape {
         match self {
             Self::Absent => "absent",
             Self::Stopped => "stopped",
-            Self::Running | Self::Ruled => "running",
+            Self::Running | Self::Ruled | Self::Proxied => "running",
             Self::Paused => "paused",
         }
     }

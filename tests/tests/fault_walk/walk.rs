@@ -251,8 +251,8 @@ impl Walk {
         let is = |word: &str| row["status"] == word;
         match shape {
             Shape::Stopped if !is("stopped") => self.ask(Verb::ForceStop).await?,
-            Shape::Running if is("paused") => self.ask(Verb::Resume).await?,
-            Shape::Running | Shape::Paused if is("stopped") => self.ask(Verb::Start).await?,
+            Shape::Running | Shape::Proxied if is("paused") => self.ask(Verb::Resume).await?,
+            Shape::Running | Shape::Paused | Shape::Proxied if is("stopped") => self.ask(Verb::Start).await?,
             _ => {}
         }
         if shape == Shape::Paused && !is("paused") {
@@ -261,6 +261,12 @@ impl Walk {
         // Nobody knows before the first check.
         if before.is_none_or(|before| before == Shape::Ruled) {
             self.tenant.api.post(&format!("{path}/firewall/reset"), serde_json::json!({})).await?.data()?;
+        }
+        if before.is_none_or(|before| before == Shape::Proxied) {
+            self.ask(Verb::Direct).await?;
+        }
+        if shape == Shape::Proxied {
+            self.ask(Verb::Proxy).await?;
         }
         self.check(shape).await
     }
@@ -357,7 +363,12 @@ impl Walk {
         let address = if id.is_empty() { None } else { Some(probe::address(self.server(), id)?.to_string()) };
         for (kind, lines) in &mut snapshot {
             let named = |line: &String| match &address {
-                Some(address) => line.replace(id, NAME).replace(&id[12..], NAME).replace(address, "ADDRESS"),
+                Some(address) => {
+                    // The address of its listeners is its own within the loopback network.
+                    let listener = address.split_once('.').map_or(String::new(), |(_, rest)| format!("127.{rest}"));
+                    let line = line.replace(id, NAME).replace(&id[12..], NAME).replace(address, "ADDRESS");
+                    line.replace(&listener, "LISTENER")
+                }
                 None => line.clone(),
             };
             let mut all: Vec<String> = lines.iter().flat_map(|line| elements(kind, &named(line))).collect();

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     error::ServiceError,
     keys::SignedClaim,
-    service::container::{self as service, AuthorizeInput},
+    service::container::{self as service, ContainerClaimInput},
 };
 use axum::extract::State;
 use hoody_protocol::id::ContainerId;
@@ -32,7 +32,7 @@ pub(super) struct AuthorizationData {
 /// Verify it with the keys of `/meta/public-key`: Ed25519 over the payload's bytes; then `typ`, `aud`, `container_id` and
 /// `exp` in it.
 #[utoipa::path(post, path = "/api/v1/containers/{id}/authorize", operation_id = "containers.authorize", tag = "containers",
-    params(("id" = String, Path)), request_body = AuthorizeInput,
+    params(("id" = String, Path)), request_body = ContainerClaimInput,
     responses((status = 200, body = Success<AuthorizationData>), (status = 400, body = Failure),
         (status = 401, body = Failure), (status = 403, body = Failure), (status = 404, body = Failure),
         (status = 409, body = Failure)))]
@@ -40,7 +40,7 @@ pub(super) async fn authorize(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<ContainerId>,
-    Json(input): Json<AuthorizeInput>,
+    Json(input): Json<ContainerClaimInput>,
 ) -> Result<Reply<AuthorizationData>, ServiceError> {
     let issued = service::authorize(&app, &caller, id, input).await?;
     let data = AuthorizationData {

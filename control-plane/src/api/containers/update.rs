@@ -19,7 +19,7 @@ use hoody_protocol::id::ContainerId;
 #[utoipa::path(put, path = "/api/v1/containers/{id}", operation_id = "containers.update", tag = "containers",
     params(("id" = String, Path)), request_body = UpdateInput,
     responses((status = 200, body = Success<ContainerData>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure)))]
+        (status = 403, body = Failure), (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure)))]
 pub(super) async fn update(
     State(app): State<App>,
     caller: Caller,
@@ -34,7 +34,7 @@ pub(super) async fn update(
 #[utoipa::path(patch, path = "/api/v1/containers/{id}", operation_id = "containers.patch", tag = "containers",
     params(("id" = String, Path)), request_body = UpdateInput,
     responses((status = 200, body = Success<ContainerData>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure)))]
+        (status = 403, body = Failure), (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure)))]
 pub(super) async fn patch(
     app: State<App>,
     caller: Caller,

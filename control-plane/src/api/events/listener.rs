@@ -102,7 +102,8 @@ impl Listener {
         if self.pending.is_none() {
             let waiting = self.subscription.next(&self.app.store);
             match timeout_at(self.checked + RECHECK, waiting).await {
-                Err(_) if self.still_may().await => return Step::Idle,
+                // Boxed, like what is seldom done below: its room would be taken for as long as somebody listens.
+                Err(_) if Box::pin(self.still_may()).await => return Step::Idle,
                 Err(_) => return self.end("unauthorized"),
                 Ok(Ok(Next::Event(sequence, event))) => self.pending = Some((sequence, event)),
                 Ok(Ok(Next::End(End::Lagged))) => return self.end("lagged"),
@@ -114,7 +115,7 @@ impl Listener {
             }
         }
         let critical = self.pending.as_ref().is_some_and(|(_, event)| about_credentials(event));
-        if (critical || self.checked.elapsed() >= TRUSTED) && !self.still_may().await {
+        if (critical || self.checked.elapsed() >= TRUSTED) && !Box::pin(self.still_may()).await {
             return self.end("unauthorized");
         }
         match self.pending.take() {

@@ -7,14 +7,13 @@
 //! the next request with the key is worked on if nothing was committed, and else gets an answer made anew
 //! ([`recovered`]).
 
+use super::recovered;
 use crate::{
     api::{caller::Caller, envelope},
     app::App,
     error::ServiceError,
     store::idempotency::{self as store, Begun, Claim},
 };
-
-use super::recovered;
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequestParts, Request, State},

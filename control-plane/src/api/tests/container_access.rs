@@ -95,7 +95,7 @@ async fn kvm_is_given_to_stopped_containers_on_servers_that_have_it() {
         put(json!({"kvm": "yes"})).await.expect_invalid(&["kvm"]);
         let without = put(json!({"kvm": true})).await.expect(422);
         assert_eq!(without.json["error"]["details"]["one"], "it has no KVM");
-        let refused = world.try_create(json!({"name": "vm", "dev_kvm": true})).await.expect(422);
+        let refused = world.try_create(json!({"name": "vms", "dev_kvm": true})).await.expect(422);
         assert_eq!(refused.json["error"]["details"]["one"], "it has no KVM");
 
         grant_facts(&world, true).await;
@@ -111,7 +111,7 @@ async fn kvm_is_given_to_stopped_containers_on_servers_that_have_it() {
         assert_eq!(put(json!({"dev_kvm": false})).await.expect(200).data()["kvm"], false);
 
         grant_facts(&world, true).await;
-        let made = world.try_create(json!({"name": "vm", "kvm": true})).await.expect(200);
+        let made = world.try_create(json!({"name": "vms", "kvm": true})).await.expect(200);
         assert_eq!(made.data()["kvm"], true);
         assert!(made.data()["kvm_note"].is_string());
         world.try_create(json!({"kvm": true, "dev_kvm": false})).await.expect_invalid(&["dev_kvm"]);
@@ -248,7 +248,7 @@ async fn what_runs_inside_is_a_warning_where_the_node_cannot_be_asked() {
     assert_eq!(asked.data().get("warnings"), None, "nothing runs, and that is known");
     world.client.get(&format!("{path}?runtime=maybe")).await.expect_invalid(&["runtime"]);
     for list in ["/api/v1/containers".to_owned(), world.containers()] {
-        let listed = world.client.get(&format!("{list}?runtime=true&sort_by=name")).await.expect(200);
+        let listed = world.client.get(&format!("{list}?runtime=true&sort_by=name&sort_order=asc")).await.expect(200);
         let rows = listed.data()["containers"].as_array().unwrap();
         assert_eq!(rows.len(), 2);
         assert!(rows.iter().all(|row| row["runtime_info"].is_null() && row.get("runtime_info").is_some()));

@@ -3,9 +3,11 @@
 mod access;
 mod auth;
 mod auth_tokens;
+mod commands;
 mod container_access;
 mod container_firewall;
 mod container_limits;
+mod container_network;
 mod containers;
 mod contract;
 mod events;

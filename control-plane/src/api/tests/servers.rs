@@ -197,6 +197,7 @@ async fn insert_container(store: &Store, server: &str) -> Rows {
         limits: Limits { cpu_millis: 10, memory_bytes: 16 << 20, disk_bytes: 16 << 20, pids: 64, network_mbit: None },
         dns: Default::default(),
         firewall: Default::default(),
+        egress: None,
         ssh_public_key: None,
         kvm: false,
     };

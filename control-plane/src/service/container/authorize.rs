@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 
 /// What a client asks for; all of it may be absent.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
-pub struct AuthorizeInput {
+pub struct ContainerClaimInput {
     /// Who will verify the claim; absent: the container, by its URL in this API.
     #[schema(max_length = 256)]
     pub audience: Option<String>,
@@ -47,7 +47,7 @@ pub async fn authorize(
     app: &App,
     caller: &Caller,
     id: ContainerId,
-    input: AuthorizeInput,
+    input: ContainerClaimInput,
 ) -> Result<Authorization, ServiceError> {
     let row = container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))?;
     authorise(app.store.reader(), caller, &row, Level::Edit).await?;

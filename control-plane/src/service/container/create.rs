@@ -179,6 +179,7 @@ fn new_row(
         limits: wanted.limits,
         dns: Default::default(),
         firewall: FirewallSpec::default(),
+        egress: None,
         ssh_public_key: wanted.ssh_public_key,
         kvm: wanted.kvm,
     };
@@ -191,6 +192,7 @@ fn new_row(
         runtime: wanted.runtime.to_owned(),
         realm_ids,
         attributes: Attributes { runs, ..wanted.attributes },
+        egress_credentials: String::new(),
         sequence: 1,
         status: Status::Creating,
         status_changed_at: now,

@@ -4,7 +4,7 @@ use hoody_protocol::id::RuleId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use super::super::firewall_texts::RuleTexts;
+use super::{super::firewall_texts::RuleTexts, network::NetworkSettings};
 
 /// The attributes. What a stored object lacks has its default, so that attributes can be added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,4 +35,7 @@ pub struct Attributes {
     /// What clients wrote in firewall rules, to answer with the same.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rule_texts: BTreeMap<RuleId, RuleTexts>,
+    /// Its network configuration, in force or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkSettings>,
 }

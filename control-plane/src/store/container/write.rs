@@ -20,8 +20,9 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
     let spec = &row.spec;
     sqlx::query(
         "INSERT INTO containers (id, project_id, owner_id, server_id, name, image_name, runtime, realm_ids, spec, \
-         generation, epoch, sequence, attributes, status, status_changed_at, created_at, updated_at, ssh_key_digest) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+         generation, epoch, sequence, attributes, status, status_changed_at, created_at, updated_at, \
+         egress_credentials, ssh_key_digest) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(spec.id.to_string())
     .bind(spec.project.to_string())
@@ -31,7 +32,7 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
     .bind(row.image_name.clone())
     .bind(row.runtime.clone())
     .bind(text(&row.realm_ids, "containers.realm_ids")?)
-    .bind(text(spec, "containers.spec")?)
+    .bind(stored(spec)?)
     .bind(spec.version.generation as i64)
     .bind(spec.version.epoch as i64)
     .bind(row.sequence as i64)
@@ -40,6 +41,7 @@ pub async fn insert(connection: &mut AnyConnection, row: &ContainerRow) -> Resul
     .bind(row.status_changed_at)
     .bind(row.created_at)
     .bind(row.updated_at)
+    .bind(row.egress_credentials.clone())
     .bind(ssh_key_digest(spec))
     .execute(connection)
     .await?;
@@ -53,13 +55,13 @@ pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: Sp
     idempotency::note(connection, "container", &spec.id.to_string()).await?;
     let done = sqlx::query(
         "UPDATE containers SET name = $2, realm_ids = $3, spec = $4, generation = $5, epoch = $6, sequence = $7, \
-         attributes = $8, status = $9, status_changed_at = $10, deleted_at = $11, updated_at = $12, ssh_key_digest = $13 \
-         WHERE id = $1 AND generation = $14 AND epoch = $15",
+         attributes = $8, status = $9, status_changed_at = $10, deleted_at = $11, updated_at = $12, \
+         egress_credentials = $13, ssh_key_digest = $14 WHERE id = $1 AND generation = $15 AND epoch = $16",
     )
     .bind(spec.id.to_string())
     .bind(row.name.clone())
     .bind(text(&row.realm_ids, "containers.realm_ids")?)
-    .bind(text(spec, "containers.spec")?)
+    .bind(stored(spec)?)
     .bind(spec.version.generation as i64)
     .bind(spec.version.epoch as i64)
     .bind(row.sequence as i64)
@@ -68,6 +70,7 @@ pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: Sp
     .bind(row.status_changed_at)
     .bind(row.deleted_at)
     .bind(row.updated_at)
+    .bind(row.egress_credentials.clone())
     .bind(ssh_key_digest(spec))
     .bind(read.generation as i64)
     .bind(read.epoch as i64)
@@ -95,6 +98,17 @@ pub async fn purge(connection: &mut AnyConnection, container: ContainerId) -> Re
     event::insert(connection, &identity.status(Some(&from), Status::Deleted, Actor::System)).await?;
     reservation::release(connection, server, &spec.limits).await?;
     Ok(true)
+}
+
+/// The specification as it is stored: without credentials, which are sealed in a column of their own.
+fn stored(spec: &ContainerSpec) -> Result<String, StoreError> {
+    match &spec.egress {
+        Some(egress) if egress.credentials().is_some() => {
+            let spec = ContainerSpec { egress: Some(egress.without_credentials()), ..spec.clone() };
+            text(&spec, "containers.spec")
+        }
+        _ => text(spec, "containers.spec"),
+    }
 }
 
 /// What makes an SSH key unique among its owner's containers: type and body, not the remark. One that is being deleted

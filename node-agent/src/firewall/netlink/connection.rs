@@ -220,6 +220,8 @@ impl Connection {
                 }
                 match error_of(&message, object)? {
                     Some((source, _)) if source.raw_os_error() == Some(libc::ENOENT) => missing = true,
+                    // A listing that was given up is not at its end; reading on, as was just done, brings it there.
+                    Some((source, _)) if source.raw_os_error() == Some(libc::EBUSY) => interrupted = true,
                     Some((source, detail)) => return Err(refusal(Operation::Read, object, detail, source)),
                     None => {}
                 }

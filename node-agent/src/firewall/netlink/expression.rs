@@ -5,6 +5,7 @@
 
 use super::{attribute::PutAttribute, wire::*};
 use crate::firewall::names::port_set;
+use std::net::SocketAddrV4;
 
 /// Ranges of ports, ascending, neither overlapping nor adjacent; both ends included.
 pub(crate) type PortRanges = Vec<(u16, u16)>;
@@ -36,6 +37,13 @@ pub(crate) enum Expression {
     Count(String),
     /// Goes on where the address in the register has more than `most` connections.
     ConnectionsAbove { set: String, most: u32 },
+    /// Writes a property of the packet (`NFT_META_…`).
+    SetMeta(u32, Vec<u8>),
+    /// Writes a property of the connection (`NFT_CT_…`).
+    SetConntrack(u32, Vec<u8>),
+    /// Hands the packet to the transparent socket that it belongs to, or that listens on this address; goes on
+    /// where there is one.
+    Capture(SocketAddrV4),
     /// Masquerades.
     Masquerade,
     /// Refuses with a TCP reset.
@@ -137,6 +145,29 @@ impl Expression {
                     });
                 });
             }),
+            Self::SetMeta(key, value) => {
+                load(out, NFT_REG_1, value);
+                instruction(out, "meta", |out| {
+                    out.put_u32(NFTA_META_KEY, *key);
+                    out.put_u32(NFTA_META_SREG, NFT_REG_1);
+                });
+            }
+            Self::SetConntrack(key, value) => {
+                load(out, NFT_REG_1, value);
+                instruction(out, "ct", |out| {
+                    out.put_u32(NFTA_CT_KEY, *key);
+                    out.put_u32(NFTA_CT_SREG, NFT_REG_1);
+                });
+            }
+            Self::Capture(listener) => {
+                load(out, NFT_REG_1, &listener.ip().octets());
+                load(out, NFT_REG_2, &listener.port().to_be_bytes());
+                instruction(out, "tproxy", |out| {
+                    out.put_u32(NFTA_TPROXY_FAMILY, u32::from(NFPROTO_IPV4));
+                    out.put_u32(NFTA_TPROXY_REG_ADDR, NFT_REG_1);
+                    out.put_u32(NFTA_TPROXY_REG_PORT, NFT_REG_2);
+                });
+            }
             Self::Masquerade => instruction(out, "masq", |_| ()),
             Self::RejectWithReset => {
                 instruction(out, "reject", |out| out.put_u32(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST))
@@ -160,6 +191,14 @@ fn instruction(out: &mut Vec<u8>, name: &str, data: impl FnOnce(&mut Vec<u8>)) {
 fn named(out: &mut Vec<u8>, name: &str, data: impl FnOnce(&mut Vec<u8>)) {
     out.put_text(NFTA_EXPR_NAME, name);
     out.nest(NFTA_EXPR_DATA, data);
+}
+
+/// Puts a value into a register.
+fn load(out: &mut Vec<u8>, register: u32, value: &[u8]) {
+    instruction(out, "immediate", |out| {
+        out.put_u32(NFTA_IMMEDIATE_DREG, register);
+        out.nest(NFTA_IMMEDIATE_DATA, |out| out.put(NFTA_DATA_VALUE, value));
+    });
 }
 
 fn payload(out: &mut Vec<u8>, register: u32, base: u32, offset: u32, bytes: u32) {

@@ -1,7 +1,8 @@
-//! The five traits over the kernel in memory, with the demands that the real ones make on order.
+//! The six traits over the kernel in memory, with the demands that the real ones make on order.
 
 use super::{Faulted, Kernel, World};
 use crate::{
+    egress::{Egress, EgressError},
     firewall::{Firewall, FirewallError, Policy},
     images::{ImageError, Images, InUse},
     network::{Network, NetworkError, host_interface},
@@ -11,12 +12,14 @@ use crate::{
 use async_trait::async_trait;
 use hoody_protocol::{
     container::Limits,
+    egress::{EgressStatus, Upstream},
     firewall::RuleCounter,
     id::ContainerId,
     image::{Digest, ImageSpec},
     stats::NetworkStats,
 };
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
@@ -328,6 +331,7 @@ impl Firewall for Kernel {
     async fn apply(&self, policy: &Policy) -> Result<(), FirewallError> {
         let effect = |world: &mut World| {
             world.rules.insert(policy.id, policy.rules.clone());
+            world.egress.insert(policy.id, policy.egress);
             world.applied.insert(policy.id);
         };
         Ok(self.step("policy", effect).await?)
@@ -343,6 +347,7 @@ impl Firewall for Kernel {
             world.demand(!world.links.contains_key(&id), "policy removed before the link");
             world.demand(!world.is_alive(id), "policy removed before the processes");
             world.rules.remove(&id);
+            world.egress.remove(&id);
             world.applied.remove(&id);
         };
         Ok(self.step("unpolicy", effect).await?)
@@ -355,4 +360,34 @@ impl Firewall for Kernel {
     async fn inventory(&self) -> Result<Vec<ContainerId>, FirewallError> {
         Ok(self.world().rules.keys().copied().collect())
     }
+}
+
+/// Not a step of its own: it never fails, and what it does is asked for again by every pass.
+#[async_trait]
+impl Egress for Kernel {
+    async fn prepare(&self) -> Result<(), EgressError> {
+        Ok(())
+    }
+
+    async fn set(&self, id: ContainerId, _address: Ipv4Addr, upstream: Option<&Upstream>) {
+        let mut world = self.world();
+        match upstream {
+            Some(upstream) => {
+                let captured = matches!(world.egress.get(&id), Some(crate::firewall::Egress::Proxy(_)));
+                world.demand(captured, "relayed before its packets were taken");
+                world.relayed.insert(id, upstream.clone());
+            }
+            None => _ = world.relayed.remove(&id),
+        }
+    }
+
+    fn status(&self, id: ContainerId) -> Option<EgressStatus> {
+        self.world().relayed.get(&id).map(|_| EgressStatus { working: true, cause: None })
+    }
+
+    async fn changed(&self) -> ContainerId {
+        std::future::pending().await
+    }
+
+    async fn retain(&self, _known: BTreeSet<ContainerId>) {}
 }

@@ -5,6 +5,7 @@ mod converge;
 mod crash;
 mod damage;
 mod delete;
+mod egress;
 mod fencing;
 mod firewall;
 mod interleaving;

@@ -24,7 +24,7 @@ fn it_follows_its_specification_without_a_restart() {
         for (generation, key) in [(1, Some(KEY)), (2, Some(OTHER)), (3, None), (4, Some(KEY))] {
             let status = agent.reach(&keyed(generation, key)).await;
             assert_eq!((status.state, status.ssh_key_error), (State::Running, None));
-            assert_eq!(placed(&agent.node).as_deref(), key);
+            assert_eq!(placed(agent.node).as_deref(), key);
         }
     });
     let world = node.kernel.world();

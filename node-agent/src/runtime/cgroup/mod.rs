@@ -10,12 +10,14 @@ mod delegate;
 mod exec;
 mod freezer;
 mod mountinfo;
+mod own;
 mod stats;
 mod throttle;
 pub(in crate::runtime) mod tree;
 mod weight;
 
 pub(in crate::runtime) use exec::ExecGroup;
+pub(crate) use own::OwnGroup;
 
 use super::{RuntimeError, error::io, spawn::Membership};
 use hoody_protocol::id::ContainerId;

@@ -18,7 +18,8 @@ const LOGGED: &str = "info,sqlx::query=warn,hoody::step=debug";
 /// A cluster whose programs write of their steps.
 pub(super) fn plan() -> Plan {
     Plan {
-        settings: vec![("RUST_LOG", LOGGED.to_owned())],
+        // Without a rate, which is what traffic would be measured against.
+        settings: vec![("RUST_LOG", LOGGED.to_owned()), ("HOODY_CONTAINER_NETWORK_MBIT", "0".to_owned())],
         agent_environment: vec![("HOODY_LOG".to_owned(), LOGGED.to_owned())],
         ..Plan::default()
     }
