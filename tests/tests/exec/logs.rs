@@ -9,9 +9,9 @@ use hoody_tests::{
 use serde_json::{Value, json};
 use std::{process::Command, time::Duration};
 
-/// Writes numbered lines, some of them on standard error, for as long as it runs; numbers go on over restarts.
+/// Writes numbered lines, some of them on standard error too (between the two there is no order), for as long as it runs; numbers go on over restarts.
 const INIT: &str = "#!/bin/sh\ntrap 'exit 0' TERM\ni=$(cat /count 2>/dev/null || echo 0)\nwhile true; do\n  n=0\n  while test $n -lt 50; do\n    \
-    if test $((i%10)) = 3; then echo line $i of the log >&2; else echo line $i of the log; fi\n    \
+    echo line $i of the log; if test $((i%10)) = 3; then echo line $i of the log >&2; fi\n    \
     i=$((i+1)); n=$((n+1))\n  done\n  echo $i > /count.new; mv /count.new /count\n  sleep 0.05\ndone\n";
 
 struct Followed {
@@ -90,7 +90,7 @@ async fn a_log_is_read_and_followed_without_a_hole() -> Result<()> {
 
     // One answer.
     let tail = wait::until("it wrote", PATIENCE, async || {
-        let page = api.get(&format!("{path}?tail=5")).await?.data()?;
+        let page = api.get(&format!("{path}?tail=5&stream=stdout")).await?.data()?;
         Ok((page["logs"].as_array().map(Vec::len) == Some(5)).then_some(page))
     })
     .await?;
@@ -108,13 +108,13 @@ async fn a_log_is_read_and_followed_without_a_hole() -> Result<()> {
         assert_eq!((number(line)? % 10, &line["stream"], &line["timestamp"]), (3, &json!("stderr"), &Value::Null));
     }
     let after = tail["position"].as_str().context("position")?;
-    let next = api.get(&format!("{path}?after={after}")).await?.data()?;
+    let next = api.get(&format!("{path}?after={after}&stream=stdout")).await?.data()?;
     assert_eq!(number(&next["logs"][0])?, number(&lines[4])? + 1, "exactly behind the last one");
     let tomorrow = "2999-01-01";
     assert_eq!(api.get(&format!("{path}?since={tomorrow}")).await?.data()?["logs"], json!([]));
 
     // Followed: over the log's starting over, a broken connection, a restart of the container and of the agent.
-    let mut followed = Followed::open(&cluster, &format!("{path}?follow=true&tail=1"), None).await?;
+    let mut followed = Followed::open(&cluster, &format!("{path}?follow=true&tail=1&stream=stdout"), None).await?;
     let first = followed.next().await?;
     let (mut last, mut id) = (number(&first.data)?, first.id);
     let mut breaks = 0;
@@ -126,7 +126,7 @@ async fn a_log_is_read_and_followed_without_a_hole() -> Result<()> {
             Ok(event) if event.name == "end" => {
                 breaks += 1;
                 cluster.wait_online(&cluster.servers[0], true).await?;
-                followed = Followed::open(&cluster, &format!("{path}?follow=true"), Some(&id)).await?;
+                followed = Followed::open(&cluster, &format!("{path}?follow=true&stream=stdout"), Some(&id)).await?;
                 continue;
             }
             other => bail!("{other:?} behind line {last}"),
@@ -140,7 +140,8 @@ async fn a_log_is_read_and_followed_without_a_hole() -> Result<()> {
             match parts.len() {
                 2 => {
                     drop(followed);
-                    followed = Followed::open(&cluster, &format!("{path}?follow=true"), Some(&id)).await?;
+                    followed =
+                        Followed::open(&cluster, &format!("{path}?follow=true&stream=stdout"), Some(&id)).await?;
                     breaks += 1;
                 }
                 3 => {
@@ -160,7 +161,7 @@ async fn a_log_is_read_and_followed_without_a_hole() -> Result<()> {
     // A stopped container's log stays, bounded; a deleted one's does not.
     api.operate(&container, "force-stop").await?;
     api.wait_status(&container, "stopped").await?;
-    let page = api.get(&format!("{path}?tail=1")).await?.data()?;
+    let page = api.get(&format!("{path}?tail=1&stream=stdout")).await?.data()?;
     assert!(number(&page["logs"][0])? >= last);
     let kept = cluster.servers[0].folder.join("state/logs");
     let bytes: u64 = std::fs::read_dir(&kept)?.flatten().filter_map(|it| it.metadata().ok()).map(|it| it.len()).sum();

@@ -35,6 +35,8 @@ use tokio::{
 
 /// How long the runtime has to start a process; a few ten milliseconds are usual.
 const START_LIMIT: Duration = Duration::from_secs(15);
+/// How long a container that is being killed takes to be seen as such.
+const ENDING: Duration = Duration::from_millis(200);
 /// Bytes of what a monitor says.
 const MAX_SAID_BYTES: u64 = 4 << 10;
 
@@ -165,7 +167,7 @@ impl OciRuntime {
         };
         match said {
             Some(Said::Started) => {}
-            Some(Said::Failed(reason)) => return Err(RuntimeError::Start { id, reason }),
+            Some(Said::Failed(reason)) => return Err(self.why_not_started(id, reason).await?),
             _ => return Err(RuntimeError::Start { id, reason: "what looks after the process ended".into() }),
         }
         let console = match (console, &handover) {
@@ -183,6 +185,18 @@ impl OciRuntime {
             (None, Some(Pipes { stdin, stdout, stderr })) => Ok((attended, Outputs::Pipes { stdin, stdout, stderr })),
             (None, None) => Err(RuntimeError::Start { id, reason: "it has no input and output".into() }),
         }
+    }
+
+    /// What a failure of the runtime means: the command's fault, or that the container was just ending.
+    async fn why_not_started(&self, id: ContainerId, reason: String) -> Result<RuntimeError, RuntimeError> {
+        if !reason.starts_with("exec") && !reason.contains("chdir") {
+            tokio::time::sleep(ENDING).await;
+            match self.look(id)? {
+                View::Live { phase: Phase::Running, .. } => {}
+                view => return Ok(RuntimeError::State { id, verb: "exec", state: view.name() }),
+            }
+        }
+        Ok(RuntimeError::Start { id, reason })
     }
 
     fn arguments(
