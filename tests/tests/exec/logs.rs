@@ -108,7 +108,11 @@ async fn a_log_is_read_and_followed_without_a_hole() -> Result<()> {
         assert_eq!((number(line)? % 10, &line["stream"], &line["timestamp"]), (3, &json!("stderr"), &Value::Null));
     }
     let after = tail["position"].as_str().context("position")?;
-    let next = api.get(&format!("{path}?after={after}&stream=stdout")).await?.data()?;
+    let next = wait::until("it wrote on", PATIENCE, async || {
+        let page = api.get(&format!("{path}?after={after}&stream=stdout")).await?.data()?;
+        Ok((page["logs"] != json!([])).then_some(page))
+    })
+    .await?;
     assert_eq!(number(&next["logs"][0])?, number(&lines[4])? + 1, "exactly behind the last one");
     let tomorrow = "2999-01-01";
     assert_eq!(api.get(&format!("{path}?since={tomorrow}")).await?.data()?["logs"], json!([]));
