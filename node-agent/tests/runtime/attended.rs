@@ -232,7 +232,11 @@ async fn a_terminal_is_one() {
     // Ctrl-C reaches what is in the foreground.
     console.write_all(b"sleep 1000; echo ended-$((60+1))\n").await.unwrap();
     until("it sleeps", || groups(&node, bundle.id)[0].1.lines().count() == 2);
+    // What is typed before the shell is back at its prompt, it may throw away.
+    until_shown(&outputs, &mut shown, "ended-$((60+1))").await;
+    shown.clear();
     console.write_all(b"\x03").await.unwrap();
+    until_shown(&outputs, &mut shown, "$ ").await;
     console.write_all(b"exit 3\n").await.unwrap();
     assert_eq!(timeout(PATIENCE, process.ended()).await.unwrap(), Exit::Code(3));
     drop(outputs);

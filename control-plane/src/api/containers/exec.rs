@@ -29,7 +29,7 @@ pub(in crate::api) const MAX_BODY_BYTES: usize = 24 << 20;
 /// A command line, or a line for the shell.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "must be a list of texts, or one text for the shell")]
-enum Line {
+enum CommandLine {
     /// Program and arguments.
     Argv(Vec<String>),
     /// A line for `/bin/sh -c`.
@@ -41,7 +41,7 @@ enum Line {
 pub(super) struct ExecBody {
     /// Program and arguments, or a line for the container's `/bin/sh`.
     #[serde(alias = "command", alias = "cmd")]
-    argv: Line,
+    argv: CommandLine,
     /// Variables over those of the container.
     #[serde(default)]
     env: BTreeMap<String, String>,
@@ -63,7 +63,7 @@ pub(super) struct ExecBody {
 
 /// One output of a process.
 #[derive(Debug, Serialize, ToSchema)]
-struct Output {
+struct ExecOutput {
     /// What it wrote: as text, or as base64 where it is not UTF-8.
     data: String,
     /// `utf-8` or `base64`.
@@ -85,8 +85,8 @@ pub(super) struct Executed {
     signal: Option<i32>,
     /// It was killed because its time was over.
     timed_out: bool,
-    stdout: Output,
-    stderr: Output,
+    stdout: ExecOutput,
+    stderr: ExecOutput,
     started_at: String,
     finished_at: String,
     duration_ms: u64,
@@ -119,8 +119,8 @@ pub(super) async fn exec(
         (None, None) => Vec::new(),
     };
     let argv = match body.argv {
-        Line::Argv(argv) => argv,
-        Line::Shell(line) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
+        CommandLine::Argv(argv) => argv,
+        CommandLine::Shell(line) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
     };
     let command = CommandInput { argv, env: body.env, cwd: body.cwd, user: body.user };
     let input = ExecInput { command, stdin, timeout_s: body.timeout, max_output_bytes: body.max_output_bytes };
@@ -154,7 +154,7 @@ impl From<ExecOutcome> for Executed {
     }
 }
 
-impl From<Kept> for Output {
+impl From<Kept> for ExecOutput {
     fn from(Kept { mut bytes, dropped }: Kept) -> Self {
         // A character that was cut in two at the end of what is kept does not make a text into bytes.
         if dropped > 0
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_base64() {
-        let output = |bytes: &[u8], dropped| Output::from(Kept { bytes: bytes.to_vec(), dropped });
+        let output = |bytes: &[u8], dropped| ExecOutput::from(Kept { bytes: bytes.to_vec(), dropped });
         assert_eq!((output("tü".as_bytes(), 0).data.as_str(), output(b"x", 0).encoding), ("tü", "utf-8"));
         let binary = output(&[0xff, 0x00], 0);
         assert_eq!((binary.data.as_str(), binary.encoding, binary.bytes), ("/wA=", "base64", 2));

@@ -53,7 +53,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 /// A line, or a piece of a long one.
 #[derive(Debug, Serialize, ToSchema)]
-struct Line {
+struct LogLine {
     /// When it was written, with nanoseconds; absent where `timestamps=false`.
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
@@ -69,13 +69,13 @@ struct Line {
 
 /// What a container wrote.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Lines {
-    logs: Vec<Line>,
+pub(super) struct LogLines {
+    logs: Vec<LogLine>,
     /// The place behind the last of them.
     position: Option<String>,
     /// There is more behind them.
     truncated: bool,
-    /// Lines between `after` and the first of these are no longer kept.
+    /// LogLines between `after` and the first of these are no longer kept.
     lost: bool,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Lines {
         ("stream" = Option<String>, Query, description = "stdout, stderr or all"),
         ("timestamps" = Option<bool>, Query), ("follow" = Option<bool>, Query),
         ("after" = Option<String>, Query), ("Last-Event-ID" = Option<String>, Header)),
-    responses((status = 200, body = Success<Lines>), (status = 400, body = Failure), (status = 401, body = Failure),
+    responses((status = 200, body = Success<LogLines>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 403, body = Failure), (status = 404, body = Failure), (status = 421, body = Failure),
         (status = 429, body = Failure), (status = 501, body = Failure), (status = 502, body = Failure),
         (status = 503, body = Failure), (status = 504, body = Failure)))]
@@ -105,7 +105,7 @@ pub(super) async fn logs(State(app): State<App>, request: Request) -> Result<Res
     let asked = Asked::of(parts.uri.query().unwrap_or_default(), header)?;
     if !asked.follow {
         let page = service::read(&app, &caller, id, asked.input).await?;
-        return Ok(Reply::ok(Lines::new(page, asked.timestamps), "here is what the container wrote").into_response());
+        return Ok(Reply::ok(LogLines::new(page, asked.timestamps), "here is what the container wrote").into_response());
     }
     let (follower, place) = service::follow(&app, &caller, id, asked.input).await?;
     let (sender, receiver) = mpsc::channel(1);
@@ -209,7 +209,7 @@ fn position_of(text: &str) -> Option<LogPosition> {
     Some(LogPosition { part: number(part)?, offset: number(offset)? })
 }
 
-impl Line {
+impl LogLine {
     fn new(record: &LogRecord, timestamps: bool) -> Self {
         let time = || DateTime::<Utc>::from_timestamp_nanos(i64::try_from(record.at).unwrap_or(i64::MAX));
         Self {
@@ -222,11 +222,11 @@ impl Line {
     }
 }
 
-impl Lines {
+impl LogLines {
     fn new(page: LogPage, timestamps: bool) -> Self {
         Self {
             position: page.records.last().map(|record| text_of(record.position)),
-            logs: page.records.iter().map(|record| Line::new(record, timestamps)).collect(),
+            logs: page.records.iter().map(|record| LogLine::new(record, timestamps)).collect(),
             truncated: page.truncated,
             lost: page.lost,
         }
@@ -304,7 +304,7 @@ impl Following {
 fn events(batch: &LogBatch, timestamps: bool) -> Vec<Event> {
     let lost = batch.lost.then(|| Event::default().event("lost").data("{}"));
     let line = |record: &LogRecord| {
-        let line = Line::new(record, timestamps);
+        let line = LogLine::new(record, timestamps);
         Event::default().id(line.position.clone()).json_data(&line).ok()
     };
     lost.into_iter().chain(batch.records.iter().filter_map(line)).collect()

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 /// A terminal.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Terminal {
+pub(super) struct ContainerTerminal {
     id: String,
     container_id: String,
     /// Who opened it, and alone can connect to it.
@@ -40,47 +40,47 @@ pub(super) struct Terminal {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Terminals {
-    terminals: Vec<Terminal>,
+pub(super) struct ContainerTerminals {
+    terminals: Vec<ContainerTerminal>,
 }
 
 /// List the terminals of a container
 #[utoipa::path(get, path = "/api/v1/containers/{id}/terminals", operation_id = "containers.listTerminals",
     tag = "containers", params(("id" = String, Path)),
-    responses((status = 200, body = Success<Terminals>), (status = 400, body = Failure), (status = 401, body = Failure),
+    responses((status = 200, body = Success<ContainerTerminals>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 403, body = Failure), (status = 404, body = Failure), (status = 421, body = Failure),
         (status = 501, body = Failure), (status = 503, body = Failure), (status = 504, body = Failure)))]
 pub(super) async fn list(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<ContainerId>,
-) -> Result<Reply<Terminals>, ServiceError> {
+) -> Result<Reply<ContainerTerminals>, ServiceError> {
     let terminals = service::list(&app, &caller, id).await?;
-    let terminals = terminals.into_iter().map(|info| Terminal::new(id, info)).collect();
-    Ok(Reply::ok(Terminals { terminals }, "here are the terminals of the container"))
+    let terminals = terminals.into_iter().map(|info| ContainerTerminal::new(id, info)).collect();
+    Ok(Reply::ok(ContainerTerminals { terminals }, "here are the terminals of the container"))
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Ended {
+pub(super) struct EndedTerminal {
     id: String,
 }
 
 /// End a terminal with everything that runs at it
 #[utoipa::path(delete, path = "/api/v1/containers/{id}/terminals/{terminalId}", operation_id = "containers.endTerminal",
     tag = "containers", params(("id" = String, Path), ("terminalId" = String, Path)),
-    responses((status = 200, body = Success<Ended>), (status = 400, body = Failure), (status = 401, body = Failure),
+    responses((status = 200, body = Success<EndedTerminal>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 403, body = Failure), (status = 404, body = Failure), (status = 421, body = Failure),
         (status = 501, body = Failure), (status = 503, body = Failure), (status = 504, body = Failure)))]
 pub(super) async fn end(
     State(app): State<App>,
     caller: Caller,
     Ids(id, terminal): Ids<ContainerId, TerminalId>,
-) -> Result<Reply<Ended>, ServiceError> {
+) -> Result<Reply<EndedTerminal>, ServiceError> {
     service::end(&app, &caller, id, terminal).await?;
-    Ok(Reply::ok(Ended { id: terminal.to_string() }, "the terminal was ended"))
+    Ok(Reply::ok(EndedTerminal { id: terminal.to_string() }, "the terminal was ended"))
 }
 
-impl Terminal {
+impl ContainerTerminal {
     fn new(container: ContainerId, info: TerminalInfo) -> Self {
         Self {
             id: info.id.to_string(),
