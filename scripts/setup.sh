@@ -34,6 +34,7 @@ packages=(
     zstd:zstd
     busybox-static:/usr/share/doc/busybox-static
     postgresql:/usr/share/doc/postgresql
+    python3-venv:/usr/share/doc/python3-venv
     python3-aiosmtpd:/usr/lib/python3/dist-packages/aiosmtpd
     systemd:systemd-analyze
     util-linux:unshare
@@ -93,6 +94,17 @@ if ! cmp -s "$browser/package-lock.json" "$browser/node_modules/.installed"; the
     echo "setup: installing the packages of tests/browser"
     (cd "$browser" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error | sed 's/^/setup: /')
     cp "$browser/package-lock.json" "$browser/node_modules/.installed"
+fi
+
+# What walks through the API's own document, as requirements.txt pins it, for Debian's interpreter.
+walker=$(dirname "$0")/../tests/schemathesis
+if ! cmp -s "$walker/requirements.txt" "$walker/.venv/.installed"; then
+    echo "setup: installing the packages of tests/schemathesis"
+    rm -rf "$walker/.venv"
+    /usr/bin/python3 -m venv "$walker/.venv"
+    "$walker/.venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --requirement "$walker/requirements.txt"
+    cp "$walker/requirements.txt" "$walker/.venv/.installed"
 fi
 
 if [ "${1:-}" = lint ]; then

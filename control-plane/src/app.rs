@@ -7,7 +7,10 @@ use crate::{
     mail::Mailer,
     nodes::Nodes,
     rate_limit::Limiters,
-    service::{activity::Recorder, auth_token::Uses, exec::Conversations, password::Passwords, sign_in::Providers},
+    service::{
+        activity::Recorder, auth_token::Uses, exec::Conversations, password::Passwords, sign_in::Providers,
+        vault::Places,
+    },
     store::Store,
 };
 use hoody_protocol::id::RequestId;
@@ -52,6 +55,8 @@ pub struct Parts {
     pub passwords: Passwords,
     /// Sends mail.
     pub mailer: Mailer,
+    /// Bounds the large values of vaults that are worked on at the same time.
+    pub vault_places: Places,
     /// Speaks with GitHub and Google.
     pub providers: Providers,
 }
@@ -71,6 +76,7 @@ impl App {
             token_uses: Uses::default(),
             passwords: Passwords::new(config.password_cost),
             mailer: Mailer::new(&config),
+            vault_places: Places::default(),
             providers: Providers::default(),
             config: Arc::new(config),
         }))

@@ -134,3 +134,24 @@ pub const CONTROL_PLANE_COMMANDS: &[&str] = &[
     "execution.storing",
     "execution.finished",
 ];
+
+/// Points of what operators do: commands, and decisions that a link carries out.
+pub const OPERATOR: &[&str] = &[
+    // A backup, whole beside its name, and under it.
+    "backup.written",
+    "backup.named",
+    // A restore, before and after its commit.
+    "restore.loaded",
+    "restore.committed",
+    // A new master key: its file, and what is sealed with it.
+    "master.made",
+    "master.sealed",
+    "master.committed",
+    // An unknown container that becomes somebody's, or goes.
+    "decision.committed",
+    "adoption.writing",
+    "adoption.committed",
+    "removal.sending",
+    "removal.accepted",
+    "removal.forgotten",
+];

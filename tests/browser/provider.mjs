@@ -1,10 +1,15 @@
-// A real OpenID provider on loopback: node provider.mjs PORT PUBLIC_URL CLIENT_SECRET
+// A real OpenID provider on loopback: node provider.mjs PORT TLS_PORT PUBLIC_URL CLIENT_SECRET CERTIFICATE KEY
 //
-// Google's part is the provider's own; what GitHub has beside OAuth (/user, /user/emails) is added, for whoever
+// Browsers come to PORT in the clear; the platform asks on TLS_PORT, with a certificate (PEM) that no authority of
+// the system signed.
+// Google's part is the provider's own; what GitHub has beside OAuth (/user, /user/emails, stars) is added, for whoever
 // has an access token of this provider. An account called "unverified…" has an address that is not verified.
+import fs from "node:fs";
+import https from "node:https";
 import Provider from "oidc-provider";
 
-const [port, publicUrl, secret] = process.argv.slice(2);
+const [port, tlsPort, publicUrl, secret, certificate, key] = process.argv.slice(2);
+const STARRED = "/user/starred/hoody/hoody";
 const claims = (id) => ({
   sub: id,
   name: id,
@@ -29,13 +34,18 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
 });
 
 provider.use(async (ctx, next) => {
-  if (ctx.path !== "/user" && ctx.path !== "/user/emails") return next();
+  if (!["/user", "/user/emails", STARRED].includes(ctx.path)) return next();
   const token = await provider.AccessToken.find((ctx.get("authorization") || "").replace(/^Bearer /, ""));
   if (!token) {
     ctx.status = 401;
     return;
   }
   const { name, email, email_verified } = claims(token.accountId);
+  if (ctx.path === STARRED) {
+    // As GitHub answers: no body either way.
+    ctx.status = name.startsWith("star") ? 204 : 404;
+    return;
+  }
   // A number, as GitHub's ids are.
   const id = [...name].reduce((sum, letter) => sum * 31 + letter.charCodeAt(0), 7) % 1e9;
   ctx.body =
@@ -48,3 +58,6 @@ provider.use(async (ctx, next) => {
 });
 
 provider.listen(Number(port), "127.0.0.1");
+https
+  .createServer({ cert: fs.readFileSync(certificate), key: fs.readFileSync(key) }, provider.callback())
+  .listen(Number(tlsPort), "127.0.0.1");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::{
     io::Write,
     net::{Ipv4Addr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -23,38 +23,64 @@ const SECRET: &str = "oidc-provider-client-secret";
 /// A running provider, which is both GitHub and Google; ended when dropped.
 #[derive(Debug)]
 pub struct Provider {
+    /// For browsers, in the clear.
     port: u16,
+    /// For the platform.
+    tls_port: u16,
+    /// What signed its certificate, PEM.
+    certificate: PathBuf,
     _process: Process,
 }
 
 impl Provider {
-    /// Starts a provider that knows the control plane at `public_url`.
-    pub async fn start(folder: &Path, public_url: &str) -> Result<Self> {
+    /// Starts a provider that knows the control plane at `public_url`. `certificate` and `key` are PEM, for
+    /// `localhost`.
+    pub async fn start(folder: &Path, public_url: &str, certificate: &str, key: &str) -> Result<Self> {
         secrets::note(SECRET);
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let [certificate_file, key_file] = ["provider.pem", "provider-key.pem"].map(|name| folder.join(name));
+        std::fs::write(&certificate_file, certificate)?;
+        std::fs::write(&key_file, key)?;
+        // Both are held until both are known, so that they differ.
+        let sockets = [0; 2].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        let mut ports = [0; 2];
+        for (port, socket) in ports.iter_mut().zip(sockets) {
+            *port = socket?.local_addr()?.port();
+        }
+        let [port, tls_port] = ports;
         let mut command = Command::new("node");
-        command.current_dir(FOLDER).args(["provider.mjs", &port.to_string(), public_url, SECRET]);
+        command.current_dir(FOLDER).args([
+            "provider.mjs",
+            &port.to_string(),
+            &tls_port.to_string(),
+            public_url,
+            SECRET,
+        ]);
+        command.arg(&certificate_file).arg(&key_file);
         let mut process = Process::start("the OpenID provider", &mut command, &folder.join("provider.log"))?;
         wait::until("the OpenID provider listens", DEADLINE, async || {
             process.check().context("are its packages there? scripts/setup.sh installs them")?;
-            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(()))
+            let is_up = ports.iter().all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok());
+            Ok(is_up.then_some(()))
         })
         .await?;
-        Ok(Self { port, _process: process })
+        Ok(Self { port, tls_port, certificate: certificate_file, _process: process })
     }
 
     /// Makes a control plane, from its next start on, take this provider for GitHub and Google.
     pub fn use_for(&self, control_plane: &mut ControlPlane) {
-        let base = format!("http://127.0.0.1:{}", self.port);
+        let (pages, base) = (format!("http://127.0.0.1:{}", self.port), format!("https://localhost:{}", self.tls_port));
         for name in ["GITHUB", "GOOGLE"] {
             let user = if name == "GITHUB" { "user" } else { "me" };
             control_plane.set(&format!("HOODY_{name}_CLIENT_ID"), "hoody");
             control_plane.set(&format!("HOODY_{name}_CLIENT_SECRET"), SECRET);
-            control_plane.set(&format!("HOODY_{name}_AUTHORIZE_URL"), format!("{base}/auth"));
+            control_plane.set(&format!("HOODY_{name}_AUTHORIZE_URL"), format!("{pages}/auth"));
             control_plane.set(&format!("HOODY_{name}_TOKEN_URL"), format!("{base}/token"));
             control_plane.set(&format!("HOODY_{name}_USER_URL"), format!("{base}/{user}"));
         }
         control_plane.set("HOODY_GITHUB_EMAILS_URL", format!("{base}/user/emails"));
+        control_plane.set("HOODY_GITHUB_STARRED_URL", format!("{base}/user/starred"));
+        control_plane.set("HOODY_GITHUB_STAR_REPOSITORY", "hoody/hoody");
+        control_plane.set("HOODY_OAUTH_CERTIFICATE", self.certificate.display().to_string());
     }
 }
 

@@ -22,15 +22,46 @@ fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
     value[name].as_str().with_context(|| format!("no {name} in {value}"))
 }
 
+/// A certificate for this machine that signs itself, and its key.
+fn certificate() -> Result<(String, String)> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    Ok((made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
 async fn started() -> Result<(Cluster, Provider)> {
     let mut cluster = Cluster::start(Plan { servers: 0, images: Vec::new(), ..Plan::default() }).await?;
-    let provider = Provider::start(cluster.folder(), &cluster.control_plane.base_url()).await?;
+    let (certificate, key) = certificate()?;
+    let provider = Provider::start(cluster.folder(), &cluster.control_plane.base_url(), &certificate, &key).await?;
     provider.use_for(&mut cluster.control_plane);
     cluster.control_plane.set("HOODY_OAUTH_REDIRECT_URIS", APPLICATION);
     cluster.control_plane.set("RUST_LOG", "trace");
     cluster.control_plane.stop()?;
     cluster.control_plane.start().await?;
     Ok((cluster, provider))
+}
+
+/// Who answers in a provider's place without a certificate of an authority that is trusted gets no secret, and
+/// nobody in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_whose_certificate_is_not_trusted_lets_nobody_in() -> Result<()> {
+    let (mut cluster, _provider) = started().await?;
+    let stranger = Api::anonymous(cluster.control_plane.base_url())?;
+    let others = cluster.folder().join("others.pem");
+    std::fs::write(&others, certificate()?.0)?;
+    for (what, trusted) in
+        [("another authority", others.display().to_string()), ("a file that is gone", "/gone".to_owned())]
+    {
+        cluster.control_plane.set("HOODY_OAUTH_CERTIFICATE", trusted);
+        cluster.control_plane.stop()?;
+        cluster.control_plane.start().await?;
+        let refused = sign_in(&cluster, &stranger, "google", "eve").await.with_context(|| cluster.log_tails())?;
+        ensure!(text(&refused, "refused")?.contains("error=server_error"), "{what}: {refused}");
+    }
+    cluster.admin =
+        Api::login(cluster.control_plane.base_url(), hoody_tests::cluster::ADMIN, &cluster.password).await?;
+    let users = cluster.admin.get("/api/v1/admin/users").await?.data()?;
+    ensure!(!users.to_string().contains("eve"), "{users}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,12 +77,17 @@ async fn people_sign_in_with_providers_and_let_devices_in() -> Result<()> {
     cluster.check_logs()
 }
 
+/// Walks to a provider for the application; where the browser is then.
+async fn arrive(cluster: &Cluster, word: &str, account: &str, more: &str) -> Result<String> {
+    let base = cluster.control_plane.base_url();
+    let url = format!("{base}/api/v1/auth/{word}?redirect_uri={APPLICATION}&code_challenge={CHALLENGE}{more}");
+    let arrived = walk(&json!({ "url": url, "provider": { "account": account } })).await?;
+    Ok(text(&arrived, "application")?.to_owned())
+}
+
 /// Walks to a provider for the application and exchanges the code.
 async fn sign_in(cluster: &Cluster, stranger: &Api, word: &str, account: &str) -> Result<Value> {
-    let base = cluster.control_plane.base_url();
-    let url = format!("{base}/api/v1/auth/{word}?redirect_uri={APPLICATION}&code_challenge={CHALLENGE}");
-    let arrived = walk(&json!({ "url": url, "provider": { "account": account } })).await?;
-    let address = text(&arrived, "application")?;
+    let address = arrive(cluster, word, account, "").await?;
     let Some(code) = address.strip_prefix(&format!("{APPLICATION}?code=")) else {
         return Ok(json!({ "refused": address }));
     };
@@ -69,6 +105,14 @@ async fn applications(cluster: &Cluster, stranger: &Api) -> Result<()> {
     // The same verified address opens the same account.
     let google = sign_in(cluster, stranger, "google", "bob").await?;
     ensure!(google["user"]["id"] == new["user"]["id"], "{google}");
+    // Its owner is told by mail.
+    let told = wait::until("the mail about Google", DEADLINE, async || {
+        let mails = std::fs::read_dir(cluster.control_plane.mails()).into_iter().flatten().flatten();
+        let texts = mails.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        Ok(texts.into_iter().find(|mail| mail.contains("Another way into your account")))
+    });
+    let told = told.await?;
+    ensure!(told.contains("To: bob@example.com") && told.contains("Google opens your Hoody account"), "{told}");
     let bob = stranger.with_token(google["token"].as_str());
     let history = bob.get("/api/v1/users/me/security-history?include_security=true").await?.data()?;
     for word in ["signup", "login_github", "login_google", "identity_linked"] {
@@ -76,6 +120,21 @@ async fn applications(cluster: &Cluster, stranger: &Api) -> Result<()> {
     }
     let refused = sign_in(cluster, stranger, "github", "unverified").await?;
     ensure!(text(&refused, "refused")?.contains("error=email_not_verified"), "{refused}");
+
+    // Whether they starred the repository stands beside the code, and opens the free tier.
+    for (account, starred) in [("bob", false), ("starry", true)] {
+        let address = arrive(cluster, "github", account, "&intent=star_check").await?;
+        let (code, said) = address
+            .strip_prefix(&format!("{APPLICATION}?code="))
+            .and_then(|rest| rest.split_once("&starred="))
+            .with_context(|| format!("{account} arrived at {address}"))?;
+        ensure!(said == starred.to_string(), "{account}: {said}");
+        secrets::note(code);
+        let body = json!({ "code": code, "code_verifier": VERIFIER, "redirect_uri": APPLICATION });
+        let done = stranger.post("/api/v1/auth/exchange", body).await?.data()?;
+        let source = if starred { json!("github_star") } else { Value::Null };
+        ensure!(done["user"]["free_tier_unlock_source"] == source, "{account}: {}", done["user"]);
+    }
     Ok(())
 }
 

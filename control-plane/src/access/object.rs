@@ -13,7 +13,7 @@ use crate::{
         project_permission,
     },
 };
-use hoody_protocol::id::{ProjectId, RealmId, UserId};
+use hoody_protocol::id::{ProjectId, RealmId, ServerId, UserId};
 use std::str::FromStr;
 
 /// How far somebody may go in a project; each level includes those before it.
@@ -125,6 +125,26 @@ pub async fn in_pool<'e>(
         Some(role) if role >= needed => Ok(role),
         Some(role) => Err(ServiceError::Forbidden(format!(
             "you are {} of this pool, this needs {}: ask its owner",
+            role.as_str(),
+            needed.as_str()
+        ))),
+    }
+}
+
+/// Ok, and the caller's role, where it is at least `needed` on the server: 404 for who may not even use it, 403 for
+/// who has too little. Placing containers is for every member of its pool; renting it on, extending it and running
+/// commands on it is for its owner and the admins of its pool ([`Role::Admin`]).
+pub async fn on_server<'e>(
+    queries: impl Queries<'e>,
+    caller: &Caller,
+    server: ServerId,
+    needed: Role,
+) -> Result<Role, ServiceError> {
+    match pool::server_roles(queries, caller.user, Some(server)).await?.get(&server) {
+        None => Err(ServiceError::NotFound("server")),
+        Some(role) if *role >= needed => Ok(*role),
+        Some(role) => Err(ServiceError::Forbidden(format!(
+            "you are {} in the pool of this server, this needs {}: ask its owner",
             role.as_str(),
             needed.as_str()
         ))),

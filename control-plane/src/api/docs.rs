@@ -4,7 +4,8 @@ use crate::app::App;
 use axum::{Router, http::header, response::IntoResponse, routing::get};
 use bytes::Bytes;
 use utoipa::openapi::{
-    ContactBuilder, InfoBuilder, OpenApi, SecurityRequirement,
+    ContactBuilder, Content, InfoBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, SecurityRequirement,
+    path::{Operation, PathItem},
     security::{Http, HttpAuthScheme, SecurityScheme},
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -27,7 +28,33 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         .get_or_insert_default()
         .add_security_scheme(BEARER, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]);
+    for item in document.paths.paths.values_mut() {
+        add_answers_of_layers(item);
+    }
     document
+}
+
+/// What the layers around the handlers answer ([`super::layer`]): who is not known, whose auth token lacks a
+/// permission, who asks too often, and a key of idempotency that is at work or was used for something else.
+fn add_answers_of_layers(item: &mut PathItem) {
+    let add = |operation: &mut Option<Operation>, statuses: &[&str]| {
+        let Some(operation) = operation else { return };
+        // Those that are open to everybody say so; all others are not.
+        let is_open = operation.security.is_some();
+        let statuses = statuses.iter().filter(|status| !is_open || **status == "429");
+        for status in statuses {
+            operation.responses.responses.entry((*status).to_owned()).or_insert_with(failure);
+        }
+    };
+    for operation in [&mut item.get, &mut item.put, &mut item.patch, &mut item.delete] {
+        add(operation, &["401", "403", "429"]);
+    }
+    add(&mut item.post, &["400", "401", "403", "409", "422", "429"]);
+}
+
+fn failure() -> RefOr<Response> {
+    let schema = Ref::from_schema_name("Failure");
+    RefOr::T(ResponseBuilder::new().content("application/json", Content::new(Some(schema))).build())
 }
 
 /// True for the routes of the document and its page, which are open to anybody.

@@ -2,7 +2,7 @@
 
 use super::{
     caller::Caller,
-    envelope::{Reply, Success},
+    envelope::{Failure, Reply, Success},
     pagination::{Order, Page, Pagination, Sort},
     path::Id,
     query::Query,
@@ -154,7 +154,7 @@ pub struct ListView {
 #[utoipa::path(
     get, path = "/api/v1/images/public", operation_id = "images.listPublic", tag = "images",
     params(ListQuery, Page, SortQuery),
-    responses((status = 200, body = Success<ListView>)),
+    responses((status = 200, body = Success<ListView>), (status = 400, body = Failure)),
 )]
 async fn list(
     _caller: Caller,
@@ -184,7 +184,8 @@ async fn list(
 #[utoipa::path(
     get, path = "/api/v1/images/public/{id}", operation_id = "images.getDetails", tag = "images",
     params(("id" = String, Path, description = "The image")),
-    responses((status = 200, body = Success<DetailsView>)),
+    responses((status = 200, body = Success<DetailsView>), (status = 400, body = Failure),
+        (status = 404, body = Failure)),
 )]
 async fn get(_caller: Caller, State(app): State<App>, Id(id): Id<ImageId>) -> Result<Reply<DetailsView>, ServiceError> {
     Ok(Reply::ok(image::get(&app.store, id).await?.into(), "here is the image"))

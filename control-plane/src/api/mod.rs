@@ -12,6 +12,7 @@ pub mod caller;
 pub mod client;
 pub mod commands;
 pub mod containers;
+mod counted;
 mod credential;
 mod device_page;
 mod docs;

@@ -11,10 +11,11 @@ use crate::{
     app::App,
     config::Secret,
     error::ServiceError,
-    service::vault::{self as service, MAX_BYTES, Opened},
+    service::vault::{self as service, MAX_BYTES, Opened, Place, SMALL_BYTES},
 };
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
 use hoody_protocol::id::RealmId;
+use http::{header, request::Parts};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
@@ -35,6 +36,23 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list))
         .routes(routes!(clear))
         .routes(routes!(get, set, patch, delete).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)))
+}
+
+/// A place to take a large body in, where the request has one or does not say how large it is. Stands before the
+/// body, which is not read without it.
+struct BodyPlace(#[expect(dead_code, reason = "held")] Option<Place>);
+
+impl FromRequestParts<App> for BodyPlace {
+    type Rejection = ServiceError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ServiceError> {
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if length.is_some_and(|bytes: u64| bytes <= SMALL_BYTES) {
+            return Ok(Self(None));
+        }
+        let caller = Caller::from_request_parts(parts, app).await?;
+        Ok(Self(Some(app.vault_places.write(caller.user).await?)))
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -157,7 +175,7 @@ async fn list(
 #[utoipa::path(get, path = "/api/v1/vault/keys/{key}", operation_id = "vault.get", tag = "vault",
     params(("key" = String, Path), RealmQuery),
     responses((status = 200, body = Success<EntryData>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure)))]
+        (status = 404, body = Failure), (status = 503, body = Failure)))]
 async fn get(
     State(app): State<App>,
     caller: Caller,
@@ -171,12 +189,13 @@ async fn get(
 #[utoipa::path(put, path = "/api/v1/vault/keys/{key}", operation_id = "vault.set", tag = "vault",
     params(("key" = String, Path), RealmQuery), request_body = SetInput,
     responses((status = 200, body = Success<EntryData>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 422, body = Failure)))]
+        (status = 422, body = Failure), (status = 503, body = Failure)))]
 async fn set(
     State(app): State<App>,
     caller: Caller,
     Path(key): Path<String>,
     Query(query): Query<RealmQuery>,
+    _place: BodyPlace,
     Json(SetInput { value: Secret(value), metadata }): Json<SetInput>,
 ) -> Result<Reply<EntryData>, ServiceError> {
     let entry = service::set(&app, &caller, query.realm_id, &key, service::Input { value, metadata }).await?;
@@ -187,15 +206,16 @@ async fn set(
 #[utoipa::path(patch, path = "/api/v1/vault/keys/{key}", operation_id = "vault.patch", tag = "vault",
     params(("key" = String, Path), RealmQuery), request_body = SetInput,
     responses((status = 200, body = Success<EntryData>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 422, body = Failure)))]
+        (status = 422, body = Failure), (status = 503, body = Failure)))]
 async fn patch(
     state: State<App>,
     caller: Caller,
     key: Path<String>,
     query: Query<RealmQuery>,
+    place: BodyPlace,
     input: Json<SetInput>,
 ) -> Result<Reply<EntryData>, ServiceError> {
-    set(state, caller, key, query, input).await
+    set(state, caller, key, query, place, input).await
 }
 
 /// Delete a key

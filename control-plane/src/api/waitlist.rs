@@ -1,22 +1,12 @@
 //! `/waitlist`.
 
 use super::{
+    counted,
     envelope::{Failure, Reply, Success},
     json::Json,
-    layer,
 };
-use crate::{
-    app::App,
-    caller::Origin,
-    error::ServiceError,
-    rate_limit::Allowance,
-    service::{account::attempts, waitlist as service},
-    store::waitlist::Details,
-};
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use crate::{app::App, caller::Origin, error::ServiceError, service::waitlist as service, store::waitlist::Details};
+use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -55,12 +45,11 @@ struct WaitlistData {
     responses((status = 200, body = Success<WaitlistData>), (status = 400, body = Failure),
         (status = 429, body = Failure)))]
 async fn join(State(app): State<App>, origin: Origin, Json(input): Json<JoinInput>) -> Result<Response, ServiceError> {
-    let allowance = attempts::signup(&app, origin.address).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
-        service::join(&app, &input.email).await
+    let work = async {
+        let email = service::join(&app, &input.email).await?;
+        Ok(Reply::ok(WaitlistData { email }, "you are on the waitlist"))
     };
-    Ok(answer(allowance, outcome.await, "you are on the waitlist"))
+    counted::as_sign_up(&app, &origin, work).await
 }
 
 /// Say more about yourself
@@ -75,16 +64,10 @@ async fn enrich(
     origin: Origin,
     Json(input): Json<EnrichInput>,
 ) -> Result<Response, ServiceError> {
-    let allowance = attempts::signup(&app, origin.address).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
-        let EnrichInput { email, context, industry, interest, role } = input;
-        service::enrich(&app, &email, Details { context, industry, interest, role }).await
+    let EnrichInput { email, context, industry, interest, role } = input;
+    let work = async {
+        let email = service::enrich(&app, &email, Details { context, industry, interest, role }).await?;
+        Ok(Reply::ok(WaitlistData { email }, "thank you"))
     };
-    Ok(answer(allowance, outcome.await, "thank you"))
-}
-
-fn answer(allowance: Allowance, outcome: Result<String, ServiceError>, message: &str) -> Response {
-    let reply = outcome.map(|email| Reply::ok(WaitlistData { email }, message));
-    layer::with_rate_limit(reply.into_response(), allowance)
+    counted::as_sign_up(&app, &origin, work).await
 }

@@ -49,7 +49,9 @@ async fn write(store: &Store, path: &std::path::Path) -> Result<backup::Dumped, 
         let dumped = backup::dump(store, &mut out).await?;
         out.flush().map_err(failed("write"))?;
         file.sync_all().map_err(failed("write"))?;
+        hoody_fault::point!("backup.written");
         std::fs::rename(&partial, path).map_err(failed("name"))?;
+        hoody_fault::point!("backup.named");
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write the folder of"))?;
         Ok(dumped)

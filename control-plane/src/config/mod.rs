@@ -7,7 +7,7 @@ mod settings;
 mod span;
 
 pub use mail::{Mail, Smtp, SmtpTls};
-pub use oauth::{OAuth, OAuthClient};
+pub use oauth::{OAuth, OAuthClient, star_url};
 pub use settings::{ConfigError, Settings};
 pub use span::Span;
 

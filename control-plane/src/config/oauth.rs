@@ -1,6 +1,7 @@
 //! Signing in with GitHub and Google.
 
 use super::Secret;
+use std::path::PathBuf;
 
 /// One provider, and how the platform is registered there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +73,43 @@ pub struct OAuth {
     pub google: Option<OAuthClient>,
     /// Addresses of applications that logins may be handed to, each whole.
     pub redirect_uris: Vec<String>,
+    /// Certificates that are trusted at providers beside the system's authorities, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Where GitHub says whether somebody starred the platform's repository.
+    pub star_url: Option<String>,
+}
+
+/// Where GitHub says whether somebody starred `repository` (`owner/name`); an error where that is no repository, or
+/// the address of the API could be read by others.
+pub fn star_url(api: Option<&str>, repository: &str) -> Result<String, String> {
+    let part = |part: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        !part.is_empty() && part.len() <= 100 && part.bytes().all(plain) && part.bytes().any(|byte| byte != b'.')
+    };
+    match repository.split_once('/') {
+        Some((owner, name)) if part(owner) && part(name) => {}
+        _ => return Err(format!("{repository} is not owner/name")),
+    }
+    let api = api.unwrap_or("https://api.github.com/user/starred").trim_end_matches('/');
+    if !is_private(api) {
+        return Err(format!("{api} is neither https nor on this machine: it would be sent secrets in the clear"));
+    }
+    Ok(format!("{api}/{repository}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repository_is_an_owner_and_a_name() {
+        assert_eq!(star_url(None, "hoody/hoody").unwrap(), "https://api.github.com/user/starred/hoody/hoody");
+        assert_eq!(star_url(Some("http://127.0.0.1:1/s/"), "a/b.c").unwrap(), "http://127.0.0.1:1/s/a/b.c");
+        for bad in ["", "hoody", "a/b/c", "a/..", "../b", "a/b?c", "a /b"] {
+            assert!(star_url(None, bad).is_err(), "{bad}");
+        }
+        assert!(star_url(Some("http://github.example"), "a/b").is_err());
+    }
 
     #[test]
     fn secrets_go_over_tls_or_not_at_all() {

@@ -235,6 +235,15 @@ settings! {
     /// Addresses of applications that logins may be handed to, each whole
     #[arg(long, env = "HOODY_OAUTH_REDIRECT_URIS", value_delimiter = ',', num_args = 1..)]
     oauth_redirect_uris: Vec<String>;
+    /// Certificates to trust at the providers beside the system's, PEM
+    #[arg(long, env = "HOODY_OAUTH_CERTIFICATE")]
+    oauth_certificate: PathBuf;
+    /// Repository at GitHub (owner/name) of which intent=star_check asks whether somebody starred it
+    #[arg(long, env = "HOODY_GITHUB_STAR_REPOSITORY")]
+    github_star_repository: String;
+    /// Where GitHub tells what somebody starred, where it is not the public address
+    #[arg(long, env = "HOODY_GITHUB_STARRED_URL")]
+    github_starred_url: String;
     /// Whether a free server needs an invite code
     #[arg(long, env = "HOODY_FREE_TIER_NEEDS_INVITE")]
     free_tier_needs_invite: bool;
@@ -307,7 +316,12 @@ impl Settings {
         if self.egress_allowed_networks.as_ref().is_some_and(|networks| networks.len() > MAX_ALLOWED_NETWORKS) {
             return Err(invalid("egress_allowed_networks", &format!("has more than {MAX_ALLOWED_NETWORKS} networks")));
         }
-        config.oauth = OAuth { github, google, redirect_uris };
+        let star_url = self.github_star_repository.as_deref().map(|repository| {
+            super::star_url(self.github_starred_url.as_deref(), repository)
+                .map_err(|problem| invalid("github_star_repository", &problem))
+        });
+        let (certificate, star_url) = (self.oauth_certificate, star_url.transpose()?);
+        config.oauth = OAuth { github, google, redirect_uris, certificate, star_url };
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let span = |span: Option<Span>| span.map(|Span(duration)| duration);
         let bytes = |mib: Option<u32>| mib.map(|mib| u64::from(mib) << 20);

@@ -175,7 +175,9 @@ impl Keys {
             sealed += 1;
         }
         sealed::forget_passing(&mut tx).await?;
+        hoody_fault::point!("master.sealed");
         tx.commit().await.map_err(StoreError::from)?;
+        hoody_fault::point!("master.committed");
         Ok(sealed)
     }
 

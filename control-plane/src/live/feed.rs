@@ -6,8 +6,10 @@ use super::Live;
 use crate::store::{
     Backend, Store, StoreError,
     event::{self, PUBLISHED_CHANNEL},
+    project_permission,
 };
-use std::{sync::Arc, time::Duration};
+use hoody_protocol::id::ProjectId;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -70,7 +72,10 @@ async fn step(store: &Store, live: &Live, cursor: &mut Option<i64>) -> Result<()
         let events = event::after(store, from, BATCH).await?;
         // What is missing was deleted.
         from = events.last().and_then(|event| event.sequence).unwrap_or(last);
-        live.deliver(events);
+        // Asked for each batch: whom a project is shared with at this moment.
+        let projects: BTreeSet<ProjectId> = events.iter().filter_map(|event| event.project).collect();
+        let readers = project_permission::readers(store, &Vec::from_iter(projects)).await?;
+        live.deliver(events, &readers);
     }
     *cursor = Some(from);
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::subscription::Subscription;
 use crate::{event::Event, store::event::Filter};
-use hoody_protocol::id::UserId;
+use hoody_protocol::id::{ProjectId, UserId};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -80,17 +80,22 @@ impl Live {
         }
     }
 
-    /// Hands out published events, in their order.
-    pub(super) fn deliver(&self, events: Vec<Event>) {
+    /// Hands out published events, in their order: to those in whose record each is, and to the `readers` of its
+    /// project.
+    pub(super) fn deliver(&self, events: Vec<Event>, readers: &HashMap<ProjectId, Vec<UserId>>) {
         let mut hub = self.hub();
         for event in events {
             let event = Arc::new(event);
             if event.sequence.is_some() {
                 hub.delivered = event.sequence;
             }
-            let Some(listeners) = hub.listeners.get_mut(&event.owner) else { continue };
-            // Whoever does not keep up finds its queue closed at the end of what is in it.
-            listeners.retain(|listener| listener.queue.try_send(event.clone()).is_ok());
+            let shared = event.project.and_then(|project| readers.get(&project)).into_iter().flatten();
+            let others = shared.map(|reader| Some(*reader)).filter(|reader| *reader != event.owner);
+            for record in others.chain([event.owner]) {
+                let Some(listeners) = hub.listeners.get_mut(&record) else { continue };
+                // Whoever does not keep up finds its queue closed at the end of what is in it.
+                listeners.retain(|listener| listener.queue.try_send(event.clone()).is_ok());
+            }
         }
     }
 

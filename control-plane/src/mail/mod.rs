@@ -3,7 +3,7 @@
 
 mod template;
 
-pub use template::{Content, already_registered, reset, verification};
+pub use template::{Content, already_registered, linked, reset, verification};
 
 use crate::config::{Config, Mail, Smtp, SmtpTls};
 use lettre::{
@@ -162,7 +162,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mailer = Mailer::new(&Config::in_dir(folder.path().to_owned()));
         let token = "ab".repeat(32);
-        mailer.send("ann@example.org", verification(None, &token)).await.unwrap();
+        mailer.send("ann@example.org", verification(None, &token, "192.0.2.1")).await.unwrap();
         let files: Vec<_> = std::fs::read_dir(folder.path().join("mail")).unwrap().map(|f| f.unwrap().path()).collect();
         assert_eq!(files.len(), 1);
         assert_eq!(std::fs::metadata(&files[0]).unwrap().mode() & 0o777, 0o600);

@@ -18,16 +18,35 @@ impl std::fmt::Debug for Content {
     }
 }
 
-/// The mail that verifies an address.
-pub fn verification(web_url: Option<&str>, token: &str) -> Content {
+/// The mail that verifies an address. `source` is where the sign-up came from and when, as text.
+pub fn verification(web_url: Option<&str>, token: &str, source: &str) -> Content {
     with_token(
         "Verify your e-mail address",
-        "Somebody, hopefully you, signed up for Hoody with this address.",
+        &format!(
+            "Somebody, hopefully you, signed up for Hoody with this address,\nfrom {source},\nand chose a password there."
+        ),
         "To finish, use this token within 24 hours:",
         web_url.map(|url| format!("{url}/verify-email?token=")),
         token,
-        "If that was not you, do nothing: without the token there is no account.",
+        "If that was not you, do not use it: the account would have\ntheir password. Without the token there is no account, and\n\
+         if you sign up yourself, your own mail ends theirs.",
     )
+}
+
+/// The mail that says that a provider opens the account from now on. `time` is when that was.
+pub fn linked(provider: &str, time: &str) -> Content {
+    let lines = [
+        format!(
+            "{provider} opens your Hoody account from now on,\nbecause it has verified this address for somebody\nwho signed in with it at {time}."
+        ),
+        "If that was you, there is nothing to do.".to_owned(),
+        format!("If it was not, choose a new password here and at {provider},\nand tell the operator."),
+    ];
+    Content {
+        subject: "Another way into your account",
+        text: lines.join("\n\n") + "\n",
+        html: page(&lines.map(|line| format!("<p>{line}</p>")).join("\n")),
+    }
 }
 
 /// The mail that gives a new password.

@@ -142,6 +142,7 @@ async fn remove(link: &Link, row: &Unknown) -> Result<(), Undone> {
         tx.rollback().await?;
         tombstone.sequence = tombstone.sequence.saturating_add(1);
         tombstone.desired = Desired::Deleted;
+        hoody_fault::point!("removal.sending");
         match stream::ask::<_, CommandReply>(&link.connection, &tombstone, DEADLINE).await? {
             CommandReply::Accepted => {}
             CommandReply::Refused(cause) => {
@@ -149,11 +150,14 @@ async fn remove(link: &Link, row: &Unknown) -> Result<(), Undone> {
             }
             other => return Err(Undone::Problem(format!("the node refused the deletion: {other:?}"))),
         }
+        hoody_fault::point!("removal.accepted");
         tracing::info!(%server, container = %row.container, "an unknown container is removed from its node");
     }
     let mut tx = store.begin().await?;
     unknown::forget(&mut tx, server, row.container).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    hoody_fault::point!("removal.forgotten");
+    Ok(())
 }
 
 async fn adopt(link: &Link, row: &Unknown, project: ProjectId, name: String) -> Result<(), Undone> {
@@ -222,7 +226,9 @@ async fn adopt(link: &Link, row: &Unknown, project: ProjectId, name: String) -> 
     })?;
     status_log::begin(&mut tx, &row, Trigger::System, Some(json!({ "adopted": true }))).await?;
     unknown::forget(&mut tx, server, row.spec.id).await?;
+    hoody_fault::point!("adoption.writing");
     tx.commit().await?;
+    hoody_fault::point!("adoption.committed");
     tracing::info!(%server, container = %row.spec.id, %project, "an unknown container was adopted");
     app.nodes.wake(server);
     Ok(())

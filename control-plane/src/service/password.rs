@@ -6,7 +6,13 @@ use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
@@ -26,6 +32,8 @@ pub struct Passwords {
     cost: PasswordCost,
     /// A hash of nobody's password.
     nobody: Arc<str>,
+    /// Passwords hashed or verified: each is the same work.
+    worked: Arc<AtomicU64>,
 }
 
 /// What a password turned out to be.
@@ -49,7 +57,13 @@ impl Passwords {
     pub fn new(cost: PasswordCost) -> Self {
         // An empty text, if hashing should fail, verifies nothing either.
         let nobody = hash(cost, &hex::encode(rand::random::<[u8; 16]>())).unwrap_or_default();
-        Self { places: Arc::new(Semaphore::new(CONCURRENT)), cost, nobody: nobody.into() }
+        Self { places: Arc::new(Semaphore::new(CONCURRENT)), cost, nobody: nobody.into(), worked: Arc::default() }
+    }
+
+    /// How many passwords were hashed or verified so far. Requests that must not tell whether an account exists
+    /// do the same number either way.
+    pub fn worked(&self) -> u64 {
+        self.worked.load(Ordering::Relaxed)
     }
 
     /// The hash as a PHC string.
@@ -80,6 +94,8 @@ impl Passwords {
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, ServiceError> {
+        self.worked.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("hoody_password_hashes_total").increment(1);
         let acquired = tokio::time::timeout(WAIT, Arc::clone(&self.places).acquire_owned()).await;
         acquired
             .ok()

@@ -1,6 +1,10 @@
 //! The vault: a user's secrets by realm and key. Values and metadata are sealed by a data key of the user,
 //! which the master key seals; user, realm and key are authenticated with them. Nothing here is logged.
 
+mod places;
+
+pub use places::{Place, Places, SMALL_BYTES};
+
 use crate::{
     app::App,
     caller::Caller,
@@ -148,6 +152,8 @@ pub async fn list(app: &App, caller: &Caller, named: Option<RealmId>) -> Result<
 pub async fn get(app: &App, caller: &Caller, named: Option<RealmId>, key: &str) -> Result<Opened, ServiceError> {
     check_key(key)?;
     let realm = realm_of(caller, named)?;
+    let size = store::size(&app.store, caller.user, &realm, key).await?.ok_or(ServiceError::NotFound(NAME))?;
+    let _place = if size > SMALL_BYTES as i64 { Some(app.vault_places.read().await?) } else { None };
     let entry = store::get(&app.store, caller.user, &realm, key).await?.ok_or(ServiceError::NotFound(NAME))?;
     open(&data_key(app, caller).await?, caller, &realm, entry, true)
 }

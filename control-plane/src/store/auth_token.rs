@@ -148,6 +148,12 @@ pub async fn list(store: &Store, user: UserId) -> Result<Vec<AuthToken>, StoreEr
     rows.iter().map(read).collect()
 }
 
+/// How many auth tokens the user has.
+pub async fn count(store: &Store, user: UserId) -> Result<i64, StoreError> {
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM auth_tokens WHERE user_id = $1";
+    Ok(sqlx::query_scalar(sql).bind(user.to_string()).fetch_one(store.reader()).await?)
+}
+
 /// Every token of the user, oldest first. Until the transaction ends nobody else changes them: whoever does
 /// asks here first.
 pub async fn lock(connection: &mut AnyConnection, user: UserId) -> Result<Vec<AuthToken>, StoreError> {

@@ -9,7 +9,7 @@ mod list;
 mod publish;
 
 pub use list::{Filter, Slice, Stats, delete, delete_before, get, list, replay, stats};
-pub use publish::{PUBLISHED_CHANNEL, after, last_sequence, publish};
+pub use publish::{Bounds, PUBLISHED_CHANNEL, after, bounds, last_sequence, publish};
 
 use super::{StoreError, idempotency};
 use crate::event::{Event, NewEvent, UnknownWord};

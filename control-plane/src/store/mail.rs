@@ -16,14 +16,22 @@ pub enum JobKind {
     Resend,
     /// A new password.
     Reset,
+    /// GitHub opens the account from now on.
+    LinkedGithub,
+    /// Google opens the account from now on.
+    LinkedGoogle,
 }
 
 impl JobKind {
+    const ALL: [Self; 5] = [Self::SignUp, Self::Resend, Self::Reset, Self::LinkedGithub, Self::LinkedGoogle];
+
     fn word(self) -> &'static str {
         match self {
             Self::SignUp => "sign_up",
             Self::Resend => "resend",
             Self::Reset => "reset",
+            Self::LinkedGithub => "linked_github",
+            Self::LinkedGoogle => "linked_google",
         }
     }
 }
@@ -91,7 +99,7 @@ pub async fn lease(store: &Store, lease_ms: i64) -> Result<Option<Job>, StoreErr
     .await?;
     tx.commit().await?;
     let Some(row) = row else { return Ok(None) };
-    let kind = [JobKind::SignUp, JobKind::Resend, JobKind::Reset].into_iter().find(|kind| kind.word() == row.kind);
+    let kind = JobKind::ALL.into_iter().find(|kind| kind.word() == row.kind);
     let kind = kind.ok_or_else(|| StoreError::Corrupt { what: "mail_jobs.kind", source: row.kind.into() })?;
     let JobRow { id, email, sign_up_id: sign_up, attempts, created_at, .. } = row;
     Ok(Some(Job { id, kind, email, sign_up, attempts, created_at }))

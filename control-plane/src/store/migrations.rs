@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (7, include_str!("../../migrations/0007_permissions.sql")),
     (8, include_str!("../../migrations/0008_record.sql")),
     (9, include_str!("../../migrations/0009_sign_in.sql")),
+    (10, include_str!("../../migrations/0010_record_and_accounts.sql")),
     (11, include_str!("../../migrations/0011_egress.sql")),
     (12, include_str!("../../migrations/0012_commands.sql")),
     (13, include_str!("../../migrations/0013_ssh_keys.sql")),

@@ -5,7 +5,9 @@
 
 mod member;
 
-pub use member::{Invitation, Member, delete_member, insert_member, invitations, member, members, update_member};
+pub use member::{
+    Invitation, Member, delete_member, insert_member, invitations, member, members, pending_invitations, update_member,
+};
 
 use super::{Queries, Store, StoreError, user};
 use crate::access::Role;
@@ -15,6 +17,7 @@ use hoody_protocol::{
 };
 use serde_json::{Map, Value};
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
+use std::collections::HashMap;
 
 /// A pool.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,6 +161,39 @@ pub async fn role<'e>(queries: impl Queries<'e>, pool: &Pool, user: UserId) -> R
             .fetch_optional(queries)
             .await?;
     role.map(|role| role.parse()).transpose().map_err(corrupt("pool_members.role"))
+}
+
+/// What the user is on the servers that they may use, or on one of them: their owner's role where it is theirs or in
+/// a pool of theirs, else what they are in its pool.
+pub async fn server_roles<'e>(
+    queries: impl Queries<'e>,
+    user: UserId,
+    server: Option<ServerId>,
+) -> Result<HashMap<ServerId, Role>, StoreError> {
+    let sql = format!(
+        "SELECT s.id, CASE WHEN s.owner_id = $1 OR EXISTS (SELECT 1 FROM pools own WHERE own.id = s.pool_id \
+         AND own.owner_id = $1) THEN 'owner' ELSE (SELECT m.role FROM pool_members m WHERE m.user_id = $1 \
+         AND m.pool_id = COALESCE(s.pool_id, s.owner_id) AND m.is_authorized = 1) END AS role \
+         FROM servers s WHERE {}{}",
+        usable("s", "$1"),
+        if server.is_some() { " AND s.id = $2" } else { "" }
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(user.to_string());
+    let query = match server {
+        Some(server) => query.bind(server.to_string()),
+        None => query,
+    };
+    let mut roles = HashMap::new();
+    for row in query.fetch_all(queries).await? {
+        let id = row.try_get::<String, _>("id")?.parse().map_err(corrupt("servers.id"))?;
+        let role = match row.try_get::<String, _>("role")?.as_str() {
+            // No member's role: it cannot be given.
+            "owner" => Role::Owner,
+            role => role.parse().map_err(corrupt("pool_members.role"))?,
+        };
+        roles.insert(id, role);
+    }
+    Ok(roles)
 }
 
 /// The pools that the user owns or is a member of, the default pool first.

@@ -10,6 +10,7 @@ use hoody_protocol::{
     time::now_ms,
 };
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
+use std::collections::HashMap;
 
 /// One user's permission in one project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,36 @@ pub async fn level<'e>(
             .fetch_optional(queries)
             .await?;
     level.as_deref().map(level_of).transpose()
+}
+
+/// The newest projects that are shared with the user.
+pub async fn shared_with(store: &Store, user: UserId, limit: u32) -> Result<Vec<ProjectId>, StoreError> {
+    let found: Vec<String> = sqlx::query_scalar(
+        "SELECT project_id FROM project_permissions WHERE user_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2",
+    )
+    .bind(user.to_string())
+    .bind(i64::from(limit))
+    .fetch_all(store.reader())
+    .await?;
+    found.iter().map(|id| id.parse().map_err(corrupt("project_permissions.project_id"))).collect()
+}
+
+/// With whom each of these projects is shared; those that are not are left out.
+pub async fn readers(store: &Store, projects: &[ProjectId]) -> Result<HashMap<ProjectId, Vec<UserId>>, StoreError> {
+    let mut readers: HashMap<ProjectId, Vec<UserId>> = HashMap::new();
+    if projects.is_empty() {
+        return Ok(readers);
+    }
+    let places: Vec<String> = (1..=projects.len()).map(|place| format!("${place}")).collect();
+    let sql =
+        format!("SELECT project_id, user_id FROM project_permissions WHERE project_id IN ({})", places.join(", "));
+    let query = projects.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, project| query.bind(project.to_string()));
+    for row in query.fetch_all(store.reader()).await? {
+        let project = row.try_get::<String, _>("project_id")?.parse();
+        let user = row.try_get::<String, _>("user_id")?.parse().map_err(corrupt("project_permissions.user_id"))?;
+        readers.entry(project.map_err(corrupt("project_permissions.project_id"))?).or_default().push(user);
+    }
+    Ok(readers)
 }
 
 /// One page of a project's permissions, and how many there are.

@@ -19,6 +19,8 @@ pub struct SignUp {
     pub region: Option<String>,
     /// Hash of the invite code sent along.
     pub invite_hash: Option<String>,
+    /// Where it came from.
+    pub ip_address: String,
 }
 
 impl std::fmt::Debug for SignUp {
@@ -35,8 +37,8 @@ pub fn new_id() -> String {
 /// Stores a sign-up until `expires_at`.
 pub async fn insert(connection: &mut AnyConnection, sign_up: &SignUp, expires_at: i64) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO sign_ups (id, email, username, password_hash, region, invite_hash, created_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO sign_ups (id, email, username, password_hash, region, invite_hash, created_at, expires_at, \
+         ip_address) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(&sign_up.id)
     .bind(&sign_up.email)
@@ -46,6 +48,7 @@ pub async fn insert(connection: &mut AnyConnection, sign_up: &SignUp, expires_at
     .bind(sign_up.invite_hash.as_deref())
     .bind(now_ms() as i64)
     .bind(expires_at)
+    .bind(&sign_up.ip_address)
     .execute(connection)
     .await?;
     Ok(())
@@ -71,6 +74,14 @@ pub async fn newest(store: &Store, email: &str) -> Result<Option<String>, StoreE
     .await?)
 }
 
+/// Where a sign-up came from, and when, milliseconds; `None` where it is gone.
+pub async fn source(store: &Store, id: &str) -> Result<Option<(String, i64)>, StoreError> {
+    Ok(sqlx::query_as("SELECT ip_address, created_at FROM sign_ups WHERE id = $1")
+        .bind(id)
+        .fetch_optional(store.reader())
+        .await?)
+}
+
 /// Takes the sign-up of a token: it and every other of its address are gone then. `None` where the token is
 /// not known, was used or has expired.
 pub async fn take(connection: &mut AnyConnection, token_hash: &str) -> Result<Option<SignUp>, StoreError> {
@@ -85,7 +96,7 @@ pub async fn take(connection: &mut AnyConnection, token_hash: &str) -> Result<Op
     .await?;
     let Some(id) = taken else { return Ok(None) };
     let found: Option<SignUp> = sqlx::query_as(
-        "SELECT id, email, username, password_hash, region, invite_hash FROM sign_ups \
+        "SELECT id, email, username, password_hash, region, invite_hash, ip_address FROM sign_ups \
          WHERE id = $1 AND expires_at > $2",
     )
     .bind(id)

@@ -4,6 +4,7 @@
 
 use super::{Store, StoreError};
 use hoody_protocol::{
+    container::State,
     id::{ContainerId, ProjectId, ServerId},
     link::InventoryEntry,
     version::SpecVersion,
@@ -111,7 +112,9 @@ pub async fn record(
         known.insert(row.try_get("container_id")?, held);
     }
     let mut room = MAX_PER_SERVER.saturating_sub(known.len());
-    for entry in found {
+    // What a node is deleting already goes by itself: nobody has to decide about it, and none would be asked again.
+    let stays = |entry: &&InventoryEntry| !matches!(entry.state, State::Deleting | State::Deleted);
+    for entry in found.iter().filter(stays) {
         let id = entry.container.to_string();
         let held = (signed(entry.version.epoch), signed(entry.version.generation), entry.state.as_str().to_owned());
         let sql = match known.remove(&id) {

@@ -165,6 +165,13 @@ fn read(row: &AnyRow) -> Result<Entry, sqlx::Error> {
     })
 }
 
+/// Bytes of one entry before it was sealed.
+pub async fn size(store: &Store, user: UserId, realm: &str, key: &str) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT size_bytes FROM vault_entries WHERE user_id = $1 AND realm_id = $2 AND key = $3";
+    let query = sqlx::query_scalar(sql).bind(user.to_string()).bind(realm).bind(key);
+    Ok(query.fetch_optional(store.reader()).await?)
+}
+
 /// One entry.
 pub async fn get(store: &Store, user: UserId, realm: &str, key: &str) -> Result<Option<Entry>, StoreError> {
     let mut connection = store.reader().acquire().await?;

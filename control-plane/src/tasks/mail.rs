@@ -16,6 +16,7 @@ use crate::{
         sign_up, user,
     },
 };
+use chrono::DateTime;
 use hoody_protocol::time::now_ms;
 use std::time::Duration;
 
@@ -78,21 +79,31 @@ fn pause(attempts: i64) -> Duration {
 }
 
 async fn send(app: &App, job: &Job) -> Result<(), SendError> {
-    // An address that somebody floods gets no more for a while.
-    if job.attempts == 1 && !attempts::mail(app, &job.email).await? {
+    let provider = match job.kind {
+        JobKind::LinkedGithub => Some("GitHub"),
+        JobKind::LinkedGoogle => Some("Google"),
+        JobKind::SignUp | JobKind::Resend | JobKind::Reset => None,
+    };
+    // An address that somebody floods gets no more for a while, but for what its owner must know.
+    if provider.is_none() && job.attempts == 1 && !attempts::mail(app, &job.email).await? {
         return Ok(());
     }
     let account = user::by_login(&app.store, &job.email).await?.map(|(user, _)| user);
     let sign_up = match job.kind {
         JobKind::SignUp => job.sign_up.clone(),
         JobKind::Resend => sign_up::newest(&app.store, &job.email).await?,
-        JobKind::Reset => None,
+        JobKind::Reset | JobKind::LinkedGithub | JobKind::LinkedGoogle => None,
     };
     let content = match (job.kind, account, sign_up) {
         (JobKind::SignUp, Some(_), _) => writing::already_registered(),
         (JobKind::SignUp | JobKind::Resend, None, Some(id)) => {
             let token = token(app, job, TokenFor::SignUp(&id), signing_up::LIFETIME).await?;
-            writing::verification(app.mailer.web_url(), &token)
+            let source = sign_up::source(&app.store, &id).await?;
+            let (address, at) = source.unwrap_or_else(|| (String::new(), job.created_at));
+            writing::verification(app.mailer.web_url(), &token, &told_source(&address, at))
+        }
+        (JobKind::LinkedGithub | JobKind::LinkedGoogle, Some(_), _) => {
+            writing::linked(provider.unwrap_or_default(), &told_time(job.created_at))
         }
         (JobKind::Reset, Some(user), _) if !user.is_banned => {
             let token = token(app, job, TokenFor::Account(user.id), reset::LIFETIME).await?;
@@ -102,6 +113,16 @@ async fn send(app: &App, job: &Job) -> Result<(), SendError> {
         _ => return Ok(()),
     };
     Ok(app.mailer.send(&job.email, content).await?)
+}
+
+/// `192.0.2.1 at 2026-05-01 12:00 UTC`.
+fn told_source(address: &str, at_ms: i64) -> String {
+    let address = if address.is_empty() { "an address that was not kept" } else { address };
+    format!("{address}\nat {}", told_time(at_ms))
+}
+
+fn told_time(at_ms: i64) -> String {
+    DateTime::from_timestamp_millis(at_ms).unwrap_or_default().format("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 async fn token(

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use std::{
     io::Write,
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -89,6 +90,18 @@ impl ControlPlane {
             .env("HOODY_RATE_LIMIT_LOGIN", "1000000")
             .env("HOODY_RATE_LIMIT_SIGNUP", "1000000");
         command
+    }
+
+    /// Another replica of it, which has run: the same database, master key and blobs, ports of its own. Not started
+    /// yet. Join tokens from now on lead to both, to this one first.
+    pub(super) fn replica(&mut self, folder: PathBuf, node_addresses: Vec<Ipv4Addr>) -> Result<Self> {
+        let database = Database::Postgres(self.database_url.clone());
+        let mut replica = Self::prepare(folder, database, node_addresses, 0)?;
+        std::fs::copy(self.folder.join("master.key"), replica.folder.join("master.key")).context("the master key")?;
+        std::os::unix::fs::symlink(self.folder.join("blobs"), replica.folder.join("blobs"))?;
+        replica.environment = self.environment.clone();
+        self.node_addresses.extend(replica.node_addresses.iter().cloned());
+        Ok(replica)
     }
 
     /// Sets a variable of its environment, from the next start on.
@@ -201,5 +214,25 @@ impl ControlPlane {
     /// Any other command line of the control plane.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
         run(self.command().args(arguments))
+    }
+
+    /// The same, with more in its environment.
+    pub fn cli_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Result<String> {
+        run(self.command().envs(environment.iter().copied()).args(arguments))
+    }
+
+    /// A command line that is killed at a fault point; fails where it ends in another way.
+    pub fn cli_killed_at(&self, point: &str, arguments: &[&str]) -> Result<()> {
+        self.cli_killed_with(point, &[], arguments)
+    }
+
+    /// The same, with more in its environment.
+    pub fn cli_killed_with(&self, point: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Result<()> {
+        let mut command = self.command();
+        let output =
+            command.envs(environment.iter().copied()).env("HOODY_FAULT_POINT", point).args(arguments).output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.signal() == Some(9), "{arguments:?} at {point} ended: {}\n{text}", output.status);
+        Ok(())
     }
 }

@@ -37,6 +37,8 @@ pub struct Plan {
     pub servers: usize,
     /// The database.
     pub database: Database,
+    /// Control planes beside the first, on one PostgreSQL.
+    pub replicas: usize,
     /// Images of the catalogue.
     pub images: Vec<&'static str>,
     /// Bytes of each server's pool; its file is sparse.
@@ -62,6 +64,7 @@ impl Default for Plan {
         Self {
             servers: 1,
             database: Database::Sqlite,
+            replicas: 0,
             images: vec!["busybox"],
             pool_bytes: 16 << 30,
             state_bytes: None,
@@ -80,6 +83,8 @@ impl Default for Plan {
 pub struct Cluster {
     /// The control plane.
     pub control_plane: ControlPlane,
+    /// Those beside it.
+    pub replicas: Vec<ControlPlane>,
     /// The servers.
     pub servers: Vec<Server>,
     /// The administrator, logged in.
@@ -122,10 +127,14 @@ impl Cluster {
             }
             None => Folder::Temporary(tempfile::Builder::new().prefix("hoody-cluster-").tempdir()?),
         };
-        let addresses = (1..=plan.servers).map(|number| slot.uplink_host(number)).collect();
+        let addresses: Vec<_> = (1..=plan.servers).map(|number| slot.uplink_host(number)).collect();
         let http_port = plan.http_port.unwrap_or(0);
-        let mut control_plane =
-            ControlPlane::prepare(folder.path().join("control-plane"), plan.database.clone(), addresses, http_port)?;
+        let mut control_plane = ControlPlane::prepare(
+            folder.path().join("control-plane"),
+            plan.database.clone(),
+            addresses.clone(),
+            http_port,
+        )?;
         for (name, value) in &plan.settings {
             control_plane.set(name, value);
         }
@@ -136,6 +145,13 @@ impl Cluster {
         control_plane.create_user(ADMIN, &password, true)?;
         control_plane.create_user(TENANT, &password, false)?;
         control_plane.start().await?;
+        let mut replicas = Vec::new();
+        for number in 1..=plan.replicas {
+            let mut replica =
+                control_plane.replica(folder.path().join(format!("replica-{number}")), addresses.clone())?;
+            replica.start().await?;
+            replicas.push(replica);
+        }
         let mut servers = Vec::new();
         for number in 1..=plan.servers {
             let mut server = Server::make(&slot, number, folder.path(), &plan)?;
@@ -146,7 +162,7 @@ impl Cluster {
         }
         let admin = Api::login(control_plane.base_url(), ADMIN, &password).await?;
         let tenant = Api::login(control_plane.base_url(), TENANT, &password).await?;
-        let mut this = Self { control_plane, servers, admin, tenant, password, folder, _slot: slot };
+        let mut this = Self { control_plane, replicas, servers, admin, tenant, password, folder, _slot: slot };
         let found = this.find_servers().await;
         found.with_context(|| this.log_tails())?;
         Ok(this)
@@ -181,8 +197,9 @@ impl Cluster {
 
     /// The ends of all logs, for messages.
     pub fn log_tails(&self) -> String {
+        let planes = self.replicas.iter().chain([&self.control_plane]).map(ControlPlane::log);
         let logs = self.servers.iter().flat_map(|server| [server.log(), server.proxy_log()]);
-        let logs = logs.filter(|log| log.exists()).chain([self.control_plane.log()]);
+        let logs = logs.filter(|log| log.exists()).chain(planes);
         let tail = |log: PathBuf| {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();

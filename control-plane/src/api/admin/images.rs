@@ -4,7 +4,7 @@
 use super::Admin;
 use crate::{
     api::{
-        envelope::{Reply, Success},
+        envelope::{Failure, Reply, Success},
         images::DetailsView,
         pagination::{Page, Pagination},
         path::Id,
@@ -79,7 +79,7 @@ pub struct AdminImageListView {
 #[utoipa::path(
     get, path = "/api/v1/admin/images", operation_id = "admin.images.list", tag = "admin",
     params(Page),
-    responses((status = 200, body = Success<AdminImageListView>)),
+    responses((status = 200, body = Success<AdminImageListView>), (status = 400, body = Failure)),
 )]
 async fn list(_admin: Admin, State(app): State<App>, page: Page) -> Result<Reply<AdminImageListView>, ServiceError> {
     let (rows, total) =
@@ -102,7 +102,8 @@ pub struct DeletedView {
 #[utoipa::path(
     delete, path = "/api/v1/admin/images/{id}", operation_id = "admin.images.delete", tag = "admin",
     params(("id" = String, Path, description = "The image")),
-    responses((status = 200, body = Success<DeletedView>)),
+    responses((status = 200, body = Success<DeletedView>), (status = 400, body = Failure),
+        (status = 404, body = Failure), (status = 409, body = Failure)),
 )]
 async fn delete(
     _admin: Admin,

@@ -1,8 +1,9 @@
 //! Accounts and tokens as clients see them.
 
 use crate::{
-    api::{envelope::Reply, time::rfc3339},
+    api::{auth_tokens::CurrentData, envelope::Reply, time::rfc3339},
     app::App,
+    caller::Caller,
     error::ServiceError,
     keys::{Claims, SignedClaim},
     service::{
@@ -116,6 +117,28 @@ impl UserData {
     }
 }
 
+/// The account of a credential, what waits for it, and the auth token of the request where it is one.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct MeData {
+    #[serde(flatten)]
+    user: UserData,
+    pending_pool_invitations: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_token: Option<CurrentData>,
+}
+
+impl MeData {
+    pub(in crate::api) async fn of(app: &App, user: User, caller: Option<Caller>) -> Result<Self, ServiceError> {
+        let realm = caller.as_ref().and_then(|caller| caller.realm);
+        let token = caller.and_then(|caller| caller.token);
+        Ok(Self {
+            pending_pool_invitations: profile::pending_invitations(app, user.id).await?,
+            auth_token: token.map(|token| CurrentData::new(token.as_ref().clone(), realm)),
+            user: UserData::of(app, user).await?,
+        })
+    }
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 struct DefaultProject {
     id: String,
@@ -193,6 +216,7 @@ pub(in crate::api) struct LoginData {
     #[serde(flatten)]
     home: HomeData,
     identity_claim: SignedClaim,
+    auth_token_count: i64,
     client_ip: String,
     recent_login_ips: Vec<RecentLogin>,
 }
@@ -210,6 +234,7 @@ impl LoginData {
             requires_2fa: false,
             home: free_tier::home(app, user.id).await?.into(),
             identity_claim: identity::of_login(app, &user),
+            auth_token_count: profile::auth_tokens(app, user.id).await?,
             client_ip: client_ip.to_string(),
             recent_login_ips: recent
                 .into_iter()

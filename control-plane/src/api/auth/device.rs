@@ -1,14 +1,14 @@
 //! Devices without a browser (RFC 8628).
 
 use super::{
-    check_client, data::LoginOutcome, intent::check_token, launch::provider, present_password, provider::leave,
+    check_client, data::LoginOutcome, intent::check_token, launch::provider, login_name, present_password,
+    provider::leave,
 };
 use crate::{
     api::{
-        device_page,
+        counted, device_page,
         envelope::{Failure, Reply, Success},
         json::Json,
-        layer,
         query::Query,
     },
     app::App,
@@ -19,10 +19,7 @@ use crate::{
         sign_in::{self, device as service, flow},
     },
 };
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
@@ -90,8 +87,7 @@ async fn code(State(app): State<App>, origin: Origin, Json(input): Json<CodeInpu
     }
     refuse(problems)?;
     let allowance = attempts::device(&app, origin.address).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
+    let work = async {
         let begun = service::begin(&app, client.as_deref(), input.code_challenge.as_deref(), &origin).await?;
         let page = device_page::url(&app);
         let data = CodeData {
@@ -104,7 +100,7 @@ async fn code(State(app): State<App>, origin: Origin, Json(input): Json<CodeInpu
         };
         Ok::<_, ServiceError>(Reply::ok(data, "show the code and the address, and poll /auth/device/token"))
     };
-    Ok(layer::with_rate_limit(outcome.await.into_response(), allowance))
+    Ok(counted::within(allowance, work).await)
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -143,8 +139,7 @@ async fn verify_code(
         return Err(ServiceError::invalid("user_code", problem));
     }
     let allowance = attempts::device(&app, origin.address).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
+    let work = async {
         let (ticket, device) = service::verify_code(&app, &input.user_code).await?;
         let data = TicketData {
             ticket: ticket.to_string(),
@@ -155,7 +150,7 @@ async fn verify_code(
         };
         Ok::<_, ServiceError>(Reply::ok(data, "sign in to let this device in, or deny it"))
     };
-    Ok(layer::with_rate_limit(outcome.await.into_response(), allowance))
+    Ok(counted::within(allowance, work).await)
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -194,19 +189,15 @@ async fn login(
 ) -> Result<Response, ServiceError> {
     let mut problems = BTreeMap::new();
     check_token("ticket", &input.ticket, &mut problems);
-    let name = input.username.or(input.alias).or(input.email).unwrap_or_default();
-    if name.trim().is_empty() || name.len() > 255 {
-        problems.insert("username".to_owned(), "or email is required, at most 255 characters".to_owned());
-    }
+    let name = login_name([input.username, input.alias, input.email], &mut problems);
     let secret = present_password(input.password, &mut problems);
     refuse(problems)?;
     let allowance = attempts::login(&app, origin.address, &name).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
+    let work = async {
         let login = service::login(&app, &input.ticket, &name, secret, &origin).await?;
         LoginOutcome::new(&app, login, origin.address).await
     };
-    Ok(layer::with_rate_limit(outcome.await.into_response(), allowance))
+    Ok(counted::within(allowance, work).await)
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -2,26 +2,23 @@
 
 use super::{
     check_client,
-    data::{LoginOutcome, TokenData, UserData},
-    present_password, purpose,
+    data::{LoginOutcome, MeData, TokenData},
+    login_name, present_password, purpose,
 };
 use crate::{
     api::{
         basic::Me,
         caller::{self, Account},
+        counted,
         envelope::{Failure, Reply, Success},
         json::Json,
-        layer,
     },
     app::App,
-    caller::Origin,
+    caller::{Caller, Origin},
     error::ServiceError,
     service::{account::attempts, session as service, sign_in::Purpose},
 };
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use http::HeaderMap;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -80,19 +77,14 @@ struct Checked {
 impl LoginInput {
     fn check(self) -> Result<Checked, ServiceError> {
         let mut problems = BTreeMap::new();
-        let name = self.username.or(self.alias).or(self.email).filter(|name| !name.trim().is_empty());
-        if name.is_none() {
-            problems.insert("username".to_owned(), "or email is required".to_owned());
-        }
-        if name.as_ref().is_some_and(|name| name.len() > 255) {
-            problems.insert("username".to_owned(), "must be at most 255 characters".to_owned());
-        }
+        let name = login_name([self.username, self.alias, self.email], &mut problems);
         let secret = present_password(self.password, &mut problems);
         check_client(self.client.as_deref(), &mut problems);
         let purpose = purpose(self.response_mode.as_deref(), self.code_challenge, &mut problems);
-        match name {
-            Some(name) if problems.is_empty() => Ok(Checked { name, secret, client: self.client, purpose }),
-            _ => Err(ServiceError::Invalid(problems)),
+        if problems.is_empty() {
+            Ok(Checked { name, secret, client: self.client, purpose })
+        } else {
+            Err(ServiceError::Invalid(problems))
         }
     }
 }
@@ -114,13 +106,11 @@ async fn login(
     let Checked { name, secret, client, purpose } = input.check()?;
     let origin = origin.named(client);
     let allowance = attempts::login(&app, origin.address, &name).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
+    let work = async {
         let login = service::login(&app, &name, secret, &purpose, &origin).await?;
         LoginOutcome::new(&app, login, origin.address).await
     };
-    let response = outcome.await.into_response();
-    Ok(layer::with_rate_limit(response, allowance))
+    Ok(counted::within(allowance, work).await)
 }
 
 /// Exchange the refresh token for new tokens
@@ -160,14 +150,23 @@ async fn logout(State(app): State<App>, account: Account, origin: Origin) -> Res
 ///
 /// Takes user name and password (`Authorization: Basic`) too, which counts as a login.
 #[utoipa::path(get, path = "/api/v1/users/auth/me", operation_id = "authentication.getCurrentUser",
-    tag = "authentication", responses((status = 200, body = Success<UserData>), (status = 401, body = Failure)))]
-async fn me(State(app): State<App>, Me(user): Me) -> Result<Reply<UserData>, ServiceError> {
-    Ok(Reply::ok(UserData::of(&app, user).await?, "this is you"))
+    tag = "authentication", responses((status = 200, body = Success<MeData>), (status = 401, body = Failure)))]
+async fn me(
+    State(app): State<App>,
+    Me(user): Me,
+    caller: Result<Caller, ServiceError>,
+) -> Result<Reply<MeData>, ServiceError> {
+    // With user name and password there is no credential to tell about.
+    Ok(Reply::ok(MeData::of(&app, user, caller.ok()).await?, "this is you"))
 }
 
 /// The account of the credential
 #[utoipa::path(get, path = "/api/v1/users/me", operation_id = "authentication.getCurrentUserAlias",
-    tag = "authentication", responses((status = 200, body = Success<UserData>), (status = 401, body = Failure)))]
-async fn me_alias(app: State<App>, user: Me) -> Result<Reply<UserData>, ServiceError> {
-    me(app, user).await
+    tag = "authentication", responses((status = 200, body = Success<MeData>), (status = 401, body = Failure)))]
+async fn me_alias(
+    app: State<App>,
+    user: Me,
+    caller: Result<Caller, ServiceError>,
+) -> Result<Reply<MeData>, ServiceError> {
+    me(app, user, caller).await
 }

@@ -51,6 +51,21 @@ pub(super) fn present_password(secret: Option<String>, problems: &mut BTreeMap<S
     secret
 }
 
+/// Bytes of the longest name or address that is looked up.
+const MAX_LOGIN_BYTES: usize = 255;
+
+/// Who wants to log in, by whichever field says so.
+pub(super) fn login_name(names: [Option<String>; 3], problems: &mut BTreeMap<String, String>) -> String {
+    let name = names.into_iter().flatten().find(|name| !name.trim().is_empty()).unwrap_or_default();
+    if name.is_empty() {
+        problems.insert("username".to_owned(), "or email is required".to_owned());
+    }
+    if name.len() > MAX_LOGIN_BYTES {
+        problems.insert("username".to_owned(), format!("must be at most {MAX_LOGIN_BYTES} characters"));
+    }
+    name
+}
+
 /// Checks the name that a client gives itself.
 pub(super) fn check_client(client: Option<&str>, problems: &mut BTreeMap<String, String>) {
     if client.is_some_and(|client| client.chars().count() > MAX_CLIENT_CHARS || client.chars().any(char::is_control)) {

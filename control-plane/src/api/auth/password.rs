@@ -1,15 +1,16 @@
 //! A new password by mail.
 
-use super::sign_up::{EmailInput, counted};
+use super::sign_up::EmailInput;
 use crate::{
     api::{
+        counted,
         envelope::{Failure, Reply, Success},
         json::Json,
     },
     app::App,
     caller::Origin,
     error::ServiceError,
-    service::account::{attempts, reset as service},
+    service::account::reset as service,
 };
 use axum::{extract::State, response::Response};
 use serde::Deserialize;
@@ -32,13 +33,11 @@ async fn forgot(
     origin: Origin,
     Json(input): Json<EmailInput>,
 ) -> Result<Response, ServiceError> {
-    let allowance = attempts::signup(&app, origin.address).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
+    let work = async {
         service::forgot(&app, &input.email).await?;
         Ok(Reply::ok((), "if the address has an account, a mail with a token is on its way"))
     };
-    counted(allowance, outcome.await)
+    counted::as_sign_up(&app, &origin, work).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -65,11 +64,9 @@ async fn reset(
     origin: Origin,
     Json(input): Json<ResetInput>,
 ) -> Result<Response, ServiceError> {
-    let allowance = attempts::signup(&app, origin.address).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
+    let work = async {
         service::reset(&app, input.token.trim(), input.password.into(), &origin).await?;
         Ok(Reply::ok((), "the password is set: log in with it"))
     };
-    counted(allowance, outcome.await)
+    counted::as_sign_up(&app, &origin, work).await
 }

@@ -28,8 +28,6 @@ use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-const STAR_CHECK: &str = "intent star_check is not built yet: leave it out to sign in";
-
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(config))
@@ -90,16 +88,25 @@ struct Departing {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct GithubIntent {
-    /// `login`.
+    /// `login`, or `star_check`: signs in as well, and asks GitHub whether they starred the operator's repository.
+    /// The application gets `starred` (`true` or `false`) beside the code; who starred it needs no invite code for
+    /// the free tier.
     #[param(pattern = "^(login|star_check)$")]
     intent: Option<String>,
 }
 
-async fn depart(app: &App, provider: Provider, input: Departing, origin: &Origin) -> Result<Response, ServiceError> {
+async fn depart(
+    app: &App,
+    provider: Provider,
+    input: Departing,
+    star_check: bool,
+    origin: &Origin,
+) -> Result<Response, ServiceError> {
     let mut problems = BTreeMap::new();
     check_client(input.client.as_deref(), &mut problems);
     let Departing { redirect_uri, code_challenge, client, invite_code } = input;
     let application = Application::check(app, redirect_uri, code_challenge, None, invite_code, problems)?;
+    let application = if star_check { application.checking_star(app)? } else { application };
     attempts::provider(app, origin.address).await?;
     Ok(leave(app, flow::begin(app, provider, application, client).await?))
 }
@@ -137,7 +144,7 @@ fn redirect(url: &str) -> Response {
 #[utoipa::path(get, path = "/api/v1/auth/github", operation_id = "authentication.githubOAuthRedirect",
     tag = "authentication", params(Departing, GithubIntent), security(()),
     responses((status = 302, description = "to GitHub"), (status = 400, body = Failure), (status = 429, body = Failure),
-        (status = 501, body = Failure), (status = 503, body = Failure)))]
+        (status = 503, body = Failure)))]
 async fn github(
     State(app): State<App>,
     origin: Origin,
@@ -145,8 +152,8 @@ async fn github(
     Query(GithubIntent { intent }): Query<GithubIntent>,
 ) -> Result<Response, ServiceError> {
     match intent.as_deref() {
-        None | Some("login") => depart(&app, Provider::Github, input, &origin).await,
-        Some("star_check") => Err(ServiceError::NotImplemented(STAR_CHECK.to_owned())),
+        None | Some("login") => depart(&app, Provider::Github, input, false, &origin).await,
+        Some("star_check") => depart(&app, Provider::Github, input, true, &origin).await,
         Some(_) => Err(ServiceError::invalid("intent", "must be login or star_check")),
     }
 }
@@ -164,7 +171,7 @@ async fn google(
     origin: Origin,
     Query(input): Query<Departing>,
 ) -> Result<Response, ServiceError> {
-    depart(&app, Provider::Google, input, &origin).await
+    depart(&app, Provider::Google, input, false, &origin).await
 }
 
 #[derive(Deserialize, IntoParams)]

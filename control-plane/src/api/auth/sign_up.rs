@@ -1,28 +1,21 @@
 //! Sign-up, verification, and where free servers are.
 
-use super::{check_client, data::LoginOutcome, purpose};
+use super::{check_client, data::LoginOutcome, present_password, purpose};
 use crate::{
     api::{
+        counted,
         envelope::{Failure, Reply, Success},
         json::Json,
-        layer,
     },
     app::App,
     caller::Origin,
     error::ServiceError,
-    rate_limit::Allowance,
     service::{
-        account::{
-            attempts,
-            sign_up::{self as service, Input},
-        },
+        account::sign_up::{self as service, Input},
         free_tier,
     },
 };
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -66,14 +59,6 @@ pub(super) struct EmailData {
     email: String,
 }
 
-/// An answer with the count of what strangers may ask for.
-pub(super) fn counted<T: Serialize>(
-    allowance: Allowance,
-    outcome: Result<Reply<T>, ServiceError>,
-) -> Result<Response, ServiceError> {
-    Ok(layer::with_rate_limit(outcome.into_response(), allowance))
-}
-
 /// Sign up
 ///
 /// A mail with a token goes to the address; `/auth/verify-email` makes the account with it. The answer is the
@@ -91,7 +76,6 @@ async fn sign_up(
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    let allowance = attempts::signup(&app, origin.address).await?;
     let input = Input {
         email: input.email,
         username: input.username.or(input.alias),
@@ -99,12 +83,11 @@ async fn sign_up(
         region: input.region,
         invite_code: input.invite_code,
     };
-    let outcome = async {
-        attempts::within(allowance)?;
-        let email = service::sign_up(&app, input).await?;
+    let work = async {
+        let email = service::sign_up(&app, input, &origin).await?;
         Ok(Reply::ok(EmailData { email }, "a mail with a token is on its way: verify the address with it"))
     };
-    counted(allowance, outcome.await)
+    counted::as_sign_up(&app, &origin, work).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -114,6 +97,10 @@ struct VerifyInput {
     #[serde(default)]
     #[schema(min_length = 64, max_length = 64)]
     token: String,
+    /// The password that was signed up with. Where it is given it must be right: a page that asks for it lets
+    /// nobody open an account that a stranger signed up for with their address.
+    #[schema(min_length = 8, max_length = 128)]
+    password: Option<String>,
     /// What the client calls itself.
     #[schema(max_length = 64)]
     client: Option<String>,
@@ -139,11 +126,12 @@ async fn verify_email(
     let mut problems = BTreeMap::new();
     check_client(input.client.as_deref(), &mut problems);
     let purpose = purpose(input.response_mode.as_deref(), input.code_challenge, &mut problems);
+    let password = input.password.map(|secret| present_password(Some(secret), &mut problems));
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
     let origin = origin.named(input.client);
-    let entered = service::verify(&app, input.token.trim(), &purpose, &origin).await?;
+    let entered = service::verify(&app, input.token.trim(), password, &purpose, &origin).await?;
     LoginOutcome::entered(&app, entered, origin.address).await
 }
 
@@ -166,13 +154,11 @@ async fn resend(
     origin: Origin,
     Json(input): Json<EmailInput>,
 ) -> Result<Response, ServiceError> {
-    let allowance = attempts::signup(&app, origin.address).await?;
-    let outcome = async {
-        attempts::within(allowance)?;
+    let work = async {
         service::resend(&app, &input.email).await?;
         Ok(Reply::ok((), "if a sign-up waits for this address, its mail is on its way again"))
     };
-    counted(allowance, outcome.await)
+    counted::as_sign_up(&app, &origin, work).await
 }
 
 #[derive(Serialize, ToSchema)]

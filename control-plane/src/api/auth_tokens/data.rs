@@ -98,13 +98,13 @@ struct Restrictions {
 
 /// The token of the request.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CurrentData {
+pub(in crate::api) struct CurrentData {
     token: TokenData,
     restrictions: Restrictions,
 }
 
 impl CurrentData {
-    pub(super) fn new(token: AuthToken, realm: Option<RealmId>) -> Self {
+    pub(in crate::api) fn new(token: AuthToken, realm: Option<RealmId>) -> Self {
         let restrictions = Restrictions {
             has_realm_restrictions: !token.realms.is_empty(),
             requires_realm_scope: !token.allow_no_realm,

@@ -20,7 +20,8 @@ use crate::{
     },
 };
 use axum::extract::{Path, State};
-use data::{CurrentData, NewTokenData, ProfileData, TemplateData, TokenData};
+pub(in crate::api) use data::CurrentData;
+use data::{NewTokenData, ProfileData, TemplateData, TokenData};
 use hoody_protocol::id::{AuthTokenId, RealmId};
 use input::{CopyInput, ProfileInput, RealmInput, TokenInput};
 use utoipa_axum::{router::OpenApiRouter, routes};

@@ -10,8 +10,8 @@ use crate::{
     error::ServiceError,
     event::{Event, EventKind, ResourceKind},
     live::{End, Next, Refused, Subscription},
-    service::event::visible,
-    store::event::Filter,
+    service::event::{may_read, visible},
+    store::event::{self, Bounds, Filter},
 };
 use http::request::Parts;
 use serde::Serialize;
@@ -32,8 +32,35 @@ pub(super) enum Step {
     Event(i64, Arc<Event>),
     /// Nothing took place for a while; the credential still holds.
     Idle,
+    /// Events may be missing for good: it resumed where the record does not reach.
+    Gap(Gap),
     /// The connection ends.
     End(Ended),
+}
+
+/// What a listener is told first whose place to resume at is outside of the record.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Gap {
+    /// `retention`: what was older than events are kept is removed. `unknown`: no such event was delivered yet, as
+    /// after a backup was restored; it goes on from now.
+    pub(super) reason: &'static str,
+    /// Where the client resumed.
+    pub(super) resumed_after: i64,
+    /// Up to here events are missing.
+    pub(super) lost_until: i64,
+}
+
+impl Gap {
+    fn of(resume: i64, bounds: Bounds) -> Option<Self> {
+        let gap = |reason, lost_until| Some(Self { reason, resumed_after: resume, lost_until });
+        if resume > bounds.last {
+            gap("unknown", bounds.last)
+        } else if resume < bounds.removed_until {
+            gap("retention", bounds.removed_until)
+        } else {
+            None
+        }
+    }
 }
 
 /// The last that a listener is told.
@@ -69,6 +96,8 @@ pub(super) struct Listener {
     asked: Filter,
     narrowed: Filter,
     subscription: Subscription,
+    /// Not told yet.
+    gap: Option<Gap>,
     /// An event that is given out once the credential has been looked at.
     pending: Option<(i64, Arc<Event>)>,
     /// What was given out, or is not for this listener, up to here.
@@ -84,6 +113,11 @@ impl Listener {
         let (asked, resume) = (parameters.filter(), parameters.resume());
         parameters.check()?;
         let narrowed = visible(&caller, asked.clone());
+        let gap = match resume {
+            Some(resume) => Gap::of(resume, event::bounds(&app.store).await?),
+            None => None,
+        };
+        let resume = resume.filter(|_| gap.is_none_or(|gap| gap.reason != "unknown"));
         let subscription = app.live.subscribe(narrowed.clone(), resume).map_err(|refused| match refused {
             Refused::NotRunning => {
                 ServiceError::Unavailable("events are not delivered at the moment: connect again shortly".to_owned())
@@ -94,11 +128,14 @@ impl Listener {
         })?;
         let resume_after = subscription.position();
         let checked = Instant::now();
-        Ok(Self { app, credential, asked, narrowed, subscription, pending: None, resume_after, checked })
+        Ok(Self { app, credential, asked, narrowed, subscription, gap, pending: None, resume_after, checked })
     }
 
     /// What comes next. May be dropped while it waits without losing an event.
     pub(super) async fn next(&mut self) -> Step {
+        if let Some(gap) = self.gap.take() {
+            return Step::Gap(gap);
+        }
         if self.pending.is_none() {
             let waiting = self.subscription.next(&self.app.store);
             match timeout_at(self.checked + RECHECK, waiting).await {
@@ -118,12 +155,25 @@ impl Listener {
         if (critical || self.checked.elapsed() >= TRUSTED) && !Box::pin(self.still_may()).await {
             return self.end("unauthorized");
         }
-        match self.pending.take() {
-            Some((sequence, event)) => {
+        // Sharing may have ended since the event was handed out.
+        let readable = match &self.pending {
+            Some((_, event)) => may_read(&self.app.store, &self.narrowed, event).await,
+            None => Ok(false),
+        };
+        match (readable, self.pending.take()) {
+            (Ok(true), Some((sequence, event))) => {
                 self.resume_after = sequence;
                 Step::Event(sequence, event)
             }
-            None => Step::Idle,
+            (Ok(_), Some((sequence, _))) => {
+                self.resume_after = sequence;
+                Step::Idle
+            }
+            (Ok(_), None) => Step::Idle,
+            (Err(error), _) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "look at a listener's permission");
+                self.end("failed")
+            }
         }
     }
 

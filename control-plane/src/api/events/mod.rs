@@ -130,7 +130,7 @@ async fn get(State(app): State<App>, caller: Caller, Id(id): Id<EventId>) -> Res
 #[utoipa::path(delete, path = "/api/v1/events/{id}", operation_id = "events.delete", tag = "events",
     params(("id" = String, Path)),
     responses((status = 200, body = Success<Option<bool>>), (status = 400, body = Failure),
-        (status = 401, body = Failure), (status = 404, body = Failure)))]
+        (status = 401, body = Failure), (status = 404, body = Failure), (status = 409, body = Failure)))]
 async fn delete(
     State(app): State<App>,
     caller: Caller,

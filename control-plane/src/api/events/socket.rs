@@ -53,12 +53,13 @@ pub(super) async fn connect(State(app): State<App>, request: Request) -> Result<
     Ok(upgrade.on_upgrade(|socket| serve(socket, listener)))
 }
 
+/// A message that is no event.
 #[derive(Serialize)]
-struct EndMessage<'a> {
+struct Notice<T> {
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(flatten)]
-    ended: &'a Ended,
+    notice: T,
 }
 
 async fn serve(mut socket: WebSocket, mut listener: Listener) {
@@ -68,6 +69,7 @@ async fn serve(mut socket: WebSocket, mut listener: Listener) {
         let text = tokio::select! {
             step = listener.next() => match step {
                 Step::Idle => continue,
+                Step::Gap(gap) => serde_json::to_string(&Notice { kind: "gap", notice: gap }),
                 Step::Event(sequence, event) => {
                     serde_json::to_string(&Delivered::new(sequence, &EventData::from(event.as_ref())))
                 }
@@ -110,7 +112,7 @@ async fn close(mut socket: WebSocket, ended: &Ended) {
         "stopping" => close_code::RESTART,
         _ => close_code::AGAIN,
     };
-    if let Ok(text) = serde_json::to_string(&EndMessage { kind: "end", ended }) {
+    if let Ok(text) = serde_json::to_string(&Notice { kind: "end", notice: ended }) {
         write(&mut socket, Message::text(text)).await;
     }
     let reason = Utf8Bytes::from_static(ended.reason);

@@ -1,5 +1,6 @@
 //! Events over Socket.IO 4 at `/socket.io`: `auth` of the handshake carries `token`, the filters of the list
-//! and `last_event_id`; each event is an `event`, the last message an `end`, a refusal a `connect_error`.
+//! and `last_event_id`; each event is an `event`, the last message an `end`, a
+//! place to resume at that the record does not reach a `gap`, a refusal a `connect_error`.
 
 use super::{
     filter::Parameters,
@@ -9,6 +10,7 @@ use super::{
 use crate::app::App;
 use axum::Router;
 use http::{HeaderValue, header};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use socketioxide::{
     SendError, SocketError, SocketIo,
@@ -64,9 +66,14 @@ async fn serve(app: App, socket: SocketRef, auth: Map<String, Value>) {
     while socket.connected() {
         match listener.next().await {
             Step::Idle => {}
+            Step::Gap(gap) => {
+                if !emit(&socket, "gap", &gap).await {
+                    break;
+                }
+            }
             Step::Event(sequence, event) => {
                 let data = EventData::from(event.as_ref());
-                if !emit(&socket, &Delivered::new(sequence, &data)).await {
+                if !emit(&socket, "event", &Delivered::new(sequence, &data)).await {
                     break;
                 }
             }
@@ -102,9 +109,9 @@ async fn listener(
 }
 
 /// False where the client is gone or too slow.
-async fn emit(socket: &SocketRef, event: &Delivered<'_>) -> bool {
+async fn emit<T: Serialize>(socket: &SocketRef, name: &str, message: &T) -> bool {
     for _ in 0..FULL_TRIES {
-        match socket.emit("event", event) {
+        match socket.emit(name, message) {
             Ok(()) => return true,
             Err(SendError::Socket(SocketError::InternalChannelFull)) => tokio::time::sleep(FULL_PAUSE).await,
             Err(_) => return false,

@@ -26,7 +26,8 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// Follow events
 ///
 /// Server-sent events: `id` is the place in the order of delivery, `data` the event. Takes the filters of the
-/// list and, in the header or as `last_event_id`, where to resume. The last message has the event name `end`.
+/// list and, in the header or as `last_event_id`, where to resume. The last message has the event name `end`; a
+/// first one named `gap` says that what was missed is not all kept any more.
 #[utoipa::path(get, path = "/api/v1/events/stream", operation_id = "events.stream", tag = "events",
     params(("event_type" = Option<String>, Query), ("resource_type" = Option<String>, Query),
         ("resource_id" = Option<String>, Query), ("project_id" = Option<String>, Query),
@@ -44,6 +45,7 @@ pub(super) async fn stream(State(app): State<App>, request: Request) -> Result<R
         loop {
             match listener.next().await {
                 Step::Idle => {}
+                Step::Gap(gap) => return Some((Event::default().event("gap").json_data(gap), Some(listener))),
                 Step::Event(sequence, event) => {
                     let data = EventData::from(event.as_ref());
                     let told = Event::default().id(sequence.to_string());

@@ -1,6 +1,6 @@
 //! Servers on the wire. What is not known (prices, benchmark scores, traffic) is null or absent.
 
-use crate::{api::time::rfc3339, store::server::Server};
+use crate::{access::Role, api::time::rfc3339, store::server::Server};
 use hoody_protocol::time::now_ms;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -57,6 +57,25 @@ pub(super) struct Machine {
     specs: Specs,
 }
 
+/// What the caller may do with a server that they or their pool rent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServerAccess)]
+pub(super) struct Access {
+    /// `owner`, `admin` or `user`: of its pool.
+    role: &'static str,
+    can_place_containers: bool,
+    /// Rent it on, extend it, change its rental.
+    can_manage_rental: bool,
+    can_run_commands: bool,
+}
+
+impl From<Role> for Access {
+    fn from(role: Role) -> Self {
+        let manages = role >= Role::Admin;
+        Self { role: role.as_str(), can_place_containers: true, can_manage_rental: manages, can_run_commands: manages }
+    }
+}
+
 /// A server with its rental.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Rental {
@@ -74,6 +93,7 @@ pub(super) struct Rental {
     usage_days: Option<i64>,
     is_free_tier: bool,
     pool_id: Option<String>,
+    access: Access,
     server: Option<Machine>,
 }
 
@@ -113,8 +133,8 @@ fn specs(server: &Server) -> Specs {
     }
 }
 
-impl From<Server> for Rental {
-    fn from(server: Server) -> Self {
+impl From<(Server, Role)> for Rental {
+    fn from((server, role): (Server, Role)) -> Self {
         let now = now_ms() as i64;
         let ended = server.rental_end.is_some_and(|end| end <= now);
         Self {
@@ -130,6 +150,7 @@ impl From<Server> for Rental {
                 .map(|start| (server.rental_end.unwrap_or(now).min(now) - start).max(0) / DAY_MS),
             is_free_tier: server.is_free,
             pool_id: server.pool.map(|pool| pool.to_string()),
+            access: role.into(),
             server: Some(Machine {
                 id: server.id.to_string(),
                 model: model(&server),

@@ -45,7 +45,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Reply<Vec<Rental
     responses((status = 200, body = Success<Rental>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 404, body = Failure)))]
 async fn get(State(app): State<App>, caller: Caller, Id(id): Id<ServerId>) -> Result<Reply<Rental>, ServiceError> {
-    Ok(Reply::ok(service::get(&app, &caller, id).await?.into(), "here is the server"))
+    Ok(Reply::ok(service::with_role(&app, &caller, id).await?.into(), "here is the server"))
 }
 
 /// Your rentals

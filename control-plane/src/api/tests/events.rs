@@ -22,7 +22,7 @@ fn kinds(answer: &Answer) -> Vec<String> {
     events.iter().map(|event| event["event_type"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn list(client: &Client, query: &str) -> Answer {
+pub(super) async fn list(client: &Client, query: &str) -> Answer {
     client.get(&format!("{EVENTS}?sort_order=asc&limit=500&{query}")).await.expect(200)
 }
 
@@ -140,13 +140,13 @@ async fn lists_are_filtered_paged_and_counted_and_events_can_be_deleted() {
 }
 
 /// Server-sent events, read one by one.
-struct Stream {
+pub(super) struct Stream {
     body: Body,
     text: String,
 }
 
 impl Stream {
-    async fn open(app: &App, token: &str, query: &str, last_event_id: Option<&str>) -> Self {
+    pub(super) async fn open(app: &App, token: &str, query: &str, last_event_id: Option<&str>) -> Self {
         let mut request =
             Request::get(format!("/api/v1/events/stream?{query}")).header("authorization", format!("Bearer {token}"));
         if let Some(id) = last_event_id {
@@ -161,7 +161,7 @@ impl Stream {
     }
 
     /// The fields of the next message; `None` at the end.
-    async fn next(&mut self) -> Option<(String, String, Value)> {
+    pub(super) async fn next(&mut self) -> Option<(String, String, Value)> {
         loop {
             if let Some((message, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {

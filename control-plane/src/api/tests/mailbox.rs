@@ -22,6 +22,8 @@ pub(super) struct Received {
     pub(super) to: String,
     pub(super) subject: String,
     pub(super) token: Option<String>,
+    /// The whole mail.
+    pub(super) text: String,
 }
 
 impl Mailbox {
@@ -52,7 +54,7 @@ impl Mailbox {
             let header = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
             let is_token = |line: &&str| line.len() == 64 && line.bytes().all(|byte| byte.is_ascii_hexdigit());
             let token = text.lines().map(str::trim).find(is_token).map(str::to_owned);
-            Received { to: header("To:"), subject: header("Subject:"), token }
+            Received { to: header("To:"), subject: header("Subject:"), token, text: text.clone() }
         };
         paths.iter().map(read).collect()
     }

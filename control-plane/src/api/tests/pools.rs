@@ -2,7 +2,9 @@
 
 use super::world::{World, add_server};
 use crate::{
+    access::{Role, object},
     api::testing::{Answer, Client},
+    error::ServiceError,
     store::testing::each_backend,
 };
 use http::Method;
@@ -142,6 +144,7 @@ async fn members_use_the_servers_and_leave_their_containers() {
         bob.post(&format!("{default}/accept"), json!({})).await.expect(200);
         assert_eq!(bob.get(&default).await.expect(200).data()["servers"][0]["name"], "one");
         assert_eq!(bob.get(&server).await.expect(200).data()["pool_id"], world.user.to_string());
+        assert_eq!(bob.get(&server).await.expect(200).data()["access"]["role"], "user");
         assert_eq!(bob.get("/api/v1/servers").await.expect(200).data().as_array().unwrap().len(), 1);
         let guest = bob.post(&containers, wanted.clone()).await.expect(200);
         let guest = format!("/api/v1/containers/{}", id(&guest));
@@ -167,6 +170,52 @@ async fn members_use_the_servers_and_leave_their_containers() {
         bob.post(&containers, json!({"name": "labs", "server_id": lab.to_string()})).await.expect(200);
         world.client.delete(&pool).await.expect(409);
         bob.delete(&pool).await.expect(403);
+    })
+    .await;
+}
+
+/// What each may do with a server is shown, and decided, by what they are in its pool.
+#[tokio::test]
+async fn servers_say_what_their_pools_members_may_do_with_them() {
+    each_backend(|store| async move {
+        let world = World::new(&store).await;
+        let default = format!("{POOLS}/{}", world.user);
+        let server = format!("/api/v1/servers/{}", world.server);
+        let mut callers = vec![(world.client.clone(), world.user, "owner", Some(Role::Owner))];
+        for (name, role, is) in
+            [("admin", "admin", Some(Role::Admin)), ("user", "user", Some(Role::User)), ("stranger", "", None)]
+        {
+            let (client, id) = Client::new_user(&world.app, name, false).await;
+            if is.is_some() {
+                join(&world.client, &default, &client, name, role).await;
+            }
+            callers.push((client, id, name, is));
+        }
+        for (client, id, name, is) in &callers {
+            let user = crate::store::user::by_id(&store, *id).await.unwrap().unwrap();
+            let caller = crate::caller::Caller::of(&user);
+            for needed in [Role::User, Role::Admin, Role::Owner] {
+                let answer = object::on_server(store.reader(), &caller, world.server, needed).await;
+                match is {
+                    None => assert!(matches!(answer, Err(ServiceError::NotFound(_))), "{name}: {answer:?}"),
+                    Some(role) if *role >= needed => assert_eq!(answer.unwrap(), *role, "{name}"),
+                    Some(_) => assert!(matches!(answer, Err(ServiceError::Forbidden(_))), "{name}: {answer:?}"),
+                }
+            }
+            let Some(role) = is else {
+                client.get(&server).await.expect(404);
+                continue;
+            };
+            let manages = *role >= Role::Admin;
+            let access = json!({"role": role.as_str(), "can_place_containers": true, "can_manage_rental": manages,
+                "can_run_commands": manages});
+            assert_eq!(client.get(&server).await.expect(200).data()["access"], access, "{name}");
+            assert_eq!(client.get("/api/v1/servers").await.expect(200).data()[0]["access"], access, "{name}");
+        }
+        // Whoever is made less may do less at once.
+        let (_, admin, ..) = &callers[1];
+        world.client.put(&format!("{default}/members/{admin}"), json!({"role": "user"})).await.expect(200);
+        assert_eq!(callers[1].0.get(&server).await.expect(200).data()["access"]["can_run_commands"], false);
     })
     .await;
 }

@@ -253,7 +253,7 @@ async fn what_is_not_configured_says_so_and_what_is_sends_the_browser_off() {
         let client = Client::new(&app);
         let query = format!("redirect_uri={URI}&code_challenge={CHALLENGE}");
         client.get(&format!("/api/v1/auth/google?{query}")).await.expect(503);
-        client.get(&format!("/api/v1/auth/github?{query}&intent=star_check")).await.expect(501);
+        client.get(&format!("/api/v1/auth/github?{query}&intent=star_check")).await.expect(503);
         client.get("/api/v1/auth/github/callback?state=x&code=y").await.expect(503);
         let launch = json!({"provider": "github", "code_challenge": CHALLENGE,
             "state_id": "01234567-89ab-4def-8123-456789abcdef"});

@@ -117,6 +117,35 @@ async fn each_mail_makes_the_account_with_the_password_of_its_own_sign_up() {
     client.post(VERIFY, json!({"token": strangers})).await.expect_invalid(&["token"]);
 }
 
+/// Somebody signs up with an address that is not theirs. Its owner, who answers the mail on a page that asks for the
+/// password, does not get an account that the stranger can open.
+#[tokio::test]
+async fn nobody_opens_an_account_that_a_stranger_chose_the_password_of() {
+    each_backend(|store| async move {
+        let mailbox = Mailbox::new(&store).await;
+        let client = Client::new(&mailbox.app);
+        sign_up(&client, OTHER_PASSWORD).await;
+        let mail = mailbox.receive().await.remove(0);
+        for part in ["from 0.0.0.0", "their password", "your own mail ends theirs"] {
+            assert!(mail.text.contains(part), "{part}: {}", mail.text);
+        }
+        let token = mail.token.unwrap();
+        let guess = json!({"token": token, "password": PASSWORD});
+        client.post(VERIFY, guess).await.expect_invalid(&["password"]);
+        client.post(VERIFY, json!({"token": token, "password": "short"})).await.expect_invalid(&["password"]);
+        login(&client, OTHER_PASSWORD).await.expect(401);
+        // Their own sign-up, and the stranger's is over, also with the right password.
+        sign_up(&client, PASSWORD).await;
+        let own = mailbox.token().await;
+        client.post(VERIFY, json!({"token": own, "password": PASSWORD})).await.expect(200);
+        let stale = json!({"token": token, "password": OTHER_PASSWORD});
+        client.post(VERIFY, stale).await.expect_invalid(&["token"]);
+        login(&client, OTHER_PASSWORD).await.expect(401);
+        login(&client, PASSWORD).await.expect(200);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_name_that_is_taken_gets_something_added() {
     let (_folder, store) = sqlite().await;

@@ -21,6 +21,7 @@ pub(in crate::cli) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let app = open(config).await?;
     // On disk before anything is sealed with it.
     let new = MasterKey::load_or_create(&arguments.new_file)?;
+    hoody_fault::point!("master.made");
     let rotated = app.keys.rotate_master(&app.store, &new).await;
     app.store.close().await;
     let secrets = rotated?;

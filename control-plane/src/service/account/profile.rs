@@ -11,7 +11,7 @@ use crate::{
     event::{Actor, EventKind, NewEvent},
     service::{password, session as login},
     store::{
-        StoreError, event, mail,
+        StoreError, auth_token, event, mail, pool,
         profile::{self as store, Change, Object, Profile},
         session,
         user::{self, User},
@@ -66,6 +66,16 @@ pub async fn load(app: &App, id: UserId) -> Result<(User, Profile), ServiceError
 /// The profile of an account that is there.
 pub async fn of(app: &App, id: UserId) -> Result<Profile, ServiceError> {
     store::get(&app.store, id).await?.ok_or(ServiceError::NotFound(USER))
+}
+
+/// Pools that the account is invited to and has not answered.
+pub async fn pending_invitations(app: &App, id: UserId) -> Result<i64, ServiceError> {
+    Ok(pool::pending_invitations(&app.store, id).await?)
+}
+
+/// Auth tokens of the account.
+pub async fn auth_tokens(app: &App, id: UserId) -> Result<i64, ServiceError> {
+    Ok(auth_token::count(&app.store, id).await?)
 }
 
 /// Changes what the input names. A new password ends every session but `kept`, the caller's own; a ban ends

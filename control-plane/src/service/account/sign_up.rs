@@ -14,6 +14,7 @@ use crate::{
     error::ServiceError,
     service::{
         free_tier, one_time,
+        password::Verified,
         sign_in::{self, Entered, Purpose},
     },
     store::{
@@ -34,6 +35,8 @@ pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_WAITING: i64 = 5;
 /// Characters of a name taken from an address.
 const MAX_STEM_CHARS: usize = 40;
+const NOT_YOURS: &str =
+    "is not the one of this sign-up: if somebody else signed up with your address, sign up yourself";
 const TOKEN: &str = "is not known, was used or has expired: ask for a new mail";
 
 /// A sign-up as sent.
@@ -52,7 +55,7 @@ pub struct Input {
 }
 
 /// Takes a sign-up; gives the address that gets a mail.
-pub async fn sign_up(app: &App, input: Input) -> Result<String, ServiceError> {
+pub async fn sign_up(app: &App, input: Input, origin: &Origin) -> Result<String, ServiceError> {
     let email = input.email.trim().to_lowercase();
     let mut problems = Problems::new();
     policy::email(&email, &mut problems);
@@ -76,6 +79,7 @@ pub async fn sign_up(app: &App, input: Input) -> Result<String, ServiceError> {
         password_hash,
         region: input.region,
         invite_hash: input.invite_code.as_deref().map(free_tier::code_hash),
+        ip_address: origin.address.to_string(),
     };
     let mut tx = app.store.begin().await?;
     store::insert(&mut tx, &sign_up, now_ms() as i64 + LIFETIME.as_millis() as i64).await?;
@@ -103,10 +107,20 @@ pub(super) async fn ask_for_mail(app: &App, kind: JobKind, email: &str) -> Resul
     Ok(())
 }
 
-/// Makes the account that the token's sign-up asked for, and logs it in.
-pub async fn verify(app: &App, token: &str, purpose: &Purpose, origin: &Origin) -> Result<Entered, ServiceError> {
+/// Makes the account that the token's sign-up asked for, and logs it in. Where `password` is given it must be the
+/// one that was signed up with: so nobody opens an account by mistake that a stranger chose the password of.
+pub async fn verify(
+    app: &App,
+    token: &str,
+    password: Option<Zeroizing<String>>,
+    purpose: &Purpose,
+    origin: &Origin,
+) -> Result<Entered, ServiceError> {
     if token.len() != one_time::CHARS {
         return Err(ServiceError::invalid("token", format!("must be {} characters", one_time::CHARS)));
+    }
+    if let Some(password) = password {
+        confirm(app, token, password).await?;
     }
     let mut tx = app.store.begin().await?;
     let taken = store::take(&mut tx, &one_time::hash(token)).await?;
@@ -131,6 +145,20 @@ pub async fn verify(app: &App, token: &str, purpose: &Purpose, origin: &Origin) 
         tracing::warn!(user = %id, error = crate::error::chain(&error), "a new account got no free server");
     }
     Ok(entered)
+}
+
+/// Whether the password is that of the token's sign-up, which goes on waiting where it is not.
+async fn confirm(app: &App, token: &str, password: Zeroizing<String>) -> Result<(), ServiceError> {
+    let mut tx = app.store.begin().await?;
+    let waiting = store::take(&mut tx, &one_time::hash(token)).await?;
+    // Only looked at. And nobody holds the database while a password is hashed.
+    tx.rollback().await.map_err(StoreError::from)?;
+    let hash = waiting.map(|sign_up| sign_up.password_hash);
+    match (hash.is_some(), app.passwords.verify(password, hash).await?) {
+        (false, _) => Err(ServiceError::invalid("token", TOKEN)),
+        (true, Verified::No) => Err(ServiceError::invalid("password", NOT_YOURS)),
+        (true, Verified::Yes | Verified::Rehashed(_)) => Ok(()),
+    }
 }
 
 /// The name wished for, or, where it is taken, the name with something added.

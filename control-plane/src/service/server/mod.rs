@@ -7,11 +7,15 @@ pub mod unknown;
 pub use browse::Filter;
 
 use crate::{
+    access::{Role, object},
     app::App,
     caller::Caller,
     error::ServiceError,
     nodes::Measured,
-    store::server::{self as store, Server},
+    store::{
+        pool,
+        server::{self as store, Server},
+    },
 };
 use hoody_protocol::{id::ServerId, stats::NodeStats, time::now_ms};
 
@@ -19,9 +23,19 @@ use hoody_protocol::{id::ServerId, stats::NodeStats, time::now_ms};
 pub(in crate::service) const STALE_AFTER_HEARTBEATS: u32 = 3;
 const SERVER: &str = "server";
 
-/// The servers that the caller rents, or may use through a pool.
-pub async fn rented(app: &App, caller: &Caller) -> Result<Vec<Server>, ServiceError> {
-    Ok(store::usable_by(&app.store, caller.user).await?)
+/// The servers that the caller rents, or may use through a pool, and what the caller is on each.
+pub async fn rented(app: &App, caller: &Caller) -> Result<Vec<(Server, Role)>, ServiceError> {
+    let servers = store::usable_by(&app.store, caller.user).await?;
+    let roles = pool::server_roles(app.store.reader(), caller.user, None).await?;
+    // Whoever lost one between the two looks does not see it any more.
+    Ok(servers.into_iter().filter_map(|server| roles.get(&server.id).map(|role| (server, *role))).collect())
+}
+
+/// A server that the caller rents, or may use through a pool, and what the caller is on it.
+pub async fn with_role(app: &App, caller: &Caller, id: ServerId) -> Result<(Server, Role), ServiceError> {
+    let server = get(app, caller, id).await?;
+    let role = object::on_server(app.store.reader(), caller, id, Role::User).await?;
+    Ok((server, role))
 }
 
 /// A server that the caller rents, or may use through a pool.

@@ -54,6 +54,7 @@ async fn decide(app: &App, server: ServerId, container: ContainerId, decision: D
     let mut tx = app.store.begin().await?;
     let found = unknown::decide(&mut tx, server, container, &decision).await?;
     tx.commit().await.map_err(StoreError::from)?;
+    hoody_fault::point!("decision.committed");
     if !found {
         return Err(ServiceError::NotFound(CONTAINER));
     }

@@ -45,6 +45,9 @@ pub struct Application {
     pub state: Option<String>,
     /// Hash of an invite code for a new account.
     pub invite_hash: Option<String>,
+    /// Whether they starred the platform's repository is asked at GitHub and told with the code.
+    #[serde(default)]
+    pub star_check: bool,
 }
 
 impl Application {
@@ -62,7 +65,13 @@ impl Application {
         free_tier::check_code("invite_code", invite_code.as_deref(), &mut problems);
         policy::none_of(problems)?;
         let invite_hash = invite_code.as_deref().map(free_tier::code_hash);
-        Ok(Self { redirect_uri, code_challenge, state, invite_hash })
+        Ok(Self { redirect_uri, code_challenge, state, invite_hash, star_check: false })
+    }
+
+    /// The same, and whether they starred the platform's repository is asked as well; 503 where none is set.
+    pub fn checking_star(self, app: &App) -> Result<Self, ServiceError> {
+        star_url(app)?;
+        Ok(Self { star_check: true, ..self })
     }
 
     /// Its address with these parameters, and its state.
@@ -71,6 +80,12 @@ impl Application {
         url.query_pairs_mut().extend_pairs(parameters).extend_pairs(self.state.iter().map(|state| ("state", state)));
         Ok(url.into())
     }
+}
+
+/// Where GitHub says whether somebody starred the platform's repository; 503 where none is set.
+fn star_url(app: &App) -> Result<&str, ServiceError> {
+    let none = "no repository is set here that could be starred: leave intent out to sign in";
+    app.config.oauth.star_url.as_deref().ok_or_else(|| ServiceError::Unavailable(none.to_owned()))
 }
 
 /// The address of an application with a code for it.
@@ -223,8 +238,12 @@ pub async fn finish(
         };
         return flow.target.refuse(error, text);
     };
-    let person = match provider::identify(app, provider, registered, code, secret.to_owned()).await {
-        Ok(person) => person,
+    let star = match &flow.target {
+        Target::Application(application) if application.star_check => Some(star_url(app)?),
+        _ => None,
+    };
+    let (person, starred) = match provider::identify(app, provider, registered, code, secret.to_owned(), star).await {
+        Ok(found) => found,
         Err(error) => {
             tracing::warn!(provider = provider.word(), error = chain(&error), "a provider did not say who signs in");
             return flow.target.refuse("server_error", "the provider did not confirm the sign-in: try again");
@@ -246,8 +265,13 @@ pub async fn finish(
             let mut tx = app.store.begin().await?;
             let (challenge, uri) = (&application.code_challenge, &application.redirect_uri);
             let code = intent::code(&mut tx, &user, challenge, uri, provider.happening(), false).await?;
+            if starred == Some(true) {
+                crate::store::free_tier::unlock(&mut tx, user.id, "github_star").await?;
+            }
             tx.commit().await.map_err(StoreError::from)?;
-            Ok(Arrival::Application(application.back(&[("code", code.as_str())])?))
+            let mut parameters = vec![("code", code.as_str())];
+            parameters.extend(starred.map(|starred| ("starred", if starred { "true" } else { "false" })));
+            Ok(Arrival::Application(application.back(&parameters)?))
         }
         Target::Device(id) => match admit(app, user, &Purpose::Device(id), provider.happening(), &origin).await {
             Ok(Login::Done(Entered::Device)) => Ok(Arrival::DeviceApproved),

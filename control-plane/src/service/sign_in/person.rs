@@ -15,7 +15,7 @@ use crate::{
         free_tier, one_time,
     },
     store::{
-        StoreError, identity,
+        StoreError, identity, mail,
         user::{self, NewUser, User},
     },
 };
@@ -62,6 +62,7 @@ pub(super) async fn account(
                 (Some((user, true)), _) if user.is_banned => return Ok(Err(Refusal::Banned)),
                 (Some((user, true)), _) => {
                     history::record(&mut tx, user.id, Happening::IdentityLinked, origin).await?;
+                    mail::enqueue(&mut tx, person.provider.linked(), email, None).await?;
                     user.id
                 }
                 (None, Some(password_hash)) => {
@@ -80,6 +81,7 @@ pub(super) async fn account(
         return Ok(Err(Refusal::Banned));
     }
     tx.commit().await.map_err(StoreError::from)?;
+    app.mailer.wake();
     if is_new && let Err(error) = free_tier::claim(app, &user, None).await {
         tracing::warn!(user = %user.id, error = crate::error::chain(&error), "a new account got no free server");
     }

@@ -7,13 +7,14 @@ use crate::{
     config::{Config, OAuthClient},
     error::ServiceError,
     service::account::history::Happening,
+    store::mail::JobKind,
 };
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse,
     PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse, TokenUrl, basic::BasicClient, url::Url,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
 /// How long a provider may take to answer.
@@ -53,6 +54,14 @@ impl Provider {
         client.as_ref().ok_or_else(|| ServiceError::Unavailable(message()))
     }
 
+    /// The mail that says that it opens an account from now on.
+    pub(super) fn linked(self) -> JobKind {
+        match self {
+            Self::Github => JobKind::LinkedGithub,
+            Self::Google => JobKind::LinkedGoogle,
+        }
+    }
+
     pub(super) fn happening(self) -> Happening {
         match self {
             Self::Github => Happening::Github,
@@ -84,6 +93,8 @@ pub(super) struct Person {
 /// Why a provider did not say who somebody is.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProviderError {
+    #[error("read the file of oauth_certificate")]
+    Certificate(#[source] std::io::Error),
     #[error("HTTP client")]
     Client(#[source] reqwest::Error),
     #[error("provider")]
@@ -109,19 +120,26 @@ pub(super) enum ProviderError {
 pub struct Providers(Arc<OnceCell<reqwest::Client>>);
 
 impl Providers {
-    async fn client(&self) -> Result<&reqwest::Client, ProviderError> {
+    /// Trusts the system's authorities and those in the file `certificate`.
+    async fn client(&self, certificate: Option<&Path>) -> Result<&reqwest::Client, ProviderError> {
         let build = || async {
-            reqwest::Client::builder()
+            let mut builder = reqwest::Client::builder()
                 .user_agent("hoody-control-plane")
                 .redirect(reqwest::redirect::Policy::none())
-                .timeout(DEADLINE)
-                .build()
+                .timeout(DEADLINE);
+            if let Some(path) = certificate {
+                let pem = tokio::fs::read(path).await.map_err(ProviderError::Certificate)?;
+                for certificate in reqwest::Certificate::from_pem_bundle(&pem).map_err(ProviderError::Client)? {
+                    builder = builder.add_root_certificate(certificate);
+                }
+            }
+            builder.build().map_err(ProviderError::Client)
         };
-        self.0.get_or_try_init(build).await.map_err(ProviderError::Client)
+        self.0.get_or_try_init(build).await
     }
 
-    async fn send(self, request: reqwest::Request) -> Result<HttpResponse, ProviderError> {
-        let mut response = self.client().await?.execute(request).await?;
+    async fn send(client: reqwest::Client, request: reqwest::Request) -> Result<HttpResponse, ProviderError> {
+        let mut response = client.execute(request).await?;
         let mut answer = oauth2::http::Response::builder().status(response.status().as_u16());
         if let Some(kind) = response.headers().get(reqwest::header::CONTENT_TYPE) {
             answer = answer.header(oauth2::http::header::CONTENT_TYPE, kind.as_bytes());
@@ -136,14 +154,31 @@ impl Providers {
         Ok(answer.body(body)?)
     }
 
-    async fn get<T: DeserializeOwned>(&self, url: &str, access_token: &str) -> Result<T, ProviderError> {
-        let request = self.client().await?.get(url).bearer_auth(access_token);
+    async fn ask(client: &reqwest::Client, url: &str, access_token: &str) -> Result<HttpResponse, ProviderError> {
+        let request = client.get(url).bearer_auth(access_token);
         let request = request.header(reqwest::header::ACCEPT, "application/json").build()?;
-        let answer = self.clone().send(request).await?;
+        Self::send(client.clone(), request).await
+    }
+
+    async fn get<T: DeserializeOwned>(
+        client: &reqwest::Client,
+        url: &str,
+        access_token: &str,
+    ) -> Result<T, ProviderError> {
+        let answer = Self::ask(client, url, access_token).await?;
         if !answer.status().is_success() {
             return Err(ProviderError::Status(answer.status().as_u16()));
         }
         Ok(serde_json::from_slice(answer.body())?)
+    }
+
+    /// Whether somebody starred a repository at GitHub: its API answers 204 or 404 without a body.
+    async fn has_starred(client: &reqwest::Client, url: &str, access_token: &str) -> Result<bool, ProviderError> {
+        match Self::ask(client, url, access_token).await?.status().as_u16() {
+            204 => Ok(true),
+            404 => Ok(false),
+            other => Err(ProviderError::Status(other)),
+        }
     }
 }
 
@@ -172,23 +207,25 @@ pub(super) fn page(
     Ok(url)
 }
 
-/// Exchanges the code that the browser brought, and asks who it is.
+/// Exchanges the code that the browser brought, and asks who it is; with the address of a `star` also whether they
+/// starred that repository.
 pub(super) async fn identify(
     app: &App,
     provider: Provider,
     client: &OAuthClient,
     code: String,
     verifier: String,
-) -> Result<Person, ProviderError> {
+    star: Option<&str>,
+) -> Result<(Person, Option<bool>), ProviderError> {
     let registered = BasicClient::new(ClientId::new(client.id.clone()))
         .set_client_secret(ClientSecret::new(client.secret.reveal().to_owned()))
         .set_auth_type(AuthType::RequestBody)
         .set_token_uri(TokenUrl::new(client.token_url.clone())?)
         .set_redirect_uri(RedirectUrl::new(callback_url(app, provider))?);
-    let providers = app.providers.clone();
-    let http = move |request: HttpRequest| {
-        let providers = providers.clone();
-        async move { providers.send(reqwest::Request::try_from(request)?).await }
+    let connection = app.providers.client(app.config.oauth.certificate.as_deref()).await?;
+    let http = |request: HttpRequest| {
+        let connection = connection.clone();
+        async move { Providers::send(connection, reqwest::Request::try_from(request)?).await }
     };
     let answer = registered
         .exchange_code(AuthorizationCode::new(code))
@@ -197,19 +234,24 @@ pub(super) async fn identify(
         .await
         .map_err(refusal)?;
     let access_token = answer.access_token().secret();
-    match provider {
+    let starred = match star {
+        Some(url) => Some(Providers::has_starred(connection, url, access_token).await?),
+        None => None,
+    };
+    let person = match provider {
         Provider::Github => {
-            let user: GithubUser = app.providers.get(&client.user_url, access_token).await?;
-            let emails: Vec<GithubEmail> = app.providers.get(&client.emails_url, access_token).await?;
+            let user: GithubUser = Providers::get(connection, &client.user_url, access_token).await?;
+            let emails: Vec<GithubEmail> = Providers::get(connection, &client.emails_url, access_token).await?;
             let email = emails.into_iter().find(|email| email.primary && email.verified).map(|email| email.email);
             person(provider, user.id.to_string(), email, Some(user.login), user.avatar_url)
         }
         Provider::Google => {
-            let user: GoogleUser = app.providers.get(&client.user_url, access_token).await?;
+            let user: GoogleUser = Providers::get(connection, &client.user_url, access_token).await?;
             let email = user.email.filter(|_| user.email_verified);
             person(provider, user.sub, email, user.name, user.picture)
         }
-    }
+    };
+    Ok((person?, starred))
 }
 
 /// What a failed exchange says; a provider's answer may hold tokens, so none of its body is kept.

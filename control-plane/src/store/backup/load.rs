@@ -58,7 +58,9 @@ pub async fn load(store: &Store, file: impl Read, target: Target) -> Result<Load
     let known = settings::epoch(&mut tx).await?.max(last);
     settings::set_epoch(&mut tx, known).await?;
     let begun = epoch::begin(&mut tx).await?;
+    hoody_fault::point!("restore.loaded");
     tx.commit().await?;
+    hoody_fault::point!("restore.committed");
     Ok(Loaded { taken_at: header.taken_at, rows, begun })
 }
 

@@ -4,12 +4,17 @@ use super::{COLUMNS, corrupt, read};
 use crate::{
     event::{Event, EventKind, ResourceKind},
     store::{
-        Store, StoreError,
+        Store, StoreError, project_permission,
         scope::{Scope, pattern},
     },
 };
 use hoody_protocol::id::{ContainerId, EventId, ProjectId, RealmId, UserId};
 use sqlx::{Any, AssertSqlSafe, Row, query::Query};
+
+/// Shared projects of one user whose events are looked through: the newest.
+const MAX_SHARED: u32 = 500;
+/// The place in the order of delivery, behind all others before the publisher has given it.
+const PLACE: &str = "COALESCE(sequence, 9223372036854775807)";
 
 /// Which events are meant. Whose they are is always said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,6 +23,8 @@ pub struct Filter {
     pub owner: Option<UserId>,
     /// Also in the operators' record.
     pub operators: bool,
+    /// Also of the projects that are shared with the owner at the time of the query.
+    pub shared: bool,
     /// Of this kind.
     pub kind: Option<EventKind>,
     /// About this kind of resource.
@@ -74,13 +81,18 @@ enum Value {
 type AnyQuery<'q> = Query<'q, Any, <Any as sqlx::Database>::Arguments>;
 
 impl Filter {
-    /// True where the event is meant. Says the same as the conditions below.
-    pub fn matches(&self, event: &Event) -> bool {
-        let record = match event.owner {
+    /// True where the event is in a record that is meant: not of a project that is merely shared.
+    pub fn is_own(&self, event: &Event) -> bool {
+        match event.owner {
             Some(owner) => self.owner == Some(owner),
             None => self.operators,
-        };
-        record
+        }
+    }
+
+    /// True where the event is meant, provided that its project is shared where it is not their own. Says the
+    /// same as the conditions below.
+    pub fn matches(&self, event: &Event) -> bool {
+        (self.is_own(event) || (self.shared && event.project.is_some()))
             && self.kind.is_none_or(|kind| kind == event.kind)
             && self.resource_kind.is_none_or(|kind| kind == event.kind.resource())
             && self.resource.as_ref().is_none_or(|resource| *resource == event.resource)
@@ -92,18 +104,34 @@ impl Filter {
             && self.before.is_none_or(|before| event.created_at < before)
     }
 
-    /// The condition with `$n` for each value; values are always bound, never part of the text.
-    fn conditions(&self) -> (String, Vec<Value>) {
+    /// The projects that are shared with the owner now, where they are meant.
+    async fn projects(&self, store: &Store) -> Result<Vec<ProjectId>, StoreError> {
+        match self.owner {
+            Some(owner) if self.shared => project_permission::shared_with(store, owner, MAX_SHARED).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The condition with `$n` for each value; values are always bound, never part of the text. `projects` are
+    /// those that are shared.
+    fn conditions(&self, projects: &[ProjectId]) -> (String, Vec<Value>) {
         let mut values = Vec::new();
-        let owner = match self.owner {
-            Some(owner) => {
-                values.push(owner.to_string());
-                if self.operators { "(user_id = $1 OR user_id IS NULL)" } else { "user_id = $1" }
-            }
-            None if self.operators => "user_id IS NULL",
-            None => "1 = 0",
-        };
-        let mut conditions = vec![owner.to_owned(), self.scope.condition("realm_ids", &mut values)];
+        let mut records = Vec::new();
+        if let Some(owner) = self.owner {
+            values.push(owner.to_string());
+            records.push("user_id = $1".to_owned());
+        }
+        if self.operators {
+            records.push("user_id IS NULL".to_owned());
+        }
+        if !projects.is_empty() {
+            let first = values.len();
+            values.extend(projects.iter().map(ProjectId::to_string));
+            let places: Vec<String> = (first + 1..=values.len()).map(|place| format!("${place}")).collect();
+            records.push(format!("project_id IN ({})", places.join(", ")));
+        }
+        let records = if records.is_empty() { "1 = 0".to_owned() } else { format!("({})", records.join(" OR ")) };
+        let mut conditions = vec![records, self.scope.condition("realm_ids", &mut values)];
         let mut values: Vec<Value> = values.into_iter().map(Value::Text).collect();
         let mut add = |condition: &str, value: Value| {
             values.push(value);
@@ -140,16 +168,17 @@ fn query(sql: String, values: Vec<Value>) -> AnyQuery<'static> {
 
 /// A part of the record, and how many events the filter lets through in all.
 pub async fn list(store: &Store, filter: &Filter, slice: Slice) -> Result<(Vec<Event>, u64), StoreError> {
-    let (conditions, values) = filter.conditions();
+    let projects = filter.projects(store).await?;
+    let (conditions, values) = filter.conditions(&projects);
     let count = format!("SELECT CAST(COUNT(*) AS BIGINT) AS total FROM events WHERE {conditions}");
     let total: i64 = query(count, values).fetch_one(store.reader()).await?.try_get("total")?;
     let direction = if slice.descending { "DESC" } else { "ASC" };
     let sql = format!(
-        "SELECT {COLUMNS} FROM events WHERE {conditions} ORDER BY {} {direction}, position {direction}, id {direction} \
-         LIMIT {} OFFSET {}",
+        "SELECT {COLUMNS} FROM events WHERE {conditions} ORDER BY {} {direction}, {PLACE} {direction}, position {direction}, \
+         id {direction} LIMIT {} OFFSET {}",
         slice.by, slice.limit, slice.offset
     );
-    let (_, values) = filter.conditions();
+    let (_, values) = filter.conditions(&projects);
     let rows = query(sql, values).fetch_all(store.reader()).await?;
     Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total as u64))
 }
@@ -162,7 +191,7 @@ pub async fn replay(
     until: i64,
     limit: u32,
 ) -> Result<Vec<Event>, StoreError> {
-    let (conditions, mut values) = filter.conditions();
+    let (conditions, mut values) = filter.conditions(&filter.projects(store).await?);
     values.extend([Value::Number(after), Value::Number(until)]);
     let sql = format!(
         "SELECT {COLUMNS} FROM events WHERE {conditions} AND sequence > ${} AND sequence <= ${} \
@@ -182,7 +211,7 @@ pub async fn get(store: &Store, id: EventId) -> Result<Option<Event>, StoreError
 
 /// Removes what the filter lets through and was published; how many events it were.
 pub async fn delete(store: &Store, filter: &Filter, id: Option<EventId>) -> Result<u64, StoreError> {
-    let (mut conditions, mut values) = filter.conditions();
+    let (mut conditions, mut values) = filter.conditions(&filter.projects(store).await?);
     if let Some(id) = id {
         values.push(Value::Text(id.to_string()));
         conditions.push_str(&format!(" AND id = ${}", values.len()));
@@ -195,30 +224,36 @@ pub async fn delete(store: &Store, filter: &Filter, id: Option<EventId>) -> Resu
     Ok(deleted)
 }
 
-/// Removes at most `limit` published events of all users from before `before`; how many it were.
+/// Removes at most `limit` published events of all users from before `before`, and notes up to where; how many it
+/// were.
 pub async fn delete_before(store: &Store, before: i64, limit: u32) -> Result<u64, StoreError> {
     let mut tx = store.begin().await?;
-    let deleted = sqlx::query(
+    let deleted: Vec<i64> = sqlx::query_scalar(
         "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE created_at < $1 AND sequence IS NOT NULL \
-         ORDER BY created_at LIMIT $2)",
+         ORDER BY created_at LIMIT $2) RETURNING sequence",
     )
     .bind(before)
     .bind(i64::from(limit))
-    .execute(&mut *tx)
-    .await?
-    .rows_affected();
+    .fetch_all(&mut *tx)
+    .await?;
+    if let Some(last) = deleted.iter().max() {
+        sqlx::query("UPDATE event_sequence SET removed_until = $1 WHERE id = 1 AND removed_until < $1")
+            .bind(last)
+            .execute(&mut *tx)
+            .await?;
+    }
     tx.commit().await?;
-    Ok(deleted)
+    Ok(deleted.len() as u64)
 }
 
 /// What the filter lets through, counted.
 pub async fn stats(store: &Store, filter: &Filter) -> Result<Stats, StoreError> {
-    let (conditions, _) = filter.conditions();
+    let (conditions, values) = filter.conditions(&filter.projects(store).await?);
     let sql = format!(
         "SELECT event_type, resource_type, CAST(COUNT(*) AS BIGINT) AS number, MIN(created_at) AS oldest, \
          MAX(created_at) AS newest FROM events WHERE {conditions} GROUP BY event_type, resource_type ORDER BY event_type"
     );
-    let rows = query(sql, filter.conditions().1).fetch_all(store.reader()).await?;
+    let rows = query(sql, values).fetch_all(store.reader()).await?;
     let mut stats = Stats::default();
     for row in rows {
         let kind: EventKind = row.try_get::<String, _>("event_type")?.parse().map_err(corrupt("events.event_type"))?;

@@ -51,6 +51,23 @@ pub async fn last_sequence(store: &Store) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("SELECT value FROM event_sequence WHERE id = 1").fetch_one(store.reader()).await?)
 }
 
+/// Where a listener can resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Up to here retention has removed events.
+    pub removed_until: i64,
+    /// The last sequence that was given out.
+    pub last: i64,
+}
+
+/// Where a listener can resume now.
+pub async fn bounds(store: &Store) -> Result<Bounds, StoreError> {
+    let (removed_until, last) = sqlx::query_as("SELECT removed_until, value FROM event_sequence WHERE id = 1")
+        .fetch_one(store.reader())
+        .await?;
+    Ok(Bounds { removed_until, last })
+}
+
 /// At most `limit` published events behind `sequence`, in order.
 pub async fn after(store: &Store, sequence: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2");

@@ -79,6 +79,12 @@ pub async fn member<'e>(queries: impl Queries<'e>, pool: PoolId, user: UserId) -
     query.fetch_optional(queries).await?.as_ref().map(read).transpose()
 }
 
+/// How many invitations the user has not answered.
+pub async fn pending_invitations(store: &Store, user: UserId) -> Result<i64, StoreError> {
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM pool_members WHERE user_id = $1 AND is_authorized = 0";
+    Ok(sqlx::query_scalar(sql).bind(user.to_string()).fetch_one(store.reader()).await?)
+}
+
 /// The user's open invitations.
 pub async fn invitations(store: &Store, user: UserId) -> Result<Vec<Invitation>, StoreError> {
     let sql = format!(

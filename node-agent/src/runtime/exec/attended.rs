@@ -189,7 +189,7 @@ impl OciRuntime {
 
     /// What a failure of the runtime means: the command's fault, or that the container was just ending.
     async fn why_not_started(&self, id: ContainerId, reason: String) -> Result<RuntimeError, RuntimeError> {
-        if !reason.starts_with("exec") && !reason.contains("chdir") {
+        if !reason.starts_with("exec: ") && !reason.contains("chdir") {
             tokio::time::sleep(ENDING).await;
             match self.look(id)? {
                 View::Live { phase: Phase::Running, .. } => {}
