@@ -7,7 +7,10 @@ use crate::{
     mail::Mailer,
     nodes::Nodes,
     rate_limit::Limiters,
-    service::{activity::Recorder, auth_token::Uses, password::Passwords, sign_in::Providers, vault::Places},
+    service::{
+        activity::Recorder, auth_token::Uses, exec::Conversations, password::Passwords, sign_in::Providers,
+        vault::Places,
+    },
     store::Store,
 };
 use hoody_protocol::id::RequestId;
@@ -42,6 +45,8 @@ pub struct Parts {
     pub live: Live,
     /// Counts requests.
     pub limiters: Arc<Limiters>,
+    /// Processes, terminals and logs that clients of this process follow.
+    pub conversations: Conversations,
     /// Takes lines of the activity log.
     pub activity: Recorder,
     /// Uses of auth tokens that are not written down yet.
@@ -66,6 +71,7 @@ impl App {
             keys: Arc::new(keys),
             nodes: Nodes::default(),
             live: Live::default(),
+            conversations: Conversations::default(),
             activity: Recorder::default(),
             token_uses: Uses::default(),
             passwords: Passwords::new(config.password_cost),

@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("join-token", join_token),
     ("journal", agent::journal),
     ("layer", layer),
+    ("log-line", agent::log_line),
     ("message", message),
     ("proxy-message", proxy::control_message),
     ("record", agent::record),

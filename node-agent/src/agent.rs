@@ -6,10 +6,12 @@ use crate::{
     config::Config,
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
     egress::{Egress, Relay},
+    exec::{ExecLimits, Execs},
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
     images::{ImageConfig, ImageStore, collect},
     link::{Link, LinkCloser, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
+    logs::{self, Logs},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
     runtime::{DiskRates, OciRuntime, RuntimeConfig},
@@ -144,7 +146,7 @@ pub fn runtime(config: &Config) -> Result<OciRuntime, AgentError> {
         init: config.init.clone(),
         log_max_bytes: config.log_bytes_max,
         disk_rates: disk_rates(config)?,
-        ..RuntimeConfig::new(config.run_dir.join("runtime"), config.state_dir.join("logs"), config.cgroup_path())
+        ..RuntimeConfig::new(config.run_dir.join("runtime"), config.logs_dir(), config.cgroup_path())
     };
     OciRuntime::new(runtime).map_err(capability("the container runtime cannot be used"))
 }
@@ -185,6 +187,18 @@ impl Agent {
         };
         let images = ImageStore::open(images, blobs).await.map_err(capability("the image store cannot be used"))?;
         let runtime = runtime(&config)?;
+        let swept = runtime.sweep_execs().await.map_err(capability("processes of clients cannot be ended"))?;
+        if swept > 0 {
+            tracing::warn!(swept, "processes that clients had started with an agent before this one were ended");
+        }
+        let logs = Logs::new(config.logs_dir());
+        let limits = ExecLimits {
+            terminal_idle: Duration::from_secs(config.terminal_idle_s),
+            terminal_age: Duration::from_secs(config.terminal_age_s),
+            ..ExecLimits::default()
+        };
+        let runtime = Arc::new(runtime);
+        let execs = Execs::new(runtime.clone(), limits);
         let pool = AddressPool::new(config.node_cidr).map_err(capability("node_cidr cannot be used"))?;
         let allocation = Allocation::new(pool, config.first_id);
         // What processes and links hold is not given to others, whether their record can be read or not.
@@ -197,7 +211,7 @@ impl Agent {
         let capabilities = Capabilities {
             images: Arc::new(images),
             storage: Arc::new(storage),
-            runtime: Arc::new(runtime),
+            runtime,
             network: Arc::new(network),
             firewall: Arc::new(firewall),
             egress: Arc::new(egress),
@@ -241,10 +255,16 @@ impl Agent {
             journal: journal.clone(),
             commands: commands.clone(),
             sampler,
+            execs,
+            logs: logs.clone(),
             facts,
             boot_id,
             instance: hex::encode(rand::random::<[u8; INSTANCE_BYTES]>()),
         };
+        tokio::spawn(async move {
+            let error = logs::keep(logs).await;
+            tracing::error!(error = &error as &dyn std::error::Error, "previous parts of logs are no longer kept");
+        });
         let (link, closer) = Link::new(identity, work, capabilities.firewall.clone());
         let status = listen(&config.status_socket())?;
         Ok(Self { reconciler, journal, commands, link, closer: Some(closer), status, _only_one: only_one })

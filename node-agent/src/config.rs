@@ -53,8 +53,12 @@ pub struct Config {
     pub conmon: PathBuf,
     /// The init program for images without one.
     pub init: PathBuf,
-    /// Bytes of a container's log that are kept.
+    /// Bytes at which a container's log starts over; the part before is kept as well.
     pub log_bytes_max: u64,
+    /// Seconds after which a terminal ends at which nothing was typed or shown.
+    pub terminal_idle_s: u64,
+    /// Seconds after which a terminal ends, whatever takes place at it.
+    pub terminal_age_s: u64,
     /// MiB per second that a container may read from the pool's disks; 0: not limited.
     pub container_disk_read_mib_s: u64,
     /// MiB per second that a container may write to the pool's disks; 0: not limited.
@@ -103,6 +107,8 @@ impl Default for Config {
             conmon: "/usr/bin/conmon".into(),
             init: "/usr/bin/catatonit".into(),
             log_bytes_max: 16 << 20,
+            terminal_idle_s: 3600,
+            terminal_age_s: 24 * 3600,
             container_disk_read_mib_s: 0,
             container_disk_write_mib_s: 0,
             stop_timeout_s: 10,
@@ -182,6 +188,9 @@ impl Config {
         if self.drift_interval_s == 0 {
             return fail("drift_interval_s", "give at least 1 second");
         }
+        if self.terminal_idle_s == 0 || self.terminal_age_s == 0 {
+            return fail("terminal_idle_s", "give at least 1 second, for terminal_age_s too");
+        }
         for (key, mib) in [
             ("container_disk_read_mib_s", self.container_disk_read_mib_s),
             ("container_disk_write_mib_s", self.container_disk_write_mib_s),
@@ -220,6 +229,11 @@ impl Config {
     /// The journal of reports.
     pub fn journal_path(&self) -> PathBuf {
         self.state_dir.join("journal")
+    }
+
+    /// Folder of what containers wrote.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.state_dir.join("logs")
     }
 
     /// Folder of the commands that were run on the server itself.
@@ -264,6 +278,7 @@ mod tests {
             ("gateway = '10.88.0.1'", "gateway"),
             ("first_id = 1000", "first_id"),
             ("drift_interval_s = 0", "drift_interval_s"),
+            ("terminal_idle_s = 0", "terminal_idle_s"),
             ("cgroup_parent = '../escape'", "cgroup_parent"),
             ("nft_table = 'a b'", "nft_table"),
             ("no_such_key = 1", "no_such_key"),

@@ -8,6 +8,7 @@ use crate::{
     },
     firewall,
     images::unpack::fuzzing as unpack,
+    logs::record as record_of_log,
 };
 use hoody_protocol::firewall::FirewallSpec;
 
@@ -16,6 +17,11 @@ pub use unpack::{LayerRoot, archive, with_checksums};
 /// A journal: whatever is read is within what the file can hold, and can be written and read again.
 pub fn journal(bytes: &[u8]) {
     journal::fuzzing(bytes);
+}
+
+/// A line of a container's log.
+pub fn log_line(bytes: &[u8]) {
+    record_of_log::fuzzing(bytes);
 }
 
 /// A record's file, its content, and what is salvaged of a damaged one.

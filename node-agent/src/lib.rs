@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: [`link`] (to the control plane) → [`desired`] (persisted state and journal) →
 //! [`reconcile`] (one owner task per container) → the kernel-facing capabilities [`images`],
-//! [`storage`], [`runtime`], [`network`], [`firewall`] and [`stats`]. Only those touch the kernel; each
-//! stands behind a small trait that is passed in. [`commands`] run beside them, on the server itself. [`agent`]
+//! [`storage`], [`runtime`], [`network`], [`firewall`], [`stats`], [`exec`] and [`logs`]. Only those touch the kernel;
+//! each stands behind a small trait that is passed in. [`commands`] run beside them, on the server itself. [`agent`]
 //! puts it all together.
 
 pub mod agent;
@@ -14,12 +14,14 @@ pub mod desired;
 pub mod doctor;
 pub mod egress;
 mod error;
+pub mod exec;
 pub mod facts;
 pub mod firewall;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod images;
 pub mod link;
+pub mod logs;
 pub mod network;
 pub mod reconcile;
 pub mod runtime;

@@ -136,6 +136,8 @@ ids! {
     ActivityId;
     /// A notification.
     NotificationId;
+    /// A terminal in a container.
+    TerminalId;
     /// A command of the catalogue of what can be run on servers.
     CommandId;
     /// One run of a command on a server.

@@ -14,6 +14,11 @@ const PIECE_BYTES: usize = 4096;
 
 /// Stream error code: the receiver does not understand what was sent.
 pub const MALFORMED: VarInt = VarInt::from_u32(1);
+/// Stream error code: nobody waits for the answer any more.
+pub const CANCELLED: VarInt = VarInt::from_u32(3);
+
+/// Priority of streams of processes and logs: what everything else sends goes first.
+pub const EXEC_PRIORITY: i32 = -1;
 
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +115,11 @@ pub async fn write<M: Message>(stream: &mut SendStream, message: &M) -> Result<(
     let frame = codec::encode(message);
     tokio::time::timeout(FRAME_DEADLINE, stream.write_all(&frame)).await.map_err(|_| StreamError::Deadline)??;
     Ok(())
+}
+
+/// Writes a message, however long the peer takes: for what somebody else's reader holds up.
+pub async fn write_patiently<M: Message>(stream: &mut SendStream, message: &M) -> Result<(), StreamError> {
+    Ok(stream.write_all(&codec::encode(message)).await?)
 }
 
 /// Opens a bidirectional stream, sends `request` and reads the answer, all within `deadline`.

@@ -57,6 +57,16 @@ tags! {
     50 crate::command::CommandRequest, 128 * KIB;
     51 crate::command::CommandControl, KIB;
     52 crate::command::CommandUpdate, 16 * KIB;
+    60 crate::exec::ExecRequest, 256 * KIB;
+    61 crate::exec::TerminalRequest, 256 * KIB;
+    62 crate::exec::ProcessInput, 20 * KIB;
+    63 crate::exec::ProcessOutput, 20 * KIB;
+    64 crate::exec::TerminalQuery, KIB;
+    65 crate::exec::TerminalList, 64 * KIB;
+    66 crate::exec::TerminalEnd, KIB;
+    67 crate::logs::LogRequest, KIB;
+    68 crate::logs::LogMore, KIB;
+    69 crate::logs::LogBatch, 512 * KIB;
     70 crate::inspection::InspectionQuery, KIB;
     71 crate::inspection::InspectionReply, 2 * MIB;
     255 crate::link::Refusal, 4 * KIB;

@@ -13,14 +13,19 @@ use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired, Limits, State, StatusReport},
     egress::{Credentials, EgressSpec, EgressStatus, Upstream, UpstreamKind},
     enrol::{EnrolReply, EnrolRequest, RenewRequest},
+    exec::{
+        Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
+        TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
+    },
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
-    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, UserId},
+    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, TerminalId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, InventoryEntry, NodeFacts, Refusal, RenewalOrder, Report,
         ReportAck, ReportBatch, ReportEntry, SpecQuery, SpecReply,
     },
+    logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
     stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
     tag::{self, Message},
@@ -369,6 +374,77 @@ impl Any {
     }
 }
 
+impl Any {
+    fn command(&self) -> Command {
+        Command { argv: self.list(|| self.text()), env: self.map(), cwd: self.text(), user: self.text() }
+    }
+
+    fn exec(&self) -> ExecRequest {
+        ExecRequest {
+            container: ContainerId::from_bytes(self.id()),
+            command: self.command(),
+            limit_ms: self.number(),
+            output_bytes: self.number(),
+        }
+    }
+
+    fn size(&self) -> TerminalSize {
+        TerminalSize { columns: self.number() as u16, rows: self.number() as u16 }
+    }
+
+    fn end(&self) -> ProcessEnd {
+        let number = || self.number() as i32;
+        ProcessEnd {
+            exit: self.one(&[Exit::Code(number()), Exit::Signal(number()), Exit::Unknown]),
+            cause: self.option(|| self.cause()),
+            output_dropped: self.number(),
+            error_dropped: self.number(),
+            started_at: self.number(),
+            ended_at: self.number(),
+        }
+    }
+
+    fn terminal(&self) -> TerminalInfo {
+        TerminalInfo {
+            id: TerminalId::from_bytes(self.id()),
+            user: UserId::from_bytes(self.id()),
+            program: self.text(),
+            connected: self.yes(),
+            size: self.size(),
+            position: self.number(),
+            opened_at: self.number(),
+            active_at: self.number(),
+        }
+    }
+
+    fn log_position(&self) -> LogPosition {
+        LogPosition { part: self.number(), offset: self.number() }
+    }
+
+    fn log_request(&self) -> LogRequest {
+        LogRequest {
+            container: ContainerId::from_bytes(self.id()),
+            tail: self.option(|| self.number() as u32),
+            since: self.option(|| self.number()),
+            until: self.option(|| self.number()),
+            output: self.yes(),
+            error: self.yes(),
+            after: self.option(|| self.log_position()),
+            follow: self.yes(),
+        }
+    }
+
+    fn log_record(&self) -> LogRecord {
+        LogRecord {
+            at: self.number(),
+            error: self.yes(),
+            partial: self.yes(),
+            text: self.bytes(),
+            position: self.log_position(),
+        }
+    }
+}
+
 fn round_trip<M: Message + PartialEq + Debug>(seen: &mut BTreeSet<u16>, message: M) {
     let bytes = codec::encode(&message);
     let (frame, rest) = codec::split_frame(&bytes).unwrap().unwrap();
@@ -419,6 +495,29 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, BlobRequest { digest: any.digest(), offset: any.number() });
         round_trip(seen, BlobReply::Found { size: any.number() });
         round_trip(seen, BlobReply::Refused(any.cause()));
+        round_trip(seen, any.exec());
+        for how in [Connect::New(any.command()), Connect::Again { after: any.option(|| any.number()) }] {
+            let (terminal, user) = (TerminalId::from_bytes(any.id()), UserId::from_bytes(any.id()));
+            round_trip(seen, TerminalRequest { terminal, container, user, size: any.size(), how });
+        }
+        round_trip(seen, ProcessInput::Data(any.bytes()));
+        round_trip(seen, ProcessInput::End);
+        round_trip(seen, ProcessInput::Resize(any.size()));
+        round_trip(seen, ProcessInput::Credit(any.number() as u32));
+        round_trip(seen, ProcessOutput::Started);
+        round_trip(seen, ProcessOutput::Connected { position: any.number(), input: any.number() });
+        round_trip(seen, ProcessOutput::Output(any.bytes()));
+        round_trip(seen, ProcessOutput::Error(any.bytes()));
+        round_trip(seen, ProcessOutput::Credit(any.number() as u32));
+        round_trip(seen, ProcessOutput::Ended(any.end()));
+        round_trip(seen, ProcessOutput::Failed(any.cause()));
+        round_trip(seen, TerminalQuery { container });
+        round_trip(seen, TerminalList { terminals: any.list(|| any.terminal()) });
+        round_trip(seen, TerminalEnd { container, terminal: TerminalId::from_bytes(any.id()) });
+        round_trip(seen, any.log_request());
+        round_trip(seen, LogMore { bytes: any.number() as u32 });
+        let records = any.list(|| any.log_record());
+        round_trip(seen, LogBatch { records, lost: any.yes(), end: any.yes() });
         let (id, order, from) = (ExecutionId::from_bytes(any.id()), any.order(), any.number() as u32);
         let (timeout_ms, begin_within_ms) = (any.number(), any.number());
         round_trip(seen, CommandRequest { id, order, timeout_ms, begin_within_ms, from });

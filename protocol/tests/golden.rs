@@ -12,13 +12,18 @@ use hoody_protocol::{
         OutputStream, schema::Value,
     },
     container::{Cause, State, StatusReport},
-    id::{ContainerId, ExecutionId, OperationId, ServerId},
+    exec::{
+        Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
+        TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
+    },
+    id::{ContainerId, ExecutionId, OperationId, ServerId, TerminalId, UserId},
     image::Digest,
     inspection::{Inspection, InspectionQuery, InspectionReply, SocketInfo},
     link::{
         CommandReply, Heartbeat, HelloReply, Refusal, RenewalOrder, Report, ReportAck, ReportBatch, ReportEntry,
         SpecQuery, SpecReply,
     },
+    logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
     stats::{NodeStats, StatsBatch},
     tag::Message,
@@ -245,6 +250,113 @@ fn refusal() {
     golden(
         Refusal { cause: Cause { code: Text::default(), message: Text::default() } },
         "0000001700ffa1656361757365a264636f646560676d65737361676560",
+    );
+}
+
+#[test]
+fn processes() {
+    let command = Command {
+        argv: vec![Text::truncated("ls")].try_into().unwrap(),
+        env: std::collections::BTreeMap::from([(Text::truncated("A"), Text::truncated("1"))]).try_into().unwrap(),
+        cwd: Text::truncated("/"),
+        user: Text::truncated("web"),
+    };
+    golden(
+        ExecRequest { container: CONTAINER, command, limit_ms: 60_000, output_bytes: 1 << 20 },
+        "0000006d003ca469636f6e7461696e6572781831313131313131313131313131313131313131313131313167636f6d6d616e64a4646172677681626c7363656e76a16141613163637764612f647573657263776562686c696d69745f6d7319ea606c6f75747075745f62797465731a00100000",
+    );
+    golden(ProcessInput::Data(b"x\n".to_vec().try_into().unwrap()), "00000009003ea1646461746142780a");
+    golden(ProcessInput::End, "00000004003e63656e64");
+    golden(
+        ProcessInput::Resize(TerminalSize { columns: 80, rows: 24 }),
+        "0000001a003ea166726573697a65a267636f6c756d6e73185064726f77731818",
+    );
+    golden(ProcessInput::Credit(32_768), "0000000b003ea166637265646974198000");
+    golden(ProcessOutput::Started, "00000008003f6773746172746564");
+    golden(
+        ProcessOutput::Connected { position: 5, input: 2 },
+        "0000001d003fa169636f6e6e6563746564a268706f736974696f6e0565696e70757402",
+    );
+    golden(ProcessOutput::Output(b"o".to_vec().try_into().unwrap()), "0000000a003fa1666f7574707574416f");
+    golden(ProcessOutput::Error(b"e".to_vec().try_into().unwrap()), "00000009003fa1656572726f724165");
+    golden(ProcessOutput::Credit(32_768), "0000000b003fa166637265646974198000");
+    let end = ProcessEnd {
+        exit: Exit::Signal(9),
+        cause: Some(Cause::new("timeout", "t")),
+        output_dropped: 1,
+        error_dropped: 0,
+        started_at: 1_700_000_000_000,
+        ended_at: 1_700_000_001_000,
+    };
+    golden(
+        ProcessOutput::Ended(end),
+        "00000079003fa165656e646564a66465786974a1667369676e616c09656361757365a264636f64656774696d656f7574676d65737361676561746e6f75747075745f64726f70706564016d6572726f725f64726f70706564006a737461727465645f61741b0000018bcfe5680068656e6465645f61741b0000018bcfe56be8",
+    );
+    golden(
+        ProcessOutput::Failed(Cause::new("not_running", "n")),
+        "00000024003fa1666661696c6564a264636f64656b6e6f745f72756e6e696e67676d657373616765616e",
+    );
+}
+
+#[test]
+fn terminals() {
+    let (terminal, user) = (TerminalId::from_bytes([0x33; 12]), UserId::from_bytes([0x44; 12]));
+    let size = TerminalSize { columns: 80, rows: 24 };
+    let request = |how| TerminalRequest { terminal, container: CONTAINER, user, size, how };
+    golden(
+        request(Connect::New(Command::default())),
+        "0000009e003da5687465726d696e616c781833333333333333333333333333333333333333333333333369636f6e7461696e65727818313131313131313131313131313131313131313131313131647573657278183434343434343434343434343434343434343434343434346473697a65a267636f6c756d6e73185064726f7773181863686f77a1636e6577a464617267768063656e76a06363776460647573657260",
+    );
+    golden(
+        request(Connect::Again { after: Some(7) }),
+        "00000091003da5687465726d696e616c781833333333333333333333333333333333333333333333333369636f6e7461696e65727818313131313131313131313131313131313131313131313131647573657278183434343434343434343434343434343434343434343434346473697a65a267636f6c756d6e73185064726f7773181863686f77a165616761696ea165616674657207",
+    );
+    golden(
+        TerminalQuery { container: CONTAINER },
+        "000000250040a169636f6e7461696e65727818313131313131313131313131313131313131313131313131",
+    );
+    let info = TerminalInfo {
+        id: terminal,
+        user,
+        program: Text::truncated("sh"),
+        connected: true,
+        size,
+        position: 7,
+        opened_at: 1,
+        active_at: 2,
+    };
+    golden(
+        TerminalList { terminals: vec![info].try_into().unwrap() },
+        "000000960041a1697465726d696e616c7381a86269647818333333333333333333333333333333333333333333333333647573657278183434343434343434343434343434343434343434343434346770726f6772616d62736869636f6e6e6563746564f56473697a65a267636f6c756d6e73185064726f7773181868706f736974696f6e07696f70656e65645f617401696163746976655f617402",
+    );
+    golden(
+        TerminalEnd { container: CONTAINER, terminal },
+        "000000480042a269636f6e7461696e65727818313131313131313131313131313131313131313131313131687465726d696e616c7818333333333333333333333333333333333333333333333333",
+    );
+}
+
+#[test]
+fn logs() {
+    let position = LogPosition { part: 1_700_000_000_000_000_000, offset: 42 };
+    let request = LogRequest {
+        container: CONTAINER,
+        tail: Some(100),
+        since: None,
+        until: None,
+        output: true,
+        error: false,
+        after: Some(position),
+        follow: true,
+    };
+    golden(
+        request,
+        "0000006f0043a869636f6e7461696e65727818313131313131313131313131313131313131313131313131647461696c18646573696e6365f665756e74696cf6666f7574707574f5656572726f72f4656166746572a264706172741b17979cfe362a0000666f6666736574182a66666f6c6c6f77f5",
+    );
+    golden(LogMore { bytes: 65_536 }, "0000000c0044a16562797465731a00010000");
+    let record = LogRecord { at: 1, error: true, partial: false, text: b"hi".to_vec().try_into().unwrap(), position };
+    golden(
+        LogBatch { records: vec![record].try_into().unwrap(), lost: false, end: true },
+        "000000530045a3677265636f72647381a562617401656572726f72f5677061727469616cf4647465787442686968706f736974696f6ea264706172741b17979cfe362a0000666f6666736574182a646c6f7374f463656e64f5",
     );
 }
 

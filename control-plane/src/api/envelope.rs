@@ -164,6 +164,7 @@ impl IntoResponse for ServiceError {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
                 response
             }
+            Self::Elsewhere(_) => failure(StatusCode::MISDIRECTED_REQUEST, "MISDIRECTED", message, none),
             Self::NotImplemented(_) => failure(StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED", message, none),
             Self::NodeFailed(cause) => {
                 let details = BTreeMap::from([("cause".to_owned(), cause.code.to_string())]);

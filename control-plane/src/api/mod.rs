@@ -13,6 +13,7 @@ pub mod client;
 pub mod commands;
 pub mod containers;
 mod counted;
+mod credential;
 mod device_page;
 mod docs;
 pub mod envelope;

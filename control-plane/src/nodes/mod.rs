@@ -1,7 +1,8 @@
 //! The nodes' side: listener, enrolment, certificate authority, links, dispatch of specifications and
 //! operations, and what came back.
 //!
-//! Services never talk to a link. They write to the store and [`Nodes::wake`] the server; the server's
+//! Services never talk to a link, except for what is neither state nor operation: processes, terminals and logs of
+//! clients ([`remote`]). They write to the store and [`Nodes::wake`] the server; the server's
 //! dispatch task then re-reads from the store what the node does not have yet. What comes back is
 //! written to the store and announced through [`Nodes::changes`].
 //!
@@ -21,6 +22,7 @@ mod measurements;
 mod pace;
 mod refusal;
 mod registry;
+pub mod remote;
 mod reports;
 mod rotation;
 #[cfg(test)]
@@ -39,9 +41,13 @@ pub use measurements::{Measured, Measurements};
 use hoody_protocol::{
     id::{ContainerId, ExecutionId, ServerId},
     link::Heartbeat,
+    stream::{self, AskError},
+    tag::Message,
     transport::Close,
 };
 use registry::Registry;
+use remote::{OpenError, RemoteStream};
+use std::time::Duration;
 
 /// Handle to everything about nodes. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +84,22 @@ impl Nodes {
     /// its node knows.
     pub fn wake_for_decisions(&self, server: ServerId) {
         self.registry.wake_for_decisions(server);
+    }
+
+    /// Opens a stream to the server's node for a process, terminal or log, and asks for it.
+    pub async fn open<Q: Message>(&self, server: ServerId, request: &Q) -> Result<RemoteStream, OpenError> {
+        remote::open(&self.registry, server, request).await
+    }
+
+    /// Asks the server's node something; `Err(None)` where this process has no link of the server.
+    pub async fn ask<Q: Message, A: Message>(
+        &self,
+        server: ServerId,
+        question: &Q,
+        deadline: Duration,
+    ) -> Result<A, Option<AskError>> {
+        let (_, connection) = self.registry.link_of(server).ok_or(None)?;
+        stream::ask(&connection, question, deadline).await.map_err(Some)
     }
 
     /// What runs in a container of the server, as its node says now or said within the last two seconds.

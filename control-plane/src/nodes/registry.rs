@@ -2,14 +2,21 @@
 //! older. Also how often each server has connected lately.
 
 use super::{pace::Pace, twin::Instance};
-use hoody_protocol::{id::ServerId, link::Heartbeat, transport::Close};
+use hoody_protocol::{
+    id::ServerId,
+    link::Heartbeat,
+    transport::{Close, EXEC_STREAMS},
+};
 use quinn::Connection;
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    time::Instant,
+};
 
 /// Locks that keep coming and going of one server's links apart; servers share them by hash.
 const TURNSTILES: usize = 64;
@@ -42,6 +49,8 @@ struct Link {
     connection: Connection,
     instance: Instance,
     heartbeat: Option<Heartbeat>,
+    /// Streams of processes, terminals and logs that may still be opened.
+    exec_streams: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +97,8 @@ impl Registry {
         let mut inner = self.lock();
         inner.next += 1;
         let number = inner.next;
-        let link = Link { number, wakes, connection: connection.clone(), instance, heartbeat: None };
+        let exec_streams = Arc::new(Semaphore::new(EXEC_STREAMS as usize));
+        let link = Link { number, wakes, connection: connection.clone(), instance, heartbeat: None, exec_streams };
         if let Some(older) = inner.links.insert(server, link) {
             tracing::warn!(%server, older = %older.connection.remote_address(),
                 newer = %connection.remote_address(), "a newer link of the server replaces the older");
@@ -140,6 +150,18 @@ impl Registry {
     /// The link of the server: whose it is, and its connection.
     pub(super) fn link_of(&self, server: ServerId) -> Option<(Instance, Connection)> {
         self.lock().links.get(&server).map(|link| (link.instance.clone(), link.connection.clone()))
+    }
+
+    /// The server's connection, with a place for one more stream of a process, terminal or log: `None` where this
+    /// process has no link of the server.
+    pub(super) fn exec_stream(
+        &self,
+        server: ServerId,
+    ) -> Option<Result<(Connection, OwnedSemaphorePermit), TryAcquireError>> {
+        let inner = self.lock();
+        let link = inner.links.get(&server)?;
+        let permit = link.exec_streams.clone().try_acquire_owned();
+        Some(permit.map(|permit| (link.connection.clone(), permit)))
     }
 
     /// Removes a connection for bulk transfer.

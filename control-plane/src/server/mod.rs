@@ -77,6 +77,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     let activity = app.activity.clone();
     let recording = tokio::spawn(app.activity.clone().run(app.store.clone()));
     let listeners = app.live.clone();
+    let conversations = app.conversations.clone();
     let uses = (app.token_uses.clone(), app.store.clone());
     tracing::info!(address = %public.address, tls = public.tls.is_some(), "serving the public API");
     let handle: Handle<SocketAddr> = Handle::new();
@@ -95,6 +96,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
             tracing::info!(deadline_s = deadline.as_secs(), "stopping: waiting for requests in progress");
             // Streams would go on for ever.
             listeners.close();
+            conversations.close();
             handle.graceful_shutdown(Some(deadline));
             serving.await
         }

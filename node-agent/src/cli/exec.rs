@@ -16,6 +16,9 @@ pub(super) struct Exec {
     /// Working directory inside the container.
     #[arg(long, default_value = "/")]
     cwd: String,
+    /// `uid[:gid]` or `name[:group]` of the container's accounts; root where it is not given.
+    #[arg(long, default_value = "")]
+    user: String,
     /// An environment variable, `KEY=VALUE`; may be given several times.
     #[arg(long = "env", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -26,9 +29,9 @@ pub(super) struct Exec {
 
 pub(super) async fn execute(config: &Config, command: Exec) -> Result<ExitCode, Failure> {
     let runtime = agent::runtime(config)?;
-    let Exec { container, detach, cwd, env, argv } = command;
+    let Exec { container, detach, cwd, user, env, argv } = command;
     let status = runtime
-        .exec(container, &ExecRequest { argv, env: env.into_iter().collect(), cwd, detach, limit: None })
+        .exec(container, &ExecRequest { argv, env: env.into_iter().collect(), cwd, user, detach, limit: None })
         .await?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))

@@ -10,6 +10,7 @@ use crate::{
     config::{Config, LogFormat},
     error::chain,
     images::unpack,
+    runtime::exec_monitor,
 };
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -45,10 +46,13 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    // The sandboxed child of image unpacking is this program again; it must not touch anything else.
+    // The sandboxed child of image unpacking is this program again, as is what looks after an exec; they must not
+    // touch anything else.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == unpack::SUBCOMMAND) {
-        return unpack::child_main(arguments);
+    match arguments.next() {
+        Some(first) if first == unpack::SUBCOMMAND => return unpack::child_main(arguments),
+        Some(first) if first == exec_monitor::SUBCOMMAND => return exec_monitor::child_main(arguments),
+        _ => {}
     }
     let arguments = Arguments::parse();
     match execute(arguments) {

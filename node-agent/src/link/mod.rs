@@ -7,8 +7,10 @@
 
 pub mod blobs;
 mod commands;
+mod exec;
 pub mod identity;
 pub mod join;
+mod logs;
 mod renewal;
 mod session;
 mod supervisor;

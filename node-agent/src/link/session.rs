@@ -1,21 +1,26 @@
 //! One connection to the control plane, from the hello to its end.
 
 use super::{
-    commands,
+    commands, exec,
     identity::{IdentityStore, NodeIdentity},
-    renewal,
+    logs, renewal,
 };
-use crate::{commands::Commands, desired::journal::Journal, reconcile::Reconciler, stats::Sampler, timing::step};
+use crate::{
+    commands::Commands, desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler,
+    timing::step,
+};
 use hoody_protocol::{
     bounded::Text,
     codec::Frame,
     command::CommandRequest,
     container::{Cause, ContainerSpec},
+    exec::{ExecRequest, TerminalEnd, TerminalList, TerminalQuery, TerminalRequest},
     inspection::InspectionQuery,
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, RenewalOrder, ReportAck, ReportBatch,
         SpecQuery, SpecReply,
     },
+    logs::LogRequest,
     operation::OperationRequest,
     stats::StatsBatch,
     stream::{self, StreamError},
@@ -47,6 +52,10 @@ pub struct SessionWork {
     pub commands: Commands,
     /// Measurements.
     pub sampler: Sampler,
+    /// Processes and terminals of clients.
+    pub execs: Execs,
+    /// What containers wrote.
+    pub logs: Logs,
     /// What the server is.
     pub facts: NodeFacts,
     /// The kernel's boot id.
@@ -170,13 +179,29 @@ async fn streams(connection: Connection, work: Arc<SessionWork>, renewal: Arc<No
 }
 
 async fn command(mut send: SendStream, mut recv: RecvStream, work: Arc<SessionWork>, renewal: Arc<Notify>) {
+    let frame = stream::read_frame(&mut recv).await;
+    // These go on for as long as somebody is at the other end of the stream.
+    if let Ok(frame) = &frame {
+        if let Some(Ok(request)) = frame.is::<ExecRequest>().then(|| frame.decode()) {
+            return exec::once(send, recv, work.execs.clone(), request).await;
+        }
+        if let Some(Ok(request)) = frame.is::<TerminalRequest>().then(|| frame.decode()) {
+            return exec::terminal(send, recv, work.execs.clone(), request).await;
+        }
+        if let Some(Ok(request)) = frame.is::<LogRequest>().then(|| frame.decode()) {
+            if let Err(error) = logs::serve(send, recv, &work.logs, request).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a log's stream broke");
+            }
+            return;
+        }
+    }
     let answered = async {
-        match stream::read_frame(&mut recv).await {
+        match frame {
             Ok(frame) if frame.is::<CommandRequest>() => match frame.decode() {
                 Ok(request) => commands::serve(&mut send, recv, request, &work.commands).await,
                 Err(error) => refuse(&mut send, "malformed", &error.to_string()).await,
             },
-            Ok(frame) => answer(&mut send, &frame, &work.reconciler, &renewal).await,
+            Ok(frame) => answer(&mut send, &frame, &work, &renewal).await,
             Err(StreamError::Decode(error)) => refuse(&mut send, "malformed", &error.to_string()).await,
             Err(error) => Err(error),
         }
@@ -188,13 +213,9 @@ async fn command(mut send: SendStream, mut recv: RecvStream, work: Arc<SessionWo
     }
 }
 
-async fn answer(
-    send: &mut SendStream,
-    frame: &Frame,
-    reconciler: &Reconciler,
-    renewal: &Notify,
-) -> Result<(), StreamError> {
+async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewal: &Notify) -> Result<(), StreamError> {
     hoody_fault::point!("command.received");
+    let reconciler = &work.reconciler;
     let reply: CommandReply = if frame.is::<ContainerSpec>() {
         match frame.decode() {
             Ok(spec) => reconciler.apply(spec).await,
@@ -210,6 +231,23 @@ async fn answer(
             Ok(query) => stream::write(send, &SpecReply { spec: reconciler.held(query.container).await }).await,
             Err(error) => refuse(send, "malformed", &error.to_string()).await,
         };
+    } else if frame.is::<TerminalQuery>() {
+        return match frame.decode::<TerminalQuery>() {
+            Ok(query) => {
+                let terminals = work.execs.terminals(query.container).try_into().unwrap_or_default();
+                stream::write(send, &TerminalList { terminals }).await
+            }
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
+    } else if frame.is::<TerminalEnd>() {
+        match frame.decode::<TerminalEnd>() {
+            Ok(end) if work.execs.end_terminal(end.container, end.terminal) => CommandReply::Accepted,
+            Ok(_) => CommandReply::Refused(Cause::new("no_terminal", "there is no such terminal")),
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else if frame.is::<ExecRequest>() || frame.is::<TerminalRequest>() || frame.is::<LogRequest>() {
+        // Those that can be decoded went another way.
+        return refuse(send, "malformed", "the request cannot be decoded").await;
     } else if frame.is::<InspectionQuery>() {
         return match frame.decode::<InspectionQuery>() {
             Ok(query) => stream::write(send, &reconciler.inspect(query.container).await).await,

@@ -22,6 +22,10 @@ pub struct RuntimeConfig {
     /// `-P`, so that an image without an init then needs a command).
     #[serde(default = "default_init")]
     pub init: PathBuf,
+    /// The agent's program, which looks after each further process of a container (see
+    /// [`super::exec_monitor`]).
+    #[serde(default = "default_monitor")]
+    pub monitor: PathBuf,
     /// State that is worthless after a reboot: bundles, the runtime's own state, exit codes. Below
     /// `/run` in production.
     pub run_dir: PathBuf,
@@ -61,6 +65,11 @@ fn default_init() -> PathBuf {
     "/usr/bin/catatonit".into()
 }
 
+/// This program; right also after the file was replaced by an upgrade.
+fn default_monitor() -> PathBuf {
+    "/proc/self/exe".into()
+}
+
 fn default_log_max_bytes() -> u64 {
     16 << 20
 }
@@ -72,6 +81,7 @@ impl RuntimeConfig {
             program: default_program(),
             conmon: default_conmon(),
             init: default_init(),
+            monitor: default_monitor(),
             run_dir: run_dir.into(),
             log_dir: log_dir.into(),
             cgroup_parent: cgroup_parent.into(),

@@ -41,7 +41,6 @@ impl OciRuntime {
         hoody_fault::point!("cgroups.removed");
         etc::unmount(&self.layout.etc(id))?;
         etc::unmount(&self.layout.devices(id))?;
-        self.remove_logs(id)?;
         remove_folder(&self.layout.runtime_state(id))?;
         remove_folder(&self.layout.bundle(id))
     }
@@ -86,9 +85,10 @@ impl OciRuntime {
     }
 
     /// conmon writes a temporary file beside the log while it starts over.
-    fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {
+    pub(super) fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {
         let log = self.layout.log(id);
-        for path in [log.with_extension("log.tmp"), log] {
+        let parts = crate::logs::Files::new(self.layout.log_dir(), id).all();
+        for path in parts.into_iter().chain([log.with_extension("log.tmp")]) {
             match std::fs::remove_file(&path) {
                 Err(source) if source.kind() != ErrorKind::NotFound => return Err(io("remove", path)(source)),
                 _ => {}

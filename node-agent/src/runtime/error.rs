@@ -91,6 +91,14 @@ pub enum RuntimeError {
         /// What is wrong.
         reason: String,
     },
+    /// A further process of the container could not be started.
+    #[error("container {id}: the command could not be started: {reason}")]
+    Start {
+        /// The container.
+        id: ContainerId,
+        /// What the runtime said, cut to a bound.
+        reason: String,
+    },
     /// A file of the state folder does not say what it must.
     #[error("unreadable {}: {reason}", path.display())]
     Corrupt {

@@ -30,7 +30,7 @@ mod view;
 
 pub use config::{DiskRates, RuntimeConfig};
 pub use error::RuntimeError;
-pub use exec::ExecRequest;
+pub use exec::{Attend, AttendRequest, Attended, Console, ExecRequest, Outputs, monitor as exec_monitor};
 pub use kvm::usable as kvm_usable;
 pub use oci::OciRuntime;
 pub(crate) use shared_counts::raise as raise_shared_counts;
@@ -147,8 +147,10 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     /// Thaws every process.
     async fn resume(&self, id: ContainerId) -> Result<(), RuntimeError>;
     /// Removes what is left of an exited, created or half-made container: runtime state, bundle,
-    /// conmon, cgroups. Kills what still runs.
+    /// conmon, cgroups. Kills what still runs. What it wrote is kept: see [`Self::forget`].
     async fn delete(&self, id: ContainerId) -> Result<(), RuntimeError>;
+    /// Removes what is kept of a container beyond its runs: what its processes wrote. For the end of the container.
+    async fn forget(&self, id: ContainerId) -> Result<(), RuntimeError>;
     /// Returns when the first process has ended, at once where there is none.
     async fn wait(&self, id: ContainerId) -> Result<(), RuntimeError>;
     /// Changes the limits of a container that runs. Memory below what it uses is refused

@@ -200,6 +200,10 @@ impl Runtime for OciRuntime {
         self.delete_container(id).await
     }
 
+    async fn forget(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        self.remove_logs(id)
+    }
+
     async fn wait(&self, id: ContainerId) -> Result<(), RuntimeError> {
         let made = match self.look(id)? {
             View::None => return Ok(()),

@@ -5,7 +5,7 @@ use super::{RuntimeError, error::io};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::PathBuf,
     time::Duration,
 };
@@ -78,6 +78,11 @@ impl PidFd {
             Some(libc::ESRCH) => Ok(false),
             _ => Err(RuntimeError::Process { action: "signal", pid: self.pid, source }),
         }
+    }
+
+    /// Readable once the process has ended.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Returns when the process has ended.

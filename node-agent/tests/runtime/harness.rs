@@ -35,7 +35,10 @@ impl Node {
         // The runtime's first stage passes through as the container's root.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let name = folder.path().file_name().unwrap().to_str().unwrap().to_owned();
-        let config = RuntimeConfig::new(folder.path().join("run"), folder.path().join("log"), format!("/{name}"));
+        let config = RuntimeConfig {
+            monitor: env!("CARGO_BIN_EXE_hoody-agent").into(),
+            ..RuntimeConfig::new(folder.path().join("run"), folder.path().join("log"), format!("/{name}"))
+        };
         let runtime = OciRuntime::new(config.clone()).unwrap();
         let ids = IdRange { first: (rand::random_range(16..30_000u32)) << 16 };
         Self { folder, config, runtime, ids }
@@ -114,6 +117,7 @@ impl Node {
         };
         let text = self.log(bundle.id);
         self.runtime.delete(bundle.id).await.unwrap();
+        self.runtime.forget(bundle.id).await.unwrap();
         (code, text)
     }
 
@@ -132,7 +136,8 @@ impl Node {
     /// Everything on this machine that belongs to this node: files, mounts, cgroups, processes.
     pub(crate) fn traces(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for folder in ["run/containers", "run/runtime", "log"] {
+        // What was written is kept until the container is forgotten.
+        for folder in ["run/containers", "run/runtime"] {
             for entry in std::fs::read_dir(self.path(folder)).unwrap() {
                 found.push(format!("file {}", entry.unwrap().path().display()));
             }

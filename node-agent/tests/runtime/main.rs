@@ -4,6 +4,7 @@
 // Helpers of tests are not test functions, and fail the same way.
 #![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
+mod attended;
 mod exec;
 mod failures;
 mod harness;
@@ -13,6 +14,7 @@ mod isolation;
 mod kvm;
 mod lifecycle;
 mod limits;
+mod logs;
 mod speed;
 mod survival;
 mod system_image;

@@ -22,8 +22,8 @@ pub use identity::{
     Identity, IdentityError, NodeKey, PeerIdentity, PublicKey, certificate_identity, generate_node_key, signing_request,
 };
 pub use quic::{
-    AdmitError, Admitted, COMMAND_STREAMS, IDLE_TIMEOUT, KEEP_ALIVE, admit, client_config, enrol_client_config,
-    peer_identity, server_config,
+    AdmitError, Admitted, COMMAND_STREAMS, EXEC_STREAMS, IDLE_TIMEOUT, KEEP_ALIVE, admit, client_config,
+    enrol_client_config, peer_identity, server_config,
 };
 pub use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 pub use tls::{AnyPeer, PeerCheck, PeerRefused, TransportError};

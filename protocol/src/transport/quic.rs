@@ -19,6 +19,8 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Commands that the control plane may have open at once on a link.
 pub const COMMAND_STREAMS: u32 = 40;
+/// Processes, terminals and logs that the control plane may have open at once on a link.
+pub const EXEC_STREAMS: u32 = 320;
 
 /// Streams that an agent may have open at once on a link: control, reports, renewal, and room for
 /// those that are just ending.
@@ -97,7 +99,7 @@ pub fn client_config(
     let transport = if alpn == BULK {
         transport(BULK_STREAM_WINDOW, BULK_WINDOW, STRANGER_WINDOW, 0, 0)
     } else {
-        transport(STREAM_WINDOW, LINK_WINDOW, LINK_WINDOW, COMMAND_STREAMS, 0)
+        transport(STREAM_WINDOW, LINK_WINDOW, LINK_WINDOW, COMMAND_STREAMS + EXEC_STREAMS, 0)
     };
     client(tls::client(identity, authorities, alpn)?, transport)
 }

@@ -2,13 +2,17 @@
 
 mod authorize;
 mod create;
+pub(in crate::api) mod exec;
 mod get;
 mod kvm;
 mod list;
+mod logs;
 mod operate;
 mod runtime_info;
 mod stats;
 mod status_logs;
+mod terminal;
+mod terminals;
 mod update;
 mod view;
 
@@ -17,7 +21,11 @@ pub use stats::Stats;
 pub use view::ContainerData;
 
 use crate::{app::App, service::container::Progress};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use axum::extract::DefaultBodyLimit;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
@@ -25,6 +33,11 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list::list))
         .routes(routes!(list::list_by_project, create::create))
         .routes(routes!(get::get, update::update, update::patch, get::delete))
+        .routes(routes!(exec::exec).layer(DefaultBodyLimit::max(exec::MAX_BODY_BYTES)))
+        .routes(routes!(logs::logs))
+        .routes(routes!(terminal::connect))
+        .routes(routes!(terminals::list))
+        .routes(routes!(terminals::end))
         .routes(routes!(authorize::authorize))
         .routes(routes!(kvm::set))
         .routes(routes!(operate::operate))

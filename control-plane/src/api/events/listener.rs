@@ -5,31 +5,21 @@
 
 use super::{filter::Parameters, view::EventData};
 use crate::{
-    api::layer::access,
+    api::credential::Credential,
     app::App,
-    caller::Caller,
     error::ServiceError,
     event::{Event, EventKind, ResourceKind},
     live::{End, Next, Refused, Subscription},
     service::event::{may_read, visible},
     store::event::{self, Bounds, Filter},
 };
-use axum::extract::ConnectInfo;
-use http::{HeaderMap, HeaderName, Request, Uri, header, request::Parts};
+use http::request::Parts;
 use serde::Serialize;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 /// What a listener must be allowed, whatever carries the events.
 const OPERATION: &str = "events.stream";
-/// Headers that say who calls, from where and in which realm.
-const CREDENTIAL_HEADERS: [HeaderName; 5] = [
-    header::AUTHORIZATION,
-    header::HOST,
-    header::UPGRADE,
-    header::SEC_WEBSOCKET_PROTOCOL,
-    HeaderName::from_static("x-forwarded-for"),
-];
 /// How long a look at the credential counts while events come quickly.
 const TRUSTED: Duration = Duration::from_secs(1);
 /// Pause between two looks while nothing takes place.
@@ -115,40 +105,11 @@ pub(super) struct Listener {
     checked: Instant,
 }
 
-/// The parts of a request that say who calls, from where and in which realm.
-struct Credential {
-    uri: Uri,
-    headers: HeaderMap,
-    address: Option<ConnectInfo<SocketAddr>>,
-}
-
-impl Credential {
-    fn of(parts: &Parts) -> Self {
-        let mut headers = HeaderMap::new();
-        for name in CREDENTIAL_HEADERS {
-            for value in parts.headers.get_all(&name) {
-                headers.append(name.clone(), value.clone());
-            }
-        }
-        Self { uri: parts.uri.clone(), headers, address: parts.extensions.get().copied() }
-    }
-
-    async fn caller(&self, app: &App) -> Result<Caller, ServiceError> {
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.uri = self.uri.clone();
-        parts.headers = self.headers.clone();
-        if let Some(address) = self.address {
-            parts.extensions.insert(address);
-        }
-        access::admit(app, &mut parts, OPERATION).await
-    }
-}
-
 impl Listener {
     /// Checks the credential in `parts` and listens to what the parameters ask for.
     pub(super) async fn new(app: App, parts: &Parts, mut parameters: Parameters) -> Result<Self, ServiceError> {
         let credential = Credential::of(parts);
-        let caller = credential.caller(&app).await?;
+        let caller = credential.caller(&app, OPERATION).await?;
         let (asked, resume) = (parameters.filter(), parameters.resume());
         parameters.check()?;
         let narrowed = visible(&caller, asked.clone());
@@ -222,7 +183,7 @@ impl Listener {
 
     /// True where the caller sees the same as at the begin. Who sees something else connects again.
     async fn still_may(&mut self) -> bool {
-        let found = self.credential.caller(&self.app).await;
+        let found = self.credential.caller(&self.app, OPERATION).await;
         self.checked = Instant::now();
         found.is_ok_and(|caller| visible(&caller, self.asked.clone()) == self.narrowed)
     }

@@ -1,12 +1,16 @@
 //! The last lines of defence: a panic becomes a 500, a request that takes too long a 503.
 
-use crate::{api::envelope, app::App, error::ServiceError};
+use crate::{
+    api::{containers::exec, envelope},
+    app::App,
+    error::ServiceError,
+};
 use axum::{
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::any::Any;
+use std::{any::Any, time::Duration};
 
 pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
@@ -15,7 +19,11 @@ pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 pub(super) async fn deadline(State(app): State<App>, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(app.config.request_deadline, next.run(request)).await {
+    // A process that a client waits for has a limit of its own.
+    let path = request.extensions().get::<MatchedPath>();
+    let waits = path.is_some_and(|path| path.as_str() == exec::PATH);
+    let deadline = app.config.request_deadline + if waits { exec::LONGEST } else { Duration::ZERO };
+    match tokio::time::timeout(deadline, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             tracing::warn!("a request took longer than the request deadline");

@@ -37,6 +37,11 @@ const LEVELS: &[(&str, Needs)] = &[
     ("containers.get", Read),
     ("containers.getStats", Read),
     ("containers.getStatusLogs", Read),
+    ("containers.getLogs", Read),
+    ("containers.exec", Edit),
+    ("containers.openTerminal", Edit),
+    ("containers.listTerminals", Edit),
+    ("containers.endTerminal", Edit),
     ("containers.update", Edit),
     ("containers.patch", Edit),
     ("containers.manage", Edit),
@@ -69,6 +74,7 @@ fn body_of(operation: &str, user: &str) -> Value {
     match operation {
         "projects.addPermission" => json!({"user_id": user, "level": "read"}),
         "projects.updatePermission" | "projects.patchPermission" => json!({"level": "read"}),
+        "containers.exec" => json!({"argv": ["true"]}),
         "containers.setContainerKvm" => json!({"kvm": false}),
         "env.set" => json!({"value": "x"}),
         "containers.updateNetworkConfig" | "containers.patchNetworkConfig" => json!({"type": "block"}),
@@ -116,7 +122,8 @@ async fn every_operation_on_a_project_asks_for_its_level() {
             .replace("/api/v1/containers/{id}", &container)
             .replace("{permissionId}", targets.data()["id"].as_str().unwrap())
             .replace("{operation}", "stop")
-            .replace("{key}", "A");
+            .replace("{key}", "A")
+            .replace("{terminalId}", "0123456789abcdef01234567");
         for (name, level, client) in &callers {
             let body = (*method != Method::GET).then(|| body_of(id, &extra.to_string()));
             let answer = client.with(method.clone(), &path, &[], body).await;

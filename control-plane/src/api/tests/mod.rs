@@ -12,6 +12,7 @@ mod containers;
 mod contract;
 mod cost;
 mod events;
+mod exec;
 mod free_tier;
 mod idempotency;
 mod images;

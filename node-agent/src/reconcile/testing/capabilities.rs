@@ -209,6 +209,10 @@ impl Runtime for Kernel {
         Ok(self.step("remove", effect).await?)
     }
 
+    async fn forget(&self, _id: ContainerId) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     async fn wait(&self, id: ContainerId) -> Result<(), RuntimeError> {
         let mut changed = self.0.changed.subscribe();
         while self.world().is_alive(id) {

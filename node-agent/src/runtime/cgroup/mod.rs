@@ -7,14 +7,16 @@
 //! further hierarchy costs a migration of the process.
 
 mod delegate;
+mod exec;
 mod freezer;
 mod mountinfo;
 mod own;
 mod stats;
 mod throttle;
-mod tree;
+pub(in crate::runtime) mod tree;
 mod weight;
 
+pub(in crate::runtime) use exec::ExecGroup;
 pub(crate) use own::OwnGroup;
 
 use super::{RuntimeError, error::io, spawn::Membership};

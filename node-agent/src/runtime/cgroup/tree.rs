@@ -28,7 +28,7 @@ const PROCS: &str = "cgroup.procs";
 const KILL: &str = "cgroup.kill";
 
 /// Every process in the group and below; empty where there is no group.
-pub(super) fn processes(path: &Path) -> Result<BTreeSet<i32>, RuntimeError> {
+pub(in crate::runtime) fn processes(path: &Path) -> Result<BTreeSet<i32>, RuntimeError> {
     let mut pids = BTreeSet::new();
     if let Some(folder) = open(path)? {
         collect(&folder, path, 0, &mut pids)?;
@@ -37,7 +37,7 @@ pub(super) fn processes(path: &Path) -> Result<BTreeSet<i32>, RuntimeError> {
 }
 
 /// Kills every process in the group and below; returns how many there were.
-pub(super) fn kill(path: &Path) -> Result<usize, RuntimeError> {
+pub(in crate::runtime) fn kill(path: &Path) -> Result<usize, RuntimeError> {
     let pids = processes(path)?;
     if pids.is_empty() {
         return Ok(0);
@@ -69,7 +69,7 @@ fn kill_member(path: &Path, pid: i32) -> Result<(), RuntimeError> {
 }
 
 /// Removes the group and all below; false where something still holds one of them.
-pub(super) fn remove(path: &Path) -> Result<bool, RuntimeError> {
+pub(in crate::runtime) fn remove(path: &Path) -> Result<bool, RuntimeError> {
     let Some(folder) = open(path)? else { return Ok(true) };
     let mut gone = remove_below(&folder, path, 0)?;
     drop(folder);

@@ -1,10 +1,11 @@
 //! `dev bench`: what the platform takes, beside what a peer or the machine takes in the same run.
-//! BENCH=lifecycle,crun,read,firewall,traffic,neighbour chooses parts.
+//! BENCH=lifecycle,exec,crun,read,firewall,traffic,neighbour chooses parts.
 
 mod bare;
 mod crowd;
 mod crun;
 mod docker;
+mod exec;
 mod firewall;
 mod lifecycle;
 mod neighbour;
@@ -27,6 +28,9 @@ pub(super) async fn run() -> Result<()> {
     resident(&cluster, "0 containers")?;
     if wanted("lifecycle") {
         lifecycle::run(&cluster, &api).await?;
+    }
+    if wanted("exec") {
+        exec::run(&cluster, &api).await?;
     }
     if wanted("crun") {
         crun::run().await?;

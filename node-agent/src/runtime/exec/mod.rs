@@ -1,17 +1,23 @@
-//! Runs a further process in a running container, for operators: with the caller's own standard
-//! input and output, or detached from everything.
+//! Further processes in a running container. Here: for operators, with the caller's own standard input and
+//! output, or detached from everything. [`attended`] is for those that the agent looks after.
+
+mod attended;
+mod console;
+pub mod monitor;
+mod process;
+
+pub use attended::{Attend, AttendRequest, Attended, Outputs};
+pub use console::Console;
 
 use super::{
     OciRuntime, RuntimeError,
     cgroup::Group,
     conmon,
-    error::io,
     pidfd::ProcessId,
     record,
     view::{Phase, View},
 };
 use hoody_protocol::id::ContainerId;
-use oci_spec::runtime::{Process, Spec, User};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -35,6 +41,8 @@ pub struct ExecRequest {
     pub env: BTreeMap<String, String>,
     /// Working directory; empty: `/`.
     pub cwd: String,
+    /// `uid[:gid]` or `name[:group]` of the container's own accounts; empty: root.
+    pub user: String,
     /// True: returns as soon as the process runs, which then has `/dev/null` for its input and output
     /// and outlives the agent. False: it has the caller's, and the call returns when it ended.
     pub detach: bool,
@@ -43,7 +51,7 @@ pub struct ExecRequest {
 }
 
 impl OciRuntime {
-    /// Runs a process as root of the container. The status is the process's own (128 + signal where a
+    /// Runs a process. The status is the process's own (128 + signal where a
     /// signal ended it), or success where it was detached.
     pub async fn exec(&self, id: ContainerId, request: &ExecRequest) -> Result<ExitStatus, RuntimeError> {
         match self.look(id)? {
@@ -101,7 +109,7 @@ impl OciRuntime {
             ended: false,
         };
         // A file, not arguments: everybody on the node can read those.
-        record::replace(&files.process, &self.process(id, request)?)?;
+        record::replace(&files.process, &self.process(id, request, false)?.0)?;
         let mut command = Command::new(&program);
         command.arg("--root").arg(self.layout.runtime_root()).arg("exec");
         command.arg("--process").arg(&files.process).arg("--pid-file").arg(&files.pid);
@@ -111,37 +119,6 @@ impl OciRuntime {
         command.arg(id.to_string()).kill_on_drop(true);
         Ok((program, command, files))
     }
-
-    /// The first process's settings with another command line.
-    fn process(&self, id: ContainerId, request: &ExecRequest) -> Result<Vec<u8>, RuntimeError> {
-        let refuse = |reason: &str| Err(RuntimeError::Bundle { id, reason: reason.into() });
-        let sound = |text: &String| !text.contains('\0');
-        if request.argv.first().is_none_or(String::is_empty) || !request.argv.iter().all(sound) {
-            return refuse("the command cannot be executed");
-        }
-        if !request.env.iter().all(|(name, value)| sound(value) && !name.is_empty() && !name.contains(['=', '\0'])) {
-            return refuse("an environment variable cannot be set");
-        }
-        if !request.cwd.is_empty() && (!request.cwd.starts_with('/') || !sound(&request.cwd)) {
-            return refuse("the working directory is not an absolute path");
-        }
-        let path = self.layout.config(id);
-        let text = std::fs::read(&path).map_err(io("read", &path))?;
-        let corrupt = |reason: String| RuntimeError::Corrupt { path: path.clone(), reason };
-        let spec: Spec = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
-        let Some(mut process) = spec.process().clone() else { return Err(corrupt("no process".into())) };
-        process.set_user(User::default());
-        process.set_args(Some(request.argv.clone()));
-        process.set_cwd(if request.cwd.is_empty() { "/".into() } else { PathBuf::from(&request.cwd) });
-        process.set_env(Some(environment(&process, &request.env)));
-        serde_json::to_vec(&process).map_err(|error| corrupt(error.to_string()))
-    }
-}
-
-fn environment(process: &Process, over: &BTreeMap<String, String>) -> Vec<String> {
-    let inherited = process.env().iter().flatten();
-    let kept = inherited.filter(|entry| entry.split_once('=').is_none_or(|(name, _)| !over.contains_key(name)));
-    kept.cloned().chain(over.iter().map(|(name, value)| format!("{name}={value}"))).collect()
 }
 
 /// Files of one call; removed with it. Where the call was given up, its process inside is killed:
