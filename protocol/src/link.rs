@@ -170,6 +170,7 @@ pub struct ReportEntry {
 /// What a journal entry says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "nearly every report is a status")]
 pub enum Report {
     /// A container changed state.
     Status(StatusReport),

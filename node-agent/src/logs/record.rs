@@ -126,7 +126,8 @@ mod tests {
             let of_day = seconds % 86_400;
             // The inverse, by trying: independent of the formula above.
             let (mut year, mut left) = (1970, days);
-            let length = |year: u64| if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) { 366 } else { 365 };
+            let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+            let length = |year: u64| if leap(year) { 366 } else { 365 };
             while left >= length(year) { left -= length(year); year += 1; }
             let months = [31, length(year) - 337, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
             let mut month = 0;

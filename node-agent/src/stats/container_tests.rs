@@ -78,6 +78,9 @@ impl Runtime for Node {
     async fn delete(&self, _: ContainerId) -> Result<(), RuntimeError> {
         unreachable!()
     }
+    async fn forget(&self, _: ContainerId) -> Result<(), RuntimeError> {
+        unreachable!()
+    }
     async fn wait(&self, _: ContainerId) -> Result<(), RuntimeError> {
         unreachable!()
     }

@@ -167,7 +167,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parsed(text: &str) -> (Option<&'static str>, String, Option<u16>, Option<(String, String)>, String) {
+    /// Kind, host, port, user and password, what is shown.
+    type Parsed = (Option<&'static str>, String, Option<u16>, Option<(String, String)>, String);
+
+    fn parsed(text: &str) -> Parsed {
         let proxy = ProxyText::parse(text).unwrap();
         let credentials = proxy.credentials.map(|given| (given.username.to_string(), given.password.to_string()));
         (proxy.kind.map(NetworkKind::as_str), proxy.host, proxy.port, credentials, proxy.shown)
