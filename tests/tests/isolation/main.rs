@@ -23,7 +23,7 @@ use std::{
 };
 
 const PORT: u16 = 8000;
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 const MEMORY_MB: u64 = 96;
 const DISK_MB: u64 = 64;
 /// The platform's limit of processes where nothing else is said.
