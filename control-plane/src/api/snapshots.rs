@@ -21,7 +21,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(restore, remove)).routes(routes!(rename, patch))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(restore, patch_restore, remove))
+        .routes(routes!(rename, patch_alias))
 }
 
 /// A snapshot.
@@ -144,7 +147,25 @@ async fn restore(
     caller: Caller,
     Ids(id, name): Ids<ContainerId, String>,
 ) -> Result<Reply<Restored>, ServiceError> {
-    let snapshot = service::restore(&app, &caller, id, &name).await?;
+    restored(&app, &caller, id, &name).await
+}
+
+/// Restore a snapshot of a container
+#[utoipa::path(patch, path = "/api/v1/containers/{id}/snapshots/{name}", operation_id = "containers.patchRestoreSnapshot", tag = "containers",
+    params(("id" = String, Path), ("name" = String, Path, description = "name or alias")),
+    responses((status = 200, body = Success<Restored>), (status = 400, body = Failure), (status = 401, body = Failure),
+        (status = 403, body = Failure), (status = 404, body = Failure), (status = 409, body = Failure),
+        (status = 502, body = Failure), (status = 503, body = Failure), (status = 504, body = Failure)))]
+async fn patch_restore(
+    State(app): State<App>,
+    caller: Caller,
+    Ids(id, name): Ids<ContainerId, String>,
+) -> Result<Reply<Restored>, ServiceError> {
+    restored(&app, &caller, id, &name).await
+}
+
+async fn restored(app: &App, caller: &Caller, id: ContainerId, name: &str) -> Result<Reply<Restored>, ServiceError> {
+    let snapshot = service::restore(app, caller, id, name).await?;
     let message = format!("the container is what it was in snapshot {}", snapshot.name);
     let data = Restored { success: true, message: message.clone(), snapshot: Some(snapshot.into()) };
     Ok(Reply::ok(data, message))
@@ -189,7 +210,7 @@ async fn rename(
     request_body = AliasInput,
     responses((status = 200, body = Success<SnapshotOf>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 403, body = Failure), (status = 404, body = Failure), (status = 409, body = Failure)))]
-async fn patch(
+async fn patch_alias(
     State(app): State<App>,
     caller: Caller,
     Ids(id, name): Ids<ContainerId, String>,

@@ -224,7 +224,10 @@ async fn send_operation(link: &Link, settled: &Mutex<Settled>, operation: OpenOp
     let reply = match stream::ask(&link.connection, &request, COMMAND_DEADLINE).await {
         Err(AskError::Refused(cause)) => {
             tracing::warn!(server = %link.server(), code = %cause.code, "the node does not know an operation");
-            CommandReply::Refused(Cause::new("agent_too_old", "the server's agent does not support this: it must be upgraded"))
+            CommandReply::Refused(Cause::new(
+                "agent_too_old",
+                "the server's agent does not support this: it must be upgraded",
+            ))
         }
         answered => answered?,
     };

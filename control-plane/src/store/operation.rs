@@ -170,10 +170,8 @@ pub(super) async fn record(
     let ended = Ended { kind: parsed, failure, bytes, at };
     let settled = snapshot::settle(connection, &owned, actor, &ended).await?;
     let told = settled.unwrap_or_else(|| Identity::of(&owned).event(EventKind::ContainerResourceUpdated, actor));
-    let mut told = told
-        .with("operation_id", column("id")?)
-        .with("operation", kind)
-        .with("operation_state", column("state")?);
+    let mut told =
+        told.with("operation_id", column("id")?).with("operation", kind).with("operation_state", column("state")?);
     if let Some(cause) = failure {
         told = told.with("cause", serde_json::to_value(cause).map_err(corrupt("events.payload"))?);
     }

@@ -121,11 +121,7 @@ pub async fn insert(connection: &mut AnyConnection, row: &SnapshotRow) -> Result
 }
 
 /// Gives a snapshot that is ready another alias, or none.
-pub async fn set_alias(
-    connection: &mut AnyConnection,
-    id: SnapshotId,
-    alias: Option<&str>,
-) -> Result<(), StoreError> {
+pub async fn set_alias(connection: &mut AnyConnection, id: SnapshotId, alias: Option<&str>) -> Result<(), StoreError> {
     sqlx::query("UPDATE snapshots SET alias = $2 WHERE id = $1 AND state = 'ready'")
         .bind(id.to_string())
         .bind(alias.map(str::to_owned))

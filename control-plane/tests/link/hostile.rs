@@ -257,7 +257,13 @@ fn anything(random: &mut StdRng, own: ContainerId) -> Vec<u8> {
     let mut report = status(id, if random.random() { 1 } else { random.random() }, state);
     report.version.epoch = if random.random() { 1 } else { random.random() };
     (report.at, report.started_at) = (random.random(), Some(random.random()));
-    let outcome = OperationOutcome { id: OperationId::generate(), container: id, failure: None, bytes: None, at: random.random() };
+    let outcome = OperationOutcome {
+        id: OperationId::generate(),
+        container: id,
+        failure: None,
+        bytes: None,
+        at: random.random(),
+    };
     let report = if random.random() { Report::Status(report) } else { Report::Outcome(outcome.clone()) };
     let entries = vec![ReportEntry { position: random.random(), report }];
     match random.random_range(0..9) {

@@ -111,7 +111,16 @@ impl Record {
     /// A record for a container not seen before.
     pub fn new(spec: ContainerSpec, ids: IdRange, address: Ipv4Addr) -> Self {
         let sequence = spec.sequence;
-        Self { spec, sequence, ids, address, operations: Vec::new(), outcomes: Vec::new(), run: None, discarded: Vec::new() }
+        Self {
+            spec,
+            sequence,
+            ids,
+            address,
+            operations: Vec::new(),
+            outcomes: Vec::new(),
+            run: None,
+            discarded: Vec::new(),
+        }
     }
 
     /// The start request that asks for a first process; `None` where there should be none.

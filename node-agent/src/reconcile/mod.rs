@@ -225,7 +225,9 @@ impl Reconciler {
     /// Which snapshots there are of a container, whoever made them.
     pub async fn snapshots(&self, id: ContainerId) -> SnapshotReply {
         match self.0.context.capabilities.storage.snapshots(id).await {
-            Ok(held) => SnapshotReply::Held(held.into_iter().take(MAX_SNAPSHOTS).collect::<Vec<_>>().try_into().unwrap_or_default()),
+            Ok(held) => SnapshotReply::Held(
+                held.into_iter().take(MAX_SNAPSHOTS).collect::<Vec<_>>().try_into().unwrap_or_default(),
+            ),
             Err(error) => {
                 tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "snapshots were not listed");
                 SnapshotReply::Failed(Cause::new("storage_failed", "the server could not list the snapshots"))
@@ -233,7 +235,8 @@ impl Reconciler {
         }
     }
 
-    /// What the agent holds, for the hello.(&self) -> Vec<InventoryEntry> {
+    /// What the agent holds, for the hello.
+    pub fn inventory(&self) -> Vec<InventoryEntry> {
         let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
         containers
             .iter()

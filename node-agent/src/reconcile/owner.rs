@@ -466,7 +466,14 @@ impl Owner {
         }
         self.persisted(|record| {
             record.sequence = request.sequence;
-            record.operations.push(Accepted { request, at: now_ms(), begun: false, begun_at: None, stopped: false, restoration: None });
+            record.operations.push(Accepted {
+                request,
+                at: now_ms(),
+                begun: false,
+                begun_at: None,
+                stopped: false,
+                restoration: None,
+            });
         })
         .await
     }

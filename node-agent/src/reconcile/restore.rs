@@ -86,7 +86,10 @@ async fn begin(cell: &Cell, record: &Record, id: OperationId) -> Result<Settled,
                 Err(PassError::Failed(failure)) => {
                     tracing::warn!(container = %record.spec.id, step = failure.step,
                         error = failure.error.as_ref() as &dyn std::error::Error, "a restored container did not start");
-                    let why = format!("the restored container did not start, and is as it was before: {}", failure.cause.message);
+                    let why = format!(
+                        "the restored container did not start, and is as it was before: {}",
+                        failure.cause.message
+                    );
                     return revert(cell, id, Cause::new("restore_failed", why)).await;
                 }
                 started => drop(started?),

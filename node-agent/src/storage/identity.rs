@@ -19,8 +19,15 @@ pub(super) fn forget(root: BorrowedFd<'_>) -> io::Result<()> {
     let file = match openat2(root, "etc/machine-id", OpenHow::new().flags(flags).resolve(resolve)) {
         Ok(file) => file,
         Err(
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV | Errno::EISDIR | Errno::ENXIO | Errno::EPERM
-            | Errno::EACCES | Errno::ENODEV,
+            Errno::ENOENT
+            | Errno::ENOTDIR
+            | Errno::ELOOP
+            | Errno::EXDEV
+            | Errno::EISDIR
+            | Errno::ENXIO
+            | Errno::EPERM
+            | Errno::EACCES
+            | Errno::ENODEV,
         ) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     };

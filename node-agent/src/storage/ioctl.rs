@@ -205,12 +205,7 @@ pub(crate) enum Charge {
 
 /// Makes `name` in the folder `parent` as a writable snapshot of the subvolume `source`. Returns after the file
 /// system's transaction is committed.
-pub(crate) fn snapshot(
-    source: BorrowedFd<'_>,
-    parent: BorrowedFd<'_>,
-    name: &str,
-    charge: Charge,
-) -> io::Result<()> {
+pub(crate) fn snapshot(source: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &str, charge: Charge) -> io::Result<()> {
     let (flags, qgroups, limit, group) = match charge {
         Charge::Bytes(bytes) => (QGROUP_INHERIT_SET_LIMITS, 0, QgroupLimit::new(Some(bytes)), 0),
         Charge::Group(group) => (0, 1, QgroupLimit { flags: 0, ..QgroupLimit::new(None) }, group),

@@ -383,7 +383,8 @@ impl Shared {
             if self.mode == QuotaMode::Simple {
                 let _alone = self.groups.write().unwrap_or_else(PoisonError::into_inner);
                 let entries = fs::read_dir(&self.containers)?.collect::<io::Result<Vec<_>>>()?;
-                let names = entries.iter().filter_map(|entry| entry.file_name().to_str()?.rsplit('-').next()?.parse().ok());
+                let names =
+                    entries.iter().filter_map(|entry| entry.file_name().to_str()?.rsplit('-').next()?.parse().ok());
                 let used: BTreeSet<u64> = names.map(quota::group_of).collect();
                 quota::remove_unused(pool, |group| used.contains(&group))?;
             }

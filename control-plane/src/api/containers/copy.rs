@@ -42,7 +42,6 @@ pub(super) async fn copy(
 ) -> Result<Reply<CopyData>, ServiceError> {
     let (copied, progress) = service::copy(&app, &caller, id, input).await?;
     let container = ContainerData::from(copied.row).created();
-    let data =
-        CopyData { container, copy_firewall_rules: copied.firewall, copy_network_rules: copied.network };
+    let data = CopyData { container, copy_firewall_rules: copied.firewall, copy_network_rules: copied.network };
     Ok(Reply::ok(data, written(progress, "the container was copied")))
 }

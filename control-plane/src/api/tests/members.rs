@@ -57,6 +57,7 @@ const LEVELS: &[(&str, Needs)] = &[
     ("containers.listSnapshots", Read),
     ("containers.createSnapshot", Edit),
     ("containers.restoreSnapshot", Edit),
+    ("containers.patchRestoreSnapshot", Edit),
     ("containers.updateSnapshotAlias", Edit),
     ("containers.patchSnapshotAlias", Edit),
     ("containers.deleteSnapshot", Edit),

@@ -1,7 +1,12 @@
 //! `/containers/{id}/snapshots`.
 
 use super::world::World;
-use crate::{app::testing, nodes::simulated::Faults, store::testing::{each_backend, sqlite}, tasks};
+use crate::{
+    app::testing,
+    nodes::simulated::Faults,
+    store::testing::{each_backend, sqlite},
+    tasks,
+};
 use hoody_protocol::container::Cause;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -43,7 +48,10 @@ async fn snapshots_are_taken_listed_renamed_restored_and_deleted() {
         world.client.put(&alias, json!({})).await.expect_invalid(&["alias"]);
         // By alias too.
         let restored = world.client.put(&format!("{snapshots}/Renamed%20snapshot"), json!({})).await.expect(200);
-        assert_eq!((&restored.data()["success"], &restored.data()["snapshot"]["name"]), (&json!(true), &json!("before-upgrade")));
+        assert_eq!(
+            (&restored.data()["success"], &restored.data()["snapshot"]["name"]),
+            (&json!(true), &json!("before-upgrade"))
+        );
         assert!(restored.data()["snapshot"]["last_used_at"].is_string());
         assert_eq!(world.client.get(&path).await.expect(200).data()["last_used_snapshot"], "before-upgrade");
 
@@ -55,8 +63,12 @@ async fn snapshots_are_taken_listed_renamed_restored_and_deleted() {
         assert_eq!(world.client.get(&path).await.expect(200).data()["snapshot_count"], 1);
 
         let events = world.client.get("/api/v1/events?resource_type=container&limit=100").await.expect(200);
-        let kinds: Vec<&str> =
-            events.data()["events"].as_array().unwrap().iter().filter_map(|event| event["event_type"].as_str()).collect();
+        let kinds: Vec<&str> = events.data()["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|event| event["event_type"].as_str())
+            .collect();
         for (kind, count) in [("created", 2), ("renamed", 1), ("restored", 1), ("deleted", 1)] {
             let kind = format!("container.snapshot.{kind}");
             assert_eq!(kinds.iter().filter(|found| **found == kind).count(), count, "{kind}");
@@ -78,7 +90,9 @@ async fn names_aliases_and_their_number_are_limited_whoever_asks_at_once() {
         let path = world.create(json!({"name": "web"})).await;
         let snapshots = format!("{path}/snapshots");
         world.client.post(&snapshots, json!({"name": "one", "alias": "first"})).await.expect(200);
-        for taken in [json!({"name": "one"}), json!({"name": "first"}), json!({"alias": "first"}), json!({"alias": "one"})] {
+        for taken in
+            [json!({"name": "one"}), json!({"name": "first"}), json!({"alias": "first"}), json!({"alias": "one"})]
+        {
             world.client.post(&snapshots, taken).await.expect(409);
         }
         world.client.post(&snapshots, json!({"name": "two"})).await.expect(200);
@@ -89,7 +103,10 @@ async fn names_aliases_and_their_number_are_limited_whoever_asks_at_once() {
         let answers = futures::future::join_all((0..4).map(|_| world.client.post(&snapshots, json!({})))).await;
         let taken = answers.iter().filter(|answer| answer.status == 200).count();
         assert_eq!((taken, answers.iter().filter(|answer| answer.status == 409).count()), (1, 3));
-        world.client.post(&snapshots, json!({"name": "a b", "alias": "x".repeat(101), "expiry": 0})).await
+        world
+            .client
+            .post(&snapshots, json!({"name": "a b", "alias": "x".repeat(101), "expiry": 0}))
+            .await
             .expect_invalid(&["alias", "expiry", "name"]);
     })
     .await;

@@ -128,12 +128,13 @@ fn validate(input: CopyInput) -> Result<Wanted, ServiceError> {
         note("alias", "is another name of \"name\": give one of them".to_owned());
     }
     let field = if input.target_project_id.is_some() { "target_project_id" } else { "project_id" };
-    let project = input.target_project_id.or(input.project_id).and_then(|text| {
-        text.parse().map_err(|error| note(field, format!("{error}"))).ok()
-    });
-    let server = input.target_server_id.and_then(|text| {
-        text.parse().map_err(|error| note("target_server_id", format!("{error}"))).ok()
-    });
+    let project = input
+        .target_project_id
+        .or(input.project_id)
+        .and_then(|text| text.parse().map_err(|error| note(field, format!("{error}"))).ok());
+    let server = input
+        .target_server_id
+        .and_then(|text| text.parse().map_err(|error| note("target_server_id", format!("{error}"))).ok());
     let field = if input.name.is_some() { "name" } else { "alias" };
     let name = input.name.or(input.alias);
     if let Some(name) = &name
@@ -264,8 +265,7 @@ fn new_row(
 ) -> Result<ContainerRow, ServiceError> {
     let (id, from, now) = (ContainerId::generate(), &source.spec, now_ms() as i64);
     let name = wanted.name.unwrap_or_else(|| generated_name(&source.name));
-    let mut realm_ids =
-        if project_id == from.project { source.realm_ids.clone() } else { project.realm_ids.clone() };
+    let mut realm_ids = if project_id == from.project { source.realm_ids.clone() } else { project.realm_ids.clone() };
     realm_ids.extend(caller.realm.filter(|realm| !realm_ids.contains(realm)));
     let runs = u64::from(from.autostart);
     let (firewall, rule_texts) = if wanted.firewall { copied_rules(source)? } else { Default::default() };

@@ -46,12 +46,7 @@ pub(super) fn open(
 }
 
 /// The sealed credentials of one container, sealed for another.
-pub fn sealed_for(
-    keys: &Keys,
-    from: ContainerId,
-    to: ContainerId,
-    sealed: &str,
-) -> Result<String, SealedCredentials> {
+pub fn sealed_for(keys: &Keys, from: ContainerId, to: ContainerId, sealed: &str) -> Result<String, SealedCredentials> {
     Ok(seal(keys, to, open(keys, from, sealed)?.as_ref()))
 }
 

@@ -82,7 +82,8 @@ impl SnapshotInput {
 impl AliasInput {
     /// The alias, checked.
     pub(super) fn check(self) -> Result<Option<String>, ServiceError> {
-        let alias = self.alias.ok_or_else(|| ServiceError::invalid("alias", "is required: a text, or null for none"))?;
+        let alias =
+            self.alias.ok_or_else(|| ServiceError::invalid("alias", "is required: a text, or null for none"))?;
         parse_alias(alias).map_err(|problem| ServiceError::invalid("alias", problem))
     }
 }

@@ -38,8 +38,7 @@ pub async fn list(app: &App, caller: &Caller, id: ContainerId) -> Result<Listed,
     if !snapshots.is_empty() && container.server_info.online {
         let question = SnapshotQuery { container: id };
         if let Ok(SnapshotReply::Held(held)) = app.nodes.ask(container.server, &question, SIZES_DEADLINE).await {
-            let sizes: HashMap<_, _> =
-                held.iter().filter_map(|held| Some((held.id, held.exclusive_bytes?))).collect();
+            let sizes: HashMap<_, _> = held.iter().filter_map(|held| Some((held.id, held.exclusive_bytes?))).collect();
             for snapshot in &mut snapshots {
                 if let Some(bytes) = sizes.get(&snapshot.id) {
                     snapshot.size_bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);

@@ -4,7 +4,7 @@
 use crate::reconcile::testing::*;
 use hoody_protocol::{
     container::{ContainerSpec, Desired, State},
-    operation::{OperationKind, OperationRequest},
+    operation::OperationRequest,
 };
 
 /// What the control plane asks, one after the other, again after a crash until it is reached.
