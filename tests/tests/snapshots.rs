@@ -4,10 +4,12 @@ use anyhow::{Context, Result, ensure};
 use hoody_tests::{
     api::{Answer, Api},
     cluster::{Cluster, Plan},
-    probe, traces,
+    probe, traces, wait,
 };
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A cluster with a container that runs.
 struct World {
@@ -22,7 +24,7 @@ impl World {
         let cluster = Cluster::start(Plan::default()).await?;
         let api = cluster.tenant.clone();
         let project = api.project("snapshots").await?;
-        let body = json!({ "name": "web", "autostart": true, "specs": { "storage_mb": 64, "memory_mb": 64 } });
+        let body = json!({ "name": "web", "autostart": true, "specs": { "cpu_cores": 0.2, "storage_mb": 64, "memory_mb": 64 } });
         let container = api.container(&project, "busybox", body).await?;
         Ok(Self { cluster, api, project, container })
     }
@@ -91,7 +93,12 @@ async fn a_running_container_goes_back_to_its_snapshot_and_everything_goes_with_
     // where none is wanted.
     world.cluster.servers[0].kill_agent()?;
     world.cluster.servers[0].start()?;
-    world.cluster.wait_online(&world.cluster.servers[0], true).await?;
+    wait::until("the link", DEADLINE, async || {
+        // It may just be starting.
+        let Ok(status) = world.cluster.servers[0].status() else { return Ok(None) };
+        Ok((status["link"]["state"] == "up" && status["unacknowledged"] == 0).then_some(()))
+    })
+    .await?;
     world.said(&id, "echo three > /state").await?;
     world.api.operate(&id, "stop").await?;
     world.restore("before-upgrade").await?.data()?;
@@ -119,14 +126,15 @@ async fn a_running_container_goes_back_to_its_snapshot_and_everything_goes_with_
 async fn what_was_before_comes_back_where_the_restored_container_does_not_start() -> Result<()> {
     let world = World::new().await?;
     let id = &world.container;
-    // A snapshot without any program in it.
-    world.said(id, "cp -a /bin /kept; echo broken > /state").await?;
+    // A snapshot in which nothing can be mounted at /proc.
+    world.said(id, "echo broken > /state").await?;
     let root = world.cluster.servers[0].pool().join("containers").join(id);
-    let (bin, aside) = (root.join("bin"), root.join("aside"));
-    std::fs::rename(&bin, &aside)?;
-    std::fs::rename(root.join("kept"), root.join("also-aside"))?;
+    let (proc, aside) = (root.join("proc"), root.join("proc-aside"));
+    std::fs::rename(&proc, &aside)?;
+    std::os::unix::fs::symlink("/nowhere", &proc)?;
     world.take("broken").await?;
-    std::fs::rename(&aside, &bin)?;
+    std::fs::remove_file(&proc)?;
+    std::fs::rename(&aside, &proc)?;
     world.said(id, "echo whole > /state").await?;
     let refused = world.restore("broken").await?.expect(502)?;
     assert_eq!(refused["error"]["details"]["cause"], "restore_failed", "{refused}");

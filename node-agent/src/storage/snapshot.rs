@@ -150,9 +150,8 @@ impl Shared {
     /// Where a swap was cut off between its renames: brings back what is aside.
     pub(super) fn settle_swap(&self, id: ContainerId) -> Result<(), StorageError> {
         let (path, aside) = (self.root(id), self.aside(id));
-        let is_there = |path: &PathBuf| {
-            subvolume::open(path).map(|found| found.is_some()).map_err(StorageError::io("open", path))
-        };
+        let is_there =
+            |path: &PathBuf| subvolume::open(path).map(|found| found.is_some()).map_err(StorageError::io("open", path));
         if is_there(&aside)? && !is_there(&path)? {
             fs::rename(&aside, &path).map_err(StorageError::io("bring back", &aside))?;
         }
