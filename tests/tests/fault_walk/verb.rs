@@ -111,10 +111,15 @@ impl Verb {
         matches!(self, Self::Restart | Self::Keep | Self::Restore | Self::Forget)
     }
 
+    /// True where asking twice is doing it twice: the API takes keys with `POST` alone.
+    pub(super) fn repeats(self) -> bool {
+        matches!(self, Self::Restore | Self::Forget)
+    }
+
     /// True where the program is to die at this point in this verb. Snapshots and copies go through much that others
     /// are killed in already: only what is theirs, and what makes their outcome the only one, is walked again.
     pub(super) fn is_walked_at(self, point: &str) -> bool {
-        const OWN: [&str; 7] = ["snapshot.", "swap.", "restoration.", "copy.", "root.copied", "operation.", "outcome."];
+        const OWN: [&str; 6] = ["snapshot.", "swap.", "restoration.", "copy.", "root.copied", "outcome."];
         !matches!(self, Self::Keep | Self::Restore | Self::Forget | Self::Copy)
             || OWN.iter().any(|own| point.starts_with(own))
     }

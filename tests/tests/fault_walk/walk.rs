@@ -189,7 +189,11 @@ impl Walk {
                 Err(error) if self.program == Program::Agent => return Err(error),
                 // The client does not know and asks again; it gets the outcome of what was committed, or it is done now.
                 Err(_) => {
-                    if !verb.is_accepted(&self.tenant).await? {
+                    let written = verb.repeats() && {
+                        let id = self.subject().await?;
+                        self.tenant.operations(&id).await?.0 > operations
+                    };
+                    if !written && !verb.is_accepted(&self.tenant).await? {
                         let again = verb.ask(&self.tenant, &key).await?;
                         ensure!(again.status < 300 || verb.is_operation(), "again: {}: {}", again.status, again.body);
                         ensure!(again.status != 409, "again: {}", again.body);
