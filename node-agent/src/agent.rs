@@ -10,13 +10,14 @@ use crate::{
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
     images::{ImageConfig, ImageStore, collect},
-    link::{Link, LinkCloser, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
+    link::{Link, LinkCloser, LinkState, SessionWork, blobs::ControlPlaneBlobs, bulk::Bulk, identity::IdentityStore},
     logs::{self, Logs},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
     runtime::{DiskRates, OciRuntime, RuntimeConfig},
     stats::{Sampler, Sources},
-    storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
+    storage::{BtrfsPool, Lineages, PoolConfig, QuotaMode, Storage},
+    transfer::Transfers,
 };
 use hoody_protocol::id::ContainerId;
 use ipnet::Ipv4Net;
@@ -179,7 +180,11 @@ impl Agent {
             PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
         let pool_bytes = storage.pool_usage().await.map_err(capability("the storage pool cannot be read"))?.total_bytes;
-        let blobs = Arc::new(ControlPlaneBlobs::new(identity.clone()));
+        let bulk = Bulk::new(identity.clone());
+        let blobs = Arc::new(ControlPlaneBlobs::new(bulk.clone()));
+        let lineages = Lineages::open(&config.pool, OWN_PROGRAM.into()).await;
+        let lineages = lineages.map_err(capability("what copies are based on cannot be read"))?;
+        let transfers = Transfers::new(lineages, bulk, &config.pool);
         let images = ImageConfig {
             reserve_bytes: config.pool_reserve_bytes,
             keep: Duration::from_secs(config.image_keep_hours * 3600),
@@ -257,6 +262,7 @@ impl Agent {
             sampler,
             execs,
             logs: logs.clone(),
+            transfers,
             facts,
             boot_id,
             instance: hex::encode(rand::random::<[u8; INSTANCE_BYTES]>()),

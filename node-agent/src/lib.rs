@@ -25,6 +25,8 @@ pub mod logs;
 pub mod network;
 pub mod reconcile;
 pub mod runtime;
+pub mod sandbox;
 pub mod stats;
 pub mod storage;
 mod timing;
+pub mod transfer;

@@ -18,7 +18,9 @@ use hoody_protocol::{
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
-    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, TerminalId, UserId},
+    id::{
+        ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, SnapshotId, TerminalId, TransferId, UserId,
+    },
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
     link::{
@@ -29,6 +31,7 @@ use hoody_protocol::{
     operation::{OperationKind, OperationOutcome, OperationRequest},
     stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
     tag::{self, Message},
+    transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
     version::{ProtocolRange, SpecVersion},
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -527,6 +530,21 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, InspectionReply::NotRunning);
         round_trip(seen, InspectionReply::Failed(any.cause()));
         round_trip(seen, InspectionReply::Running(Box::new(any.inspection())));
+        let (transfer, offset) = (TransferId::from_bytes(any.id()), any.number());
+        round_trip(seen, TransferRequest { transfer, offset });
+        round_trip(seen, TransferOffer { transfer, offset, total: any.option(|| any.number()) });
+        let snapshot = any.option(|| SnapshotId::from_bytes(any.id()));
+        let base = any.option(|| TransferId::from_bytes(any.id()));
+        let keep = any.list(|| TransferId::from_bytes(any.id()));
+        round_trip(seen, SendOrder { transfer, container, snapshot, base, offset, keep });
+        round_trip(seen, TransferReply::Begin { offset });
+        round_trip(seen, TransferReply::Refused { cause: any.cause(), retry: any.yes() });
+        round_trip(seen, TransferData::Piece(any.bytes()));
+        round_trip(seen, TransferData::End { bytes: any.number(), digest: any.digest() });
+        round_trip(seen, TransferData::Failed(any.cause()));
+        round_trip(seen, TransferProgress::Taken(any.number()));
+        round_trip(seen, TransferProgress::Kept);
+        round_trip(seen, TransferProgress::Failed(any.cause()));
         round_trip(seen, Refusal { cause: any.cause() });
     }
     assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");

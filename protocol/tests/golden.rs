@@ -16,7 +16,7 @@ use hoody_protocol::{
         Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
-    id::{ContainerId, ExecutionId, OperationId, ServerId, TerminalId, UserId},
+    id::{ContainerId, ExecutionId, OperationId, ServerId, SnapshotId, TerminalId, TransferId, UserId},
     image::Digest,
     inspection::{Inspection, InspectionQuery, InspectionReply, SocketInfo},
     link::{
@@ -27,6 +27,7 @@ use hoody_protocol::{
     operation::{OperationKind, OperationOutcome, OperationRequest},
     stats::{NodeStats, StatsBatch},
     tag::Message,
+    transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
     version::SpecVersion,
 };
 use std::{collections::BTreeMap, fmt::Debug};
@@ -228,6 +229,69 @@ fn blobs() {
         ),
     );
     golden(BlobReply::Found { size: 1 << 33 }, "000000160029a165666f756e64a16473697a651b0000000200000000");
+}
+
+#[test]
+fn transfers() {
+    let (transfer, base) = (TransferId::from_bytes([0x66; 12]), TransferId::from_bytes([0x77; 12]));
+    golden(
+        TransferRequest { transfer, offset: 65536 },
+        concat!(
+            "000000300055a2687472616e736665727818363636363636363636363636363636363636363636363636666f",
+            "66667365741a00010000",
+        ),
+    );
+    let order = SendOrder {
+        transfer,
+        container: CONTAINER,
+        snapshot: Some(SnapshotId::from_bytes([0x88; 12])),
+        base: Some(base),
+        offset: 0,
+        keep: vec![base].try_into().unwrap(),
+    };
+    golden(
+        order.clone(),
+        concat!(
+            "000000b20056a6687472616e7366657278183636363636363636363636363636363636363636363636366963",
+            "6f6e7461696e6572781831313131313131313131313131313131313131313131313168736e617073686f7478",
+            "1838383838383838383838383838383838383838383838383864626173657818373737373737373737373737",
+            "373737373737373737373737666f666673657400646b65657081781837373737373737373737373737373737",
+            "3737373737373737",
+        ),
+    );
+    golden(
+        SendOrder { snapshot: None, base: None, keep: Default::default(), ..order },
+        concat!(
+            "000000500056a3687472616e7366657278183636363636363636363636363636363636363636363636366963",
+            "6f6e7461696e65727818313131313131313131313131313131313131313131313131666f666673657400",
+        ),
+    );
+    golden(
+        TransferOffer { transfer, offset: 0, total: Some(1 << 33) },
+        concat!(
+            "0000003b0057a3687472616e736665727818363636363636363636363636363636363636363636363636666f",
+            "66667365740065746f74616c1b0000000200000000",
+        ),
+    );
+    golden(TransferReply::Begin { offset: 1 }, "000000100058a165626567696ea1666f666673657401");
+    golden(
+        TransferReply::Refused { cause: Cause::new("busy", "later"), retry: true },
+        concat!(
+            "000000300058a16772656675736564a2656361757365a264636f64656462757379676d657373616765656c61",
+            "746572657265747279f5",
+        ),
+    );
+    golden(TransferData::Piece(b"bytes".to_vec().try_into().unwrap()), "0000000d0059a1657069656365456279746573");
+    golden(
+        TransferData::End { bytes: 5, digest: Digest::from_bytes([0x44; 32]) },
+        concat!(
+            "0000005d0059a163656e64a2656279746573056664696765737478477368613235363a343434343434343434",
+            "3434343434343434343434343434343434343434343434343434343434343434343434343434343434343434",
+            "3434343434343434343434",
+        ),
+    );
+    golden(TransferProgress::Taken(1 << 20), "0000000c005aa16574616b656e1a00100000");
+    golden(TransferProgress::Kept, "00000005005a646b657074");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     commands::Commands, desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler,
-    timing::step,
+    timing::step, transfer::Transfers,
 };
 use hoody_protocol::{
     bounded::Text,
@@ -25,6 +25,7 @@ use hoody_protocol::{
     stats::StatsBatch,
     stream::{self, StreamError},
     time::now_ms,
+    transfer::SendOrder,
     transport::Close,
     version,
 };
@@ -56,6 +57,8 @@ pub struct SessionWork {
     pub execs: Execs,
     /// What containers wrote.
     pub logs: Logs,
+    /// File systems to and from other servers.
+    pub transfers: Transfers,
     /// What the server is.
     pub facts: NodeFacts,
     /// The kernel's boot id.
@@ -224,6 +227,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
     } else if frame.is::<OperationRequest>() {
         match frame.decode() {
             Ok(request) => reconciler.operate(request).await,
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else if frame.is::<SendOrder>() {
+        match frame.decode() {
+            Ok(order) => work.transfers.send(order).await,
             Err(error) => return refuse(send, "malformed", &error.to_string()).await,
         }
     } else if frame.is::<SpecQuery>() {

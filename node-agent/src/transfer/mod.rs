@@ -1,0 +1,68 @@
+//! Transfers of file systems between servers, over the bulk connection and the control plane.
+//!
+//! [`receive`] drives one: it asks for the stream, carries it out, and asks again where it broke. [`send`] answers an
+//! order: it keeps what is to be sent, and offers the stream. A stream that broke goes on where it was as long as both
+//! agents live, because the sender keeps what was not taken yet; otherwise it begins anew.
+
+mod outgoing;
+pub mod receive;
+mod send;
+
+use crate::{link::bulk::Bulk, storage::Lineages};
+use hoody_protocol::{container::Cause, id::ContainerId, stream::StreamError};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+
+pub use receive::{Incoming, TransferError};
+
+/// Streams that are received at once; those beyond wait.
+const MAX_INCOMING: usize = 2;
+/// How long a stream that broke is waited for to go on, on either side.
+const RESUME_TIME: Duration = Duration::from_secs(60);
+/// The time for a stream of the bulk connection and the answer on it, the source's snapshot included.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What this server sends and receives. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Transfers {
+    lineages: Lineages,
+    bulk: Bulk,
+    pool: PathBuf,
+    incoming: Arc<Semaphore>,
+    outgoing: Arc<outgoing::Outgoing>,
+}
+
+/// Why one attempt to move a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Bulk(#[from] crate::link::bulk::Unreachable),
+    #[error("open a stream")]
+    Open(#[from] quinn::ConnectionError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("nothing came in time")]
+    Silent,
+    #[error("the control plane asks for patience: {}", .0.message)]
+    Later(Cause),
+}
+
+impl Transfers {
+    /// Transfers of the pool at `pool`.
+    pub fn new(lineages: Lineages, bulk: Bulk, pool: &Path) -> Self {
+        let incoming = Arc::new(Semaphore::new(MAX_INCOMING));
+        let outgoing = Arc::<outgoing::Outgoing>::default();
+        tokio::spawn(outgoing.clone().sweep());
+        Self { lineages, bulk, pool: pool.to_owned(), incoming, outgoing }
+    }
+
+    /// Removes everything that the container has of transfers: it is being deleted.
+    pub async fn forget(&self, container: ContainerId) -> Result<(), crate::storage::StorageError> {
+        self.outgoing.end_all_of(container);
+        self.lineages.retain(container, Vec::new()).await
+    }
+}
