@@ -124,7 +124,8 @@ pub const AGENT_COMMANDS: &[&str] = &[
 ];
 
 /// Points of the agent that transfers between servers reach.
-pub const AGENT_TRANSFERS: &[&str] = &["transfer.kept", "transfer.ordered", "transfer.staged", "transfer.received"];
+pub const AGENT_TRANSFERS: &[&str] =
+    &["transfer.kept", "transfer.ordered", "transfer.staged", "transfer.received", "root.received"];
 
 /// Points of the control plane that commands on a server reach.
 pub const CONTROL_PLANE_COMMANDS: &[&str] = &[

@@ -17,7 +17,7 @@ use crate::{
     runtime::{DiskRates, OciRuntime, RuntimeConfig},
     stats::{Sampler, Sources},
     storage::{BtrfsPool, Lineages, PoolConfig, QuotaMode, Storage},
-    transfer::Transfers,
+    transfer::BulkTransfers,
 };
 use hoody_protocol::id::ContainerId;
 use ipnet::Ipv4Net;
@@ -184,7 +184,7 @@ impl Agent {
         let blobs = Arc::new(ControlPlaneBlobs::new(bulk.clone()));
         let lineages = Lineages::open(&config.pool, OWN_PROGRAM.into()).await;
         let lineages = lineages.map_err(capability("what copies are based on cannot be read"))?;
-        let transfers = Transfers::new(lineages, bulk, &config.pool);
+        let transfers = BulkTransfers::new(lineages, bulk, &config.pool);
         let images = ImageConfig {
             reserve_bytes: config.pool_reserve_bytes,
             keep: Duration::from_secs(config.image_keep_hours * 3600),
@@ -220,6 +220,7 @@ impl Agent {
             network: Arc::new(network),
             firewall: Arc::new(firewall),
             egress: Arc::new(egress),
+            transfers: Arc::new(transfers.clone()),
         };
 
         let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();

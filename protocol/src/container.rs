@@ -5,7 +5,7 @@ use crate::{
     bounded::{List, Map, Text},
     egress::{EgressSpec, EgressStatus},
     firewall::{FirewallSpec, MAX_RULES},
-    id::{ContainerId, ProjectId, UserId},
+    id::{ContainerId, ProjectId, TransferId, UserId},
     image::ImageSpec,
     ssh_key,
     time::UnixMs,
@@ -58,6 +58,10 @@ pub struct ContainerSpec {
     /// True: the node's `/dev/kvm` appears in the container, from its next start on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub kvm: bool,
+    /// Its root file system comes from a container of another server, by this transfer; absent: from here. Never changes
+    /// after the first specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<TransferId>,
 }
 
 impl ContainerSpec {

@@ -185,6 +185,7 @@ impl Any {
             egress: self.option(|| self.egress()),
             ssh_public_key: self.option(|| self.text()),
             kvm: self.yes(),
+            transfer: self.option(|| TransferId::from_bytes(self.id())),
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     commands::Commands, desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler,
-    timing::step, transfer::Transfers,
+    timing::step, transfer::BulkTransfers,
 };
 use hoody_protocol::{
     bounded::Text,
@@ -58,7 +58,7 @@ pub struct SessionWork {
     /// What containers wrote.
     pub logs: Logs,
     /// File systems to and from other servers.
-    pub transfers: Transfers,
+    pub transfers: BulkTransfers,
     /// What the server is.
     pub facts: NodeFacts,
     /// The kernel's boot id.

@@ -8,6 +8,7 @@ use crate::{
     network::Network,
     runtime::Runtime,
     storage::Storage,
+    transfer::Transfers,
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -26,6 +27,8 @@ pub struct Capabilities {
     pub firewall: Arc<dyn Firewall>,
     /// Relaying of what the packet filter takes.
     pub egress: Arc<dyn Egress>,
+    /// File systems from other servers.
+    pub transfers: Arc<dyn Transfers>,
 }
 
 /// What reconciliation needs of the configuration.

@@ -179,6 +179,8 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
     clear(cell, record).await?;
     let deleted = cell.context.capabilities.storage.delete(record.spec.id).await;
     deleted.map_err(failed("delete", "storage_failed", "the container's root file system could not be deleted"))?;
+    let forgotten = cell.context.capabilities.transfers.forget(record.spec.id).await;
+    forgotten.map_err(failed("forget transfers", "storage_failed", "what copies are based on could not be deleted"))?;
     let forgotten = cell.context.capabilities.runtime.forget(record.spec.id).await;
     forgotten.map_err(runtime_failed("remove what the processes wrote"))?;
     hoody_fault::point!("root.deleted");

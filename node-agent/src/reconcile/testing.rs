@@ -347,6 +347,7 @@ impl Node {
             network: Arc::new(kernel.clone()),
             firewall: Arc::new(kernel.clone()),
             egress: Arc::new(kernel.clone()),
+            transfers: Arc::new(kernel.clone()),
         };
         let allocation = Allocation::new(AddressPool::new("10.9.0.0/24".parse().unwrap()).unwrap(), 1 << 20);
         let journal = Journal::open(&self.folder.path().join("journal")).unwrap();
@@ -491,6 +492,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         egress: None,
         ssh_public_key: None,
         kvm: false,
+        transfer: None,
     }
 }
 

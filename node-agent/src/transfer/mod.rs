@@ -8,7 +8,11 @@ mod outgoing;
 pub mod receive;
 mod send;
 
-use crate::{link::bulk::Bulk, storage::Lineages};
+use crate::{
+    link::bulk::Bulk,
+    storage::{Lineages, StorageError},
+};
+use async_trait::async_trait;
 use hoody_protocol::{container::Cause, id::ContainerId, stream::StreamError};
 use std::{
     path::{Path, PathBuf},
@@ -26,9 +30,18 @@ const RESUME_TIME: Duration = Duration::from_secs(60);
 /// The time for a stream of the bulk connection and the answer on it, the source's snapshot included.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What this server sends and receives. Cheap to clone.
+/// What containers need of transfers.
+#[async_trait]
+pub trait Transfers: Send + Sync + std::fmt::Debug {
+    /// Receives a transfer; gives the read-only subvolume. Done already, it is given at once. Dropped, it is given up.
+    async fn receive(&self, incoming: &Incoming) -> Result<PathBuf, TransferError>;
+    /// Removes everything that the container has of transfers: it is being deleted.
+    async fn forget(&self, container: ContainerId) -> Result<(), StorageError>;
+}
+
+/// Transfers over the bulk connection. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Transfers {
+pub struct BulkTransfers {
     lineages: Lineages,
     bulk: Bulk,
     pool: PathBuf,
@@ -51,7 +64,7 @@ enum Broken {
     Later(Cause),
 }
 
-impl Transfers {
+impl BulkTransfers {
     /// Transfers of the pool at `pool`.
     pub fn new(lineages: Lineages, bulk: Bulk, pool: &Path) -> Self {
         let incoming = Arc::new(Semaphore::new(MAX_INCOMING));
@@ -59,9 +72,15 @@ impl Transfers {
         tokio::spawn(outgoing.clone().sweep());
         Self { lineages, bulk, pool: pool.to_owned(), incoming, outgoing }
     }
+}
 
-    /// Removes everything that the container has of transfers: it is being deleted.
-    pub async fn forget(&self, container: ContainerId) -> Result<(), crate::storage::StorageError> {
+#[async_trait]
+impl Transfers for BulkTransfers {
+    async fn receive(&self, incoming: &Incoming) -> Result<PathBuf, TransferError> {
+        self.pull(incoming).await
+    }
+
+    async fn forget(&self, container: ContainerId) -> Result<(), StorageError> {
         self.outgoing.end_all_of(container);
         self.lineages.retain(container, Vec::new()).await
     }

@@ -1,6 +1,6 @@
 //! The target's side: from the request to a read-only subvolume with the transfer's id.
 
-use super::{Broken, OPEN_DEADLINE, RESUME_TIME, Transfers};
+use super::{Broken, BulkTransfers, OPEN_DEADLINE, RESUME_TIME};
 use crate::storage::{StageError, Staging, StorageError};
 use hoody_protocol::{
     container::Cause,
@@ -101,9 +101,8 @@ impl<E: Into<Broken>> From<E> for Failed {
     }
 }
 
-impl Transfers {
-    /// Receives a transfer; gives the read-only subvolume. Done already, it is given at once. Dropped, it is given up.
-    pub async fn receive(&self, incoming: &Incoming) -> Result<PathBuf, TransferError> {
+impl BulkTransfers {
+    pub(super) async fn pull(&self, incoming: &Incoming) -> Result<PathBuf, TransferError> {
         let Incoming { transfer, container, .. } = *incoming;
         if self.lineages.has(container, transfer).await? {
             return Ok(self.lineages.path(container, transfer));

@@ -1,7 +1,7 @@
 //! The source's side: keeps what is to be sent, and offers its stream.
 
 use super::{
-    Broken, OPEN_DEADLINE, Transfers,
+    Broken, BulkTransfers, OPEN_DEADLINE,
     outgoing::{Next, Stream},
 };
 use crate::storage::StorageError;
@@ -21,7 +21,7 @@ const SNAPSHOTS: &str = "snapshots";
 /// Silence of the target after which the stream counts as broken: longer than its disk may need for a piece.
 const SILENCE: Duration = Duration::from_secs(180);
 
-impl Transfers {
+impl BulkTransfers {
     /// Carries out an order; the stream is then offered on the bulk connection.
     pub async fn send(&self, order: SendOrder) -> CommandReply {
         let (transfer, container) = (order.transfer, order.container);

@@ -182,6 +182,7 @@ fn new_row(
         egress: None,
         ssh_public_key: wanted.ssh_public_key,
         kvm: wanted.kvm,
+        transfer: None,
     };
     check_size(&spec)?;
     Ok(ContainerRow {

@@ -1,4 +1,4 @@
-//! The six traits over the kernel in memory, with the demands that the real ones make on order.
+//! The traits over the kernel in memory, with the demands that the real ones make on order.
 
 use super::{Faulted, Kernel, World};
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     network::{Network, NetworkError, host_interface},
     runtime::{Bundle, CgroupStats, Mended, Process, Runtime, RuntimeError},
     storage::{IdRange, Storage, StorageError, Usage},
+    transfer::{Incoming, TransferError, Transfers},
 };
 use async_trait::async_trait;
 use hoody_protocol::{
@@ -61,6 +62,18 @@ impl Images for Kernel {
 
     async fn collect(&self, _in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError> {
         Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl Transfers for Kernel {
+    async fn receive(&self, _incoming: &Incoming) -> Result<PathBuf, TransferError> {
+        let received = self.step("transfer", |_| PathBuf::from("/image")).await;
+        received.map_err(|fault| TransferError::Storage(fault.into()))
+    }
+
+    async fn forget(&self, _container: ContainerId) -> Result<(), StorageError> {
+        Ok(self.step("forget transfers", |_| ()).await?)
     }
 }
 
