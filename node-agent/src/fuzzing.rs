@@ -9,6 +9,7 @@ use crate::{
     firewall,
     images::unpack::fuzzing as unpack,
     logs::record as record_of_log,
+    storage::receive,
 };
 use hoody_protocol::firewall::FirewallSpec;
 
@@ -33,6 +34,11 @@ pub fn record(bytes: &[u8]) {
     let written = serde_json::to_vec(&record).expect("what was read can be written");
     assert_eq!(serde_json::from_slice::<Record>(&written).expect("our own record"), record);
     assert_eq!(record::salvage_bytes(&written), Some((record.address, record.ids)), "salvaged from a whole one");
+}
+
+/// A send stream, command by command up to its end: none is longer than the kernel's buffer.
+pub fn send_stream(bytes: &[u8]) {
+    receive::fuzzing(bytes);
 }
 
 /// A firewall policy as the link brings it, compiled and put into netlink messages.

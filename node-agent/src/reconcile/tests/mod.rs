@@ -14,3 +14,4 @@ mod operations;
 mod retry;
 mod ssh_key;
 mod stop;
+mod transfer;

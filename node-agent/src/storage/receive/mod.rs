@@ -16,3 +16,18 @@ mod tree;
 pub use child::{SUBCOMMAND, child_main};
 pub use report::Refusal;
 pub use run::ReceiveError;
+
+/// What must hold of any bytes.
+pub(crate) fn fuzzing(bytes: &[u8]) {
+    let Ok(mut commands) = stream::Commands::open(bytes) else { return };
+    while let Ok(command) = commands.next() {
+        match command {
+            stream::Command::End => return,
+            stream::Command::Write { path, data, .. } => assert!(path.len() + data.len() <= bytes.len()),
+            stream::Command::Times { accessed, modified, .. } => {
+                assert!(accessed.nanoseconds < 1_000_000_000 && modified.nanoseconds < 1_000_000_000);
+            }
+            _ => {}
+        }
+    }
+}
