@@ -124,7 +124,8 @@ async fn connect(
         Err(Some(AskError::Refused(_))) => {
             return Err(refused("transfer_not_supported", "the other server's agent cannot send file systems", false));
         }
-        Err(_) => return Err(refused("source_offline", "the other server is not connected", true)),
+        Err(Some(_)) => return Err(refused("source_silent", "the other server did not answer", true)),
+        Err(None) => return Err(refused("source_offline", "the other server is not connected", true)),
     }
     let offered = match tokio::time::timeout(OFFER_DEADLINE, offers).await {
         Ok(Ok(offered)) => offered,

@@ -107,14 +107,15 @@ pub async fn end(connection: &mut AnyConnection, id: TransferId, now: i64) -> Re
     Ok(done.rows_affected() > 0)
 }
 
-/// The transfers of a source that others are based on, or are being sent: of each target the newest that it keeps, and
-/// all open ones with what they are the difference from. The oldest are left out where there are more than `most`.
-pub async fn in_use(store: &Store, source: ContainerId, most: usize) -> Result<Vec<TransferId>, StoreError> {
+/// The transfers from and to a container that something is based on, or that are open: to each target the newest that
+/// it keeps, the newest that the container itself keeps, and all open ones with what they are the difference from. The
+/// oldest are left out where there are more than `most`.
+pub async fn in_use(store: &Store, container: ContainerId, most: usize) -> Result<Vec<TransferId>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS}, state FROM transfers WHERE source_container_id = $1 AND state <> 'ended' \
+        "SELECT {COLUMNS}, state FROM transfers WHERE (source_container_id = $1 OR container_id = $1) AND state <> 'ended' \
          ORDER BY created_at DESC, id DESC"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(source.to_string()).fetch_all(store.reader()).await?;
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_all(store.reader()).await?;
     let mut used = Vec::new();
     let mut targets = std::collections::HashSet::new();
     for row in rows {

@@ -65,6 +65,12 @@ async fn what_others_are_based_on_stays_in_use() {
         write(&store, &third, 5).await;
         assert_eq!(used(9).await.unwrap(), [third.id, second.id]);
         assert_eq!(used(1).await.unwrap(), [third.id]);
+        // A copy that is sent on keeps what it came from: its own next transfer is the difference from that.
+        let next = link_testing::container(&store, first.source, 1, Vec::new()).await.id;
+        let (source_container, container) = (first.container, next);
+        let on = Transfer { id: TransferId::generate(), container, source_container, ..first.clone() };
+        write(&store, &on, 6).await;
+        assert_eq!(in_use(&store, first.container, 9).await.unwrap(), [on.id, third.id, second.id]);
         let mut tx = store.begin().await.unwrap();
         assert!(end(&mut tx, third.id, 6).await.unwrap());
         // With either container the transfer goes.

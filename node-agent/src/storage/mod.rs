@@ -11,7 +11,7 @@ pub(crate) mod mount;
 mod pool;
 mod quota;
 pub mod receive;
-mod send;
+pub(crate) mod send;
 pub(crate) mod subvolume;
 mod transfer_ioctl;
 pub(crate) mod user_namespace;
