@@ -29,6 +29,7 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
     tag::{self, Message},
     transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
@@ -185,6 +186,10 @@ impl Any {
             egress: self.option(|| self.egress()),
             ssh_public_key: self.option(|| self.text()),
             kvm: self.yes(),
+            origin: self.option(|| Origin {
+                container: ContainerId::from_bytes(self.id()),
+                snapshot: self.option(|| SnapshotId::from_bytes(self.id())),
+            }),
             transfer: self.option(|| TransferId::from_bytes(self.id())),
         }
     }
@@ -208,6 +213,7 @@ impl Any {
             id: OperationId::from_bytes(self.id()),
             container: ContainerId::from_bytes(self.id()),
             failure: self.option(|| self.cause()),
+            bytes: self.option(|| self.number()),
             at: self.number(),
         }
     }
@@ -484,7 +490,13 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, any.spec());
         let (id, container) = (OperationId::from_bytes(any.id()), ContainerId::from_bytes(any.id()));
         let (sequence, begin_within_ms) = (any.number(), any.number());
-        let kind = OperationKind::Restart;
+        let snapshot = SnapshotId::from_bytes(any.id());
+        let kind = any.one(&[
+            OperationKind::Restart,
+            OperationKind::CreateSnapshot { snapshot },
+            OperationKind::RestoreSnapshot { snapshot },
+            OperationKind::DeleteSnapshot { snapshot },
+        ]);
         round_trip(seen, OperationRequest { id, container, sequence, begin_within_ms, kind });
         round_trip(seen, CommandReply::Accepted);
         round_trip(seen, CommandReply::Superseded { held: any.version() });
@@ -531,6 +543,10 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, InspectionReply::NotRunning);
         round_trip(seen, InspectionReply::Failed(any.cause()));
         round_trip(seen, InspectionReply::Running(Box::new(any.inspection())));
+        round_trip(seen, SnapshotQuery { container });
+        let held = || HeldSnapshot { id: snapshot, exclusive_bytes: any.option(|| any.number()) };
+        round_trip(seen, SnapshotReply::Held(any.list(held)));
+        round_trip(seen, SnapshotReply::Failed(any.cause()));
         let (transfer, offset) = (TransferId::from_bytes(any.id()), any.number());
         round_trip(seen, TransferRequest { transfer, offset });
         round_trip(seen, TransferOffer { transfer, offset, total: any.option(|| any.number()) });

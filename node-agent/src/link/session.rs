@@ -22,6 +22,7 @@ use hoody_protocol::{
     },
     logs::LogRequest,
     operation::OperationRequest,
+    snapshot::SnapshotQuery,
     stats::StatsBatch,
     stream::{self, StreamError},
     time::now_ms,
@@ -264,6 +265,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
     } else if frame.is::<InspectionQuery>() {
         return match frame.decode::<InspectionQuery>() {
             Ok(query) => stream::write(send, &reconciler.inspect(query.container).await).await,
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
+    } else if frame.is::<SnapshotQuery>() {
+        return match frame.decode::<SnapshotQuery>() {
+            Ok(query) => stream::write(send, &reconciler.snapshots(query.container).await).await,
             Err(error) => refuse(send, "malformed", &error.to_string()).await,
         };
     } else if frame.is::<RenewalOrder>() {

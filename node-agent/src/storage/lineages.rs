@@ -8,7 +8,7 @@
 use super::{
     StorageError,
     blocking::{Blocking, Step},
-    ioctl,
+    ioctl::{self, Charge},
     receive::{ReceiveError, run, stream::Uuid},
     send::{self, SendStream},
     subvolume, transfer_ioctl,
@@ -123,9 +123,7 @@ impl Lineages {
             let missing = || io::Error::from(io::ErrorKind::NotFound);
             let kept = subvolume::open(&source)
                 .and_then(|top| top.ok_or_else(missing))
-                .and_then(|top| ioctl::snapshot(top.as_fd(), folder.as_fd(), &name(&partial), u64::MAX))
-                .and_then(|()| subvolume::open_folder(&partial))
-                .and_then(|top| ioctl::set_read_only(top.as_fd(), true));
+                .and_then(|top| ioctl::read_only_snapshot(top.as_fd(), folder.as_fd(), &name(&partial)));
             kept.map_err(StorageError::io("keep", &source))?;
             hoody_fault::point!("transfer.kept");
             fs::rename(&partial, &path).map_err(StorageError::io("rename", &partial))
@@ -330,7 +328,7 @@ fn make_staged(
             let Some(from) = transfer_ioctl::received_from(top.as_fd()).map_err(failed("inspect", base))? else {
                 return Ok(Made::NoBase);
             };
-            let snapshot = ioctl::snapshot(top.as_fd(), folder.as_fd(), &name(staged), room_bytes);
+            let snapshot = ioctl::snapshot(top.as_fd(), folder.as_fd(), &name(staged), Charge::Bytes(room_bytes));
             snapshot.map_err(failed("snapshot to", staged))?;
             Made::From(from)
         }
