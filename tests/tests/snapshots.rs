@@ -180,7 +180,7 @@ async fn a_copy_lives_on_its_own() -> Result<()> {
     let blocked = network(&live).await?;
     ensure!(blocked["remote_status"]["is_running"] == true, "{blocked}");
     ensure!(network(&old).await?["configured"] == false);
-    let rules = async |copy: &str| world.api.get(&format!("/api/v1/containers/{copy}/firewall")).await?.data();
+    let rules = async |copy: &str| world.api.get(&format!("/api/v1/containers/{copy}/firewall/rules")).await?.data();
     ensure!(rules(&live).await?.to_string().contains("8000"));
     ensure!(!rules(&old).await?.to_string().contains("8000"));
 

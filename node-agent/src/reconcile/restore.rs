@@ -110,8 +110,17 @@ async fn bring_back(cell: &Cell, record: &Record, id: OperationId, cause: Cause)
     let back = cell.context.capabilities.storage.swap_back(record.spec.id).await;
     back.map_err(storage_failed("bring back what was before"))?;
     cell.set_progress(|progress| progress.disk_bytes = None);
-    expect_start(cell, record).await?;
-    operation::finish(cell, record, id, Err(cause)).await
+    let record = expect_start(cell, record).await?;
+    if let Some(number) = record.wanted_run() {
+        // Before the outcome, which says that all is as before. Where it fails, the next passes try again.
+        match start::ensure_running(cell, record.clone(), number, Process::Absent).await {
+            Err(PassError::Interrupted) => return Err(PassError::Interrupted),
+            Err(PassError::Failed(failure)) => tracing::warn!(container = %record.spec.id, step = failure.step,
+                error = failure.error.as_ref() as &dyn std::error::Error, "what was before a restoration did not start"),
+            Ok(_) => {}
+        }
+    }
+    operation::finish(cell, &record, id, Err(cause)).await
 }
 
 /// Writes down how far the restoration is; from the swap on, another first process is expected.
@@ -128,14 +137,14 @@ async fn advance(cell: &Cell, id: OperationId, to: Restoration) -> Result<Settle
 }
 
 /// Writes down that the first process is to be started once more where one is wanted.
-async fn expect_start(cell: &Cell, record: &Record) -> Result<(), PassError> {
+async fn expect_start(cell: &Cell, record: &Record) -> Result<Record, PassError> {
     let boot_id = cell.context.settings.boot_id.clone();
     let again = |record: &mut Record| {
         if let Some(number) = record.wanted_run() {
             record.run = Some(Run { number, boot_id, phase: Phase::Starting });
         }
     };
-    cell.advance(record, again).await.map(drop)
+    cell.advance(record, again).await
 }
 
 fn is_alive(process: &Process) -> bool {

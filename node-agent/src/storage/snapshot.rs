@@ -217,9 +217,7 @@ impl Shared {
         hoody_fault::point!("copy.staged");
         if self.mode == QuotaMode::Simple {
             // As of the transaction that the copy was made in.
-            let measured = inherited(source.as_fd())
-                .and_then(|before| Ok(before + quota::usage(self.handle.as_fd(), quota::group_of(from))?.0));
-            let needed = measured.map_err(StorageError::io("measure", &staged))?;
+            let needed = self.usage(from)?.used_bytes;
             if needed.saturating_add(Limits::MIN_DISK_BYTES) > disk_bytes {
                 drop(root);
                 delete()?;
