@@ -27,6 +27,7 @@ packages=(
     conmon:conmon
     catatonit:catatonit
     nftables:nft
+    libcap2-bin:setcap
     iproute2:ip
     btrfs-progs:mkfs.btrfs
     kmod:modprobe
