@@ -5,6 +5,7 @@ use crate::{
     commands::{self, Commands},
     config::Config,
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
+    dial::DialPolicy,
     egress::{Egress, Relay},
     exec::{ExecLimits, Execs},
     facts,
@@ -12,6 +13,7 @@ use crate::{
     images::{ImageConfig, ImageStore, collect},
     link::{Link, LinkCloser, LinkState, SessionWork, blobs::ControlPlaneBlobs, bulk::Bulk, identity::IdentityStore},
     logs::{self, Logs},
+    names::{Ask, Resolver},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
     runtime::{DiskRates, OciRuntime, RuntimeConfig},
@@ -174,8 +176,11 @@ impl Agent {
         firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
         let endpoints = identity.control_planes().await.into_iter().map(|endpoint| IpAddr::V4(*endpoint.ip()).into());
         let own = endpoints.chain([config.node_cidr.into(), Ipv4Net::from(config.gateway).into()]).collect();
-        let egress = Relay::start(config.proxy_socket.clone(), own);
-        egress.prepare().await.map_err(capability("the routing to the relay cannot be made"))?;
+        let dial = DialPolicy::open(config.allowed_networks_path(), own);
+        let relay = Relay::start(config.proxy_socket.clone(), dial.clone());
+        let firewall: Arc<dyn Firewall> = Arc::new(firewall);
+        let names = Resolver::new(Ask::new(relay.clone()), dial.clone(), firewall.clone());
+        relay.prepare().await.map_err(capability("the routing to the relay cannot be made"))?;
         let storage =
             PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
@@ -218,8 +223,9 @@ impl Agent {
             storage: Arc::new(storage),
             runtime,
             network: Arc::new(network),
-            firewall: Arc::new(firewall),
-            egress: Arc::new(egress),
+            firewall,
+            egress: Arc::new(relay),
+            names: Arc::new(names),
             transfers: Arc::new(transfers.clone()),
         };
 
@@ -263,6 +269,7 @@ impl Agent {
             sampler,
             execs,
             logs: logs.clone(),
+            dial,
             transfers,
             facts,
             boot_id,

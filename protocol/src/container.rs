@@ -85,6 +85,7 @@ impl ContainerSpec {
         if self.firewall.ingress.len() + self.firewall.egress.len() > MAX_RULES {
             return Err("there are too many firewall rules");
         }
+        self.firewall.check()?;
         if let Some(egress) = &self.egress {
             egress.check()?;
         }

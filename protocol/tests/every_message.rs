@@ -140,6 +140,7 @@ impl Any {
             action: self.one(&[Action::Allow, Action::Reject, Action::Drop]),
             matches,
             peer: self.option(peer),
+            host: self.option(|| self.text()),
             description: self.text(),
         }
     }
@@ -204,7 +205,6 @@ impl Any {
             port: self.number() as u16,
             credentials: self.option(|| Credentials { username: self.text(), password: self.text() }),
             dns: self.list(|| (self.number() as u32).into()),
-            allowed: self.list(|| IpNet::V4(Ipv4Net::new_assert((self.number() as u32).into(), 32))),
         })
     }
 
@@ -484,7 +484,8 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, RenewRequest { csr: any.bytes() });
         round_trip(seen, any.hello());
         let (protocol, now, heartbeat_ms) = (any.number() as u16, any.number(), any.number());
-        round_trip(seen, HelloReply::Accepted { protocol, server, now, heartbeat_ms });
+        let allowed_networks = any.list(|| IpNet::V4(Ipv4Net::new_assert((any.number() as u32).into(), 32)));
+        round_trip(seen, HelloReply::Accepted { protocol, server, now, heartbeat_ms, allowed_networks });
         round_trip(seen, HelloReply::Refused { cause: any.cause(), retry: any.yes() });
         round_trip(seen, Heartbeat { now: any.number(), unacknowledged: any.number() as u32 });
         round_trip(seen, any.spec());

@@ -5,6 +5,7 @@ use crate::{
     egress::Egress,
     firewall::Firewall,
     images::Images,
+    names::Names,
     network::Network,
     runtime::Runtime,
     storage::Storage,
@@ -27,6 +28,8 @@ pub struct Capabilities {
     pub firewall: Arc<dyn Firewall>,
     /// Relaying of what the packet filter takes.
     pub egress: Arc<dyn Egress>,
+    /// Host names in rules.
+    pub names: Arc<dyn Names>,
     /// File systems from other servers.
     pub transfers: Arc<dyn Transfers>,
 }

@@ -2,7 +2,7 @@
 //! link before the first process starts.
 
 use super::{
-    egress, limits,
+    egress, limits, names,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
     ssh_key, stop,
@@ -166,6 +166,7 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     hoody_fault::point!("process.created");
     ruled?;
     egress::relay(cell, &record).await;
+    names::resolve(cell, &record).await;
     // Always: the link of a process that has just ended can still stand for a moment.
     step("agent: link", attach(cell, &record, pid)).await?;
     hoody_fault::point!("link.attached");
@@ -224,6 +225,7 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
         repaired.push("firewall");
     }
     egress::relay(cell, record).await;
+    names::resolve(cell, record).await;
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
     let anew = match link(cell, record, pid).await {

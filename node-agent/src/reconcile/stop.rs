@@ -1,7 +1,7 @@
 //! From a running first process to none, and from a container to nothing.
 
 use super::{
-    operation,
+    names, operation,
     owner::Cell,
     pass::{PassError, Settled, failed, journal_ended, not_persisted, unless_requested},
 };
@@ -125,6 +125,7 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
     };
     if let (Ok(()), Ok(()), Ok(())) = (&network, &runtime, &firewall) {
         // Last: nothing of the container's is left that could be taken.
+        names::forget(cell, record).await;
         capabilities.egress.set(id, record.address, None).await;
         hoody_fault::point!("egress.cleared");
     }

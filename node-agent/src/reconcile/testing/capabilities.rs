@@ -3,8 +3,9 @@
 use super::{Faulted, Kernel, World};
 use crate::{
     egress::{Egress, EgressError},
-    firewall::{Firewall, FirewallError, Policy},
+    firewall::{Answer, Firewall, FirewallError, Policy},
     images::{ImageError, Images, InUse},
+    names::{self, Names},
     network::{Network, NetworkError, host_interface},
     runtime::{Bundle, CgroupStats, Mended, Process, Runtime, RuntimeError},
     storage::{IdRange, Storage, StorageError, Usage},
@@ -441,12 +442,29 @@ impl Firewall for Kernel {
         Ok(self.step("unpolicy", effect).await?)
     }
 
+    async fn resolved(&self, _: ContainerId, _: &str, _: Answer) -> Result<(), FirewallError> {
+        Ok(())
+    }
+
     async fn counters(&self, _id: ContainerId) -> Result<Vec<RuleCounter>, FirewallError> {
         Ok(Vec::new())
     }
 
     async fn inventory(&self) -> Result<Vec<ContainerId>, FirewallError> {
         Ok(self.world().rules.keys().copied().collect())
+    }
+}
+
+/// Not a step of its own: it never fails, and what it does is asked for again by every pass.
+#[async_trait]
+impl Names for Kernel {
+    async fn set(&self, id: ContainerId, hosts: BTreeSet<String>, path: names::Path) {
+        let mut world = self.world();
+        if hosts.is_empty() {
+            world.names.remove(&id);
+        } else {
+            world.names.insert(id, (hosts, path));
+        }
     }
 }
 
