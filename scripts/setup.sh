@@ -27,6 +27,7 @@ packages=(
     conmon:conmon
     catatonit:catatonit
     nftables:nft
+    libcap2-bin:setcap
     iproute2:ip
     btrfs-progs:mkfs.btrfs
     kmod:modprobe
@@ -54,7 +55,7 @@ packages=(
     tinyproxy-bin:tinyproxy
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
-[ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman docker.io:dockerd crun:crun redsocks:redsocks lxd:lxd)
+[ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman docker.io:dockerd crun:crun proxychains4:proxychains4 redsocks:redsocks lxd:lxd)
 [ "${1:-}" != cgroup2 ] || packages+=(qemu-system-x86:qemu-system-x86_64 cpio:cpio)
 
 is_there() {

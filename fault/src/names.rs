@@ -139,6 +139,10 @@ pub const AGENT_COMMANDS: &[&str] = &[
     "execution.stored",
 ];
 
+/// Points of the agent that transfers between servers reach.
+pub const AGENT_TRANSFERS: &[&str] =
+    &["transfer.kept", "transfer.ordered", "transfer.staged", "transfer.received", "root.received"];
+
 /// Points of the control plane that commands on a server reach.
 pub const CONTROL_PLANE_COMMANDS: &[&str] = &[
     "execution.writing",

@@ -5,7 +5,7 @@ use crate::{
     bounded::{List, Map, Text},
     egress::{EgressSpec, EgressStatus},
     firewall::{FirewallSpec, MAX_RULES},
-    id::{ContainerId, ProjectId, UserId},
+    id::{ContainerId, ProjectId, TransferId, UserId},
     image::ImageSpec,
     snapshot::Origin,
     ssh_key,
@@ -63,6 +63,10 @@ pub struct ContainerSpec {
     /// specification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Its root file system comes from a container of another server, by this transfer; absent: from here. Never changes
+    /// after the first specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<TransferId>,
 }
 
 impl ContainerSpec {
@@ -81,6 +85,7 @@ impl ContainerSpec {
         if self.firewall.ingress.len() + self.firewall.egress.len() > MAX_RULES {
             return Err("there are too many firewall rules");
         }
+        self.firewall.check()?;
         if let Some(egress) = &self.egress {
             egress.check()?;
         }
@@ -93,6 +98,9 @@ impl ContainerSpec {
         }
         if self.origin.is_some_and(|origin| origin.container == self.id) {
             return Err("a container is not made from itself");
+        }
+        if self.origin.is_some() && self.transfer.is_some() {
+            return Err("a container is made from one thing");
         }
         match self.desired {
             Desired::Running { run: 0 } | Desired::Paused { run: 0 } => Err("start requests are counted from 1"),

@@ -144,6 +144,8 @@ ids! {
     ExecutionId;
     /// A snapshot of a container.
     SnapshotId;
+    /// A transfer of a container's file system to another server.
+    TransferId;
 }
 
 #[cfg(test)]

@@ -29,5 +29,6 @@ pub mod stats;
 pub mod stream;
 pub mod tag;
 pub mod time;
+pub mod transfer;
 pub mod transport;
 pub mod version;

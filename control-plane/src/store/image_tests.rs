@@ -54,6 +54,7 @@ pub(crate) async fn insert_container(store: &Store, image: &ImageSpec) -> Contai
         ssh_public_key: None,
         kvm: false,
         origin: None,
+        transfer: None,
     };
     let mut transaction = store.begin().await.unwrap();
     for (sql, binds) in [

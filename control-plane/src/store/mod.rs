@@ -52,6 +52,7 @@ pub mod status_log;
 #[cfg(test)]
 pub mod testing;
 mod transaction;
+pub mod transfer;
 pub mod two_factor;
 pub mod unknown;
 pub mod user;

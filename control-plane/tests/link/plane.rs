@@ -144,6 +144,7 @@ impl Plane {
             ssh_public_key: None,
             kvm: false,
             origin: None,
+            transfer: None,
         };
         let json = serde_json::to_string(&spec).unwrap();
         self.execute(format!(

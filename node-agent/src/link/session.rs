@@ -6,8 +6,8 @@ use super::{
     logs, renewal,
 };
 use crate::{
-    commands::Commands, desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler,
-    timing::step,
+    commands::Commands, desired::journal::Journal, dial::DialPolicy, exec::Execs, logs::Logs, reconcile::Reconciler,
+    stats::Sampler, timing::step, transfer::BulkTransfers,
 };
 use hoody_protocol::{
     bounded::Text,
@@ -26,6 +26,7 @@ use hoody_protocol::{
     stats::StatsBatch,
     stream::{self, StreamError},
     time::now_ms,
+    transfer::SendOrder,
     transport::Close,
     version,
 };
@@ -57,6 +58,10 @@ pub struct SessionWork {
     pub execs: Execs,
     /// What containers wrote.
     pub logs: Logs,
+    /// Where hosts may be that tenants name.
+    pub dial: DialPolicy,
+    /// File systems to and from other servers.
+    pub transfers: BulkTransfers,
     /// What the server is.
     pub facts: NodeFacts,
     /// The kernel's boot id.
@@ -146,7 +151,8 @@ async fn hello(connection: &Connection, work: &SessionWork) -> Result<(SendStrea
     let (send, reply) = tokio::time::timeout(HELLO_DEADLINE, exchange).await??;
     match reply {
         HelloReply::Refused { cause, retry } => Err(SessionEnd::Refused { cause, retry }),
-        HelloReply::Accepted { heartbeat_ms, .. } => {
+        HelloReply::Accepted { heartbeat_ms, allowed_networks, .. } => {
+            work.dial.allow(allowed_networks.into_inner());
             work.journal.loss_reported();
             let pause = Duration::from_millis(heartbeat_ms).clamp(HEARTBEAT_BOUNDS.0, HEARTBEAT_BOUNDS.1);
             Ok((send, pause))
@@ -230,6 +236,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
     } else if frame.is::<OperationRequest>() {
         match frame.decode() {
             Ok(request) => reconciler.operate(request).await,
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else if frame.is::<SendOrder>() {
+        match frame.decode() {
+            Ok(order) => work.transfers.send(order).await,
             Err(error) => return refuse(send, "malformed", &error.to_string()).await,
         }
     } else if frame.is::<SpecQuery>() {

@@ -4,6 +4,7 @@ use crate::{
     images::{BlobError, ImageError},
     runtime::RuntimeError,
     storage::StorageError,
+    transfer::TransferError,
 };
 use hoody_protocol::container::Cause;
 use std::{error::Error, io::ErrorKind};
@@ -27,6 +28,9 @@ pub(super) fn known(error: &(dyn Error + 'static)) -> Option<Cause> {
 fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
     let full =
         || Some(Cause::new("no_space", "a disk of the server is full: free space, then start the container again"));
+    if let Some(error) = error.downcast_ref::<TransferError>() {
+        return Some(error.cause());
+    }
     if let Some(error) = error.downcast_ref::<std::io::Error>() {
         return match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => full(),

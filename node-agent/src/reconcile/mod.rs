@@ -11,6 +11,7 @@ mod context;
 mod drift;
 mod egress;
 mod limits;
+mod names;
 mod operation;
 mod owner;
 mod pass;

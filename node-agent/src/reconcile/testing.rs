@@ -19,7 +19,7 @@ use hoody_protocol::{
     version::SpecVersion,
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -100,6 +100,8 @@ pub(super) struct World {
     pub(super) rules: HashMap<ContainerId, FirewallSpec>,
     /// What the policies let leave.
     pub(super) egress: HashMap<ContainerId, crate::firewall::Egress>,
+    /// Names that are kept resolved, and how.
+    pub(super) names: HashMap<ContainerId, (BTreeSet<String>, crate::names::Path)>,
     /// Upstreams that the relay was told.
     pub(super) relayed: HashMap<ContainerId, Upstream>,
     /// The base chains stand.
@@ -354,6 +356,8 @@ impl Node {
             network: Arc::new(kernel.clone()),
             firewall: Arc::new(kernel.clone()),
             egress: Arc::new(kernel.clone()),
+            names: Arc::new(kernel.clone()),
+            transfers: Arc::new(kernel.clone()),
         };
         let allocation = Allocation::new(AddressPool::new("10.9.0.0/24".parse().unwrap()).unwrap(), 1 << 20);
         let journal = Journal::open(&self.folder.path().join("journal")).unwrap();
@@ -499,6 +503,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         ssh_public_key: None,
         kvm: false,
         origin: None,
+        transfer: None,
     }
 }
 
@@ -518,6 +523,7 @@ pub(super) fn dropping() -> FirewallSpec {
         action: Action::Drop,
         matches: Match::Tcp(Ports::default()),
         peer: None,
+        host: None,
         description: Text::truncated(""),
     };
     FirewallSpec { ingress: vec![rule].try_into().unwrap(), egress: List::default() }

@@ -218,6 +218,9 @@ impl Firewall for Node {
     async fn is_prepared(&self) -> Result<bool, FirewallError> {
         unreachable!()
     }
+    async fn resolved(&self, _: ContainerId, _: &str, _: crate::firewall::Answer) -> Result<(), FirewallError> {
+        unreachable!()
+    }
     async fn apply(&self, _: &Policy) -> Result<(), FirewallError> {
         unreachable!()
     }

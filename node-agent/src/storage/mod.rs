@@ -7,18 +7,25 @@ mod devices;
 mod error;
 mod identity;
 pub(crate) mod ioctl;
+mod lineages;
 pub(crate) mod mount;
 mod pool;
 mod quota;
+pub mod receive;
+pub(crate) mod send;
 mod snapshot;
 pub(crate) mod subvolume;
+mod transfer_ioctl;
 pub(crate) mod user_namespace;
 
 pub use devices::devices;
 pub use error::StorageError;
+pub use lineages::{Lineages, StageError, Staging};
 pub(crate) use pool::space;
 pub use pool::{BtrfsPool, PoolConfig};
 pub use quota::QuotaMode;
+pub use receive::{ReceiveError, Refusal};
+pub use send::SendStream;
 
 use async_trait::async_trait;
 use hoody_protocol::{

@@ -293,6 +293,7 @@ fn new_row(
         ssh_public_key: wanted.ssh_public_key,
         kvm: wanted.kvm,
         origin: Some(Origin { container: from.id, snapshot: taken.map(|taken| taken.id) }),
+        transfer: None,
         ..from.clone()
     };
     check_size(&spec)?;

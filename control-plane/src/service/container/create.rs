@@ -189,6 +189,7 @@ fn new_row(
         ssh_public_key: wanted.ssh_public_key,
         kvm: wanted.kvm,
         origin: None,
+        transfer: None,
     };
     check_size(&spec)?;
     Ok(ContainerRow {

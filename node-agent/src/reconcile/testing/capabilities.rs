@@ -1,13 +1,15 @@
-//! The six traits over the kernel in memory, with the demands that the real ones make on order.
+//! The traits over the kernel in memory, with the demands that the real ones make on order.
 
 use super::{Faulted, Kernel, World};
 use crate::{
     egress::{Egress, EgressError},
-    firewall::{Firewall, FirewallError, Policy},
+    firewall::{Answer, Firewall, FirewallError, Policy},
     images::{ImageError, Images, InUse},
+    names::{self, Names},
     network::{Network, NetworkError, host_interface},
     runtime::{Bundle, CgroupStats, Mended, Process, Runtime, RuntimeError},
     storage::{IdRange, Storage, StorageError, Usage},
+    transfer::{Incoming, TransferError, Transfers},
 };
 use async_trait::async_trait;
 use hoody_protocol::{
@@ -62,6 +64,18 @@ impl Images for Kernel {
 
     async fn collect(&self, _in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError> {
         Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl Transfers for Kernel {
+    async fn receive(&self, _incoming: &Incoming) -> Result<PathBuf, TransferError> {
+        let received = self.step("transfer", |_| PathBuf::from("/image")).await;
+        received.map_err(|fault| TransferError::Storage(fault.into()))
+    }
+
+    async fn forget(&self, _container: ContainerId) -> Result<(), StorageError> {
+        Ok(self.step("forget transfers", |_| ()).await?)
     }
 }
 
@@ -428,12 +442,29 @@ impl Firewall for Kernel {
         Ok(self.step("unpolicy", effect).await?)
     }
 
+    async fn resolved(&self, _: ContainerId, _: &str, _: Answer) -> Result<(), FirewallError> {
+        Ok(())
+    }
+
     async fn counters(&self, _id: ContainerId) -> Result<Vec<RuleCounter>, FirewallError> {
         Ok(Vec::new())
     }
 
     async fn inventory(&self) -> Result<Vec<ContainerId>, FirewallError> {
         Ok(self.world().rules.keys().copied().collect())
+    }
+}
+
+/// Not a step of its own: it never fails, and what it does is asked for again by every pass.
+#[async_trait]
+impl Names for Kernel {
+    async fn set(&self, id: ContainerId, hosts: BTreeSet<String>, path: names::Path) {
+        let mut world = self.world();
+        if hosts.is_empty() {
+            world.names.remove(&id);
+        } else {
+            world.names.insert(id, (hosts, path));
+        }
     }
 }
 

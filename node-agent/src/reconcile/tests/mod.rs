@@ -15,3 +15,4 @@ mod retry;
 mod snapshots;
 mod ssh_key;
 mod stop;
+mod transfer;
