@@ -311,6 +311,8 @@ impl Walk {
     /// Waits until the API says that the container has the shape, every owner on the server has settled, and the
     /// server holds what belongs to the shape, no more and no less.
     async fn check(&mut self, shape: Shape) -> Result<()> {
+        // What comes next may be an operation, which is refused while the server is offline.
+        self.cluster.wait_online(self.server(), true).await?;
         let name = format!("the container is {}", shape.status());
         let id = self
             .until(&name, DEADLINE, async |this| {
