@@ -7,6 +7,7 @@ use crate::{
     firewall::{FirewallSpec, MAX_RULES},
     id::{ContainerId, ProjectId, UserId},
     image::ImageSpec,
+    snapshot::Origin,
     ssh_key,
     time::UnixMs,
     version::SpecVersion,
@@ -58,6 +59,10 @@ pub struct ContainerSpec {
     /// True: the node's `/dev/kvm` appears in the container, from its next start on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub kvm: bool,
+    /// Its root file system was made from another container's; absent: from the image. Never changes after the first
+    /// specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl ContainerSpec {
@@ -86,6 +91,9 @@ impl ContainerSpec {
         }
         if self.ssh_public_key.as_ref().is_some_and(|key| !ssh_key::is_one_line(key)) {
             return Err("the SSH key is not one line of a known type");
+        }
+        if self.origin.is_some_and(|origin| origin.container == self.id) {
+            return Err("a container is not made from itself");
         }
         match self.desired {
             Desired::Running { run: 0 } | Desired::Paused { run: 0 } => Err("start requests are counted from 1"),

@@ -142,6 +142,8 @@ ids! {
     CommandId;
     /// One run of a command on a server.
     ExecutionId;
+    /// A snapshot of a container.
+    SnapshotId;
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod authorize;
 mod change;
+mod copy;
 mod create;
 mod creation;
 mod delete;
@@ -12,12 +13,14 @@ mod kvm;
 mod limits;
 mod list;
 mod operate;
+pub(in crate::service) mod operation;
 mod restart;
 mod ssh_key;
 mod update;
 
 pub use authorize::{Authorization, ContainerClaimInput, authorize};
 pub use change::{Effect, Progress, change, settle};
+pub use copy::{Copied, CopyInput, copy};
 pub use create::create;
 pub use creation::CreateInput;
 pub use delete::{Deletion, delete};

@@ -47,6 +47,7 @@ pub mod server;
 pub mod session;
 pub mod settings;
 pub mod sign_up;
+pub mod snapshot;
 pub mod status_log;
 #[cfg(test)]
 pub mod testing;

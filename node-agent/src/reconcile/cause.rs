@@ -3,6 +3,7 @@
 use crate::{
     images::{BlobError, ImageError},
     runtime::RuntimeError,
+    storage::StorageError,
 };
 use hoody_protocol::container::Cause;
 use std::{error::Error, io::ErrorKind};
@@ -44,6 +45,22 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             ImageError::Blob { source: BlobError::Unreachable, .. } => {
                 Some(Cause::new("image_unreachable", "the image is fetched when the control plane is reachable again"))
             }
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<StorageError>() {
+        return match error {
+            StorageError::NoSnapshot { .. } => {
+                Some(Cause::new("snapshot_missing", "the server does not hold the snapshot"))
+            }
+            StorageError::TooManySnapshots { most, .. } => Some(Cause::new(
+                "too_many_snapshots",
+                format!("the server keeps at most {most} snapshots of a container: delete one first"),
+            )),
+            StorageError::CopyTooLarge { needed, .. } => Some(Cause::new(
+                "copy_too_large",
+                format!("the copy begins with {} MiB: give it more storage", needed.div_ceil(1 << 20)),
+            )),
             _ => None,
         };
     }
