@@ -34,6 +34,12 @@ pub const AGENT: &[&str] = &[
     "root.created",
     "mount.gate",
     "mount.mounted",
+    // Shares and RAM disks.
+    "share.mounting",
+    "share.mounted",
+    "share.unmounted",
+    "ramdisk.mounted",
+    "ramdisk.removed",
     // Processes.
     "bundle.recorded",
     "bundle.written",
@@ -94,6 +100,8 @@ pub const CONTROL_PLANE: &[&str] = &[
     "tombstone.committed",
     "restart.writing",
     "restart.committed",
+    "share.writing",
+    "share.committed",
     // A node's hello.
     "hello.received",
     "hello.recorded",

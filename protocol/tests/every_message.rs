@@ -18,7 +18,7 @@ use hoody_protocol::{
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
-    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, TerminalId, UserId},
+    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, ShareId, TerminalId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
     link::{
@@ -27,6 +27,7 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    share::{RamdiskScope, ShareFailure, ShareMount, ShareProblem},
     stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
     tag::{self, Message},
     version::{ProtocolRange, SpecVersion},
@@ -182,7 +183,25 @@ impl Any {
             egress: self.option(|| self.egress()),
             ssh_public_key: self.option(|| self.text()),
             kvm: self.yes(),
+            shares: self.list(|| self.share()),
+            ramdisk: self.option(|| self.one(&[RamdiskScope::Container, RamdiskScope::Project])),
         }
+    }
+
+    fn share(&self) -> ShareMount {
+        ShareMount {
+            id: ShareId::from_bytes(self.id()),
+            source: ContainerId::from_bytes(self.id()),
+            path: self.text(),
+            name: self.text(),
+            readonly: self.yes(),
+            until: self.option(|| self.number()),
+        }
+    }
+
+    fn problem(&self) -> ShareProblem {
+        use ShareProblem::*;
+        self.one(&[SourceMissing, NotAFolder, SystemPath, RestartRequired, Failed])
     }
 
     fn egress(&self) -> EgressSpec {
@@ -260,6 +279,7 @@ impl Any {
             ssh_key_error: self.option(|| self.cause()),
             oom_kills: self.number(),
             egress: self.option(|| EgressStatus { working: self.yes(), cause: self.option(|| self.cause()) }),
+            share_failures: self.list(|| ShareFailure { id: ShareId::from_bytes(self.id()), problem: self.problem() }),
             at: self.number(),
         };
         let report = if self.yes() { Report::Status(status()) } else { Report::Outcome(self.outcome()) };

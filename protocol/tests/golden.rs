@@ -142,6 +142,7 @@ fn report_batch() {
         ssh_key_error: None,
         oom_kills: 0,
         egress: None,
+        share_failures: Default::default(),
         at: 9,
     };
     let entries = vec![ReportEntry { position: 1, report: Report::Status(report) }].try_into().unwrap();

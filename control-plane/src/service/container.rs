@@ -12,12 +12,14 @@ mod kvm;
 mod limits;
 mod list;
 mod operate;
+mod ramdisk;
 mod restart;
 mod ssh_key;
 mod update;
 
 pub use authorize::{Authorization, ContainerClaimInput, authorize};
 pub use change::{Effect, Progress, change, settle};
+pub(in crate::service) use change::{renew, write};
 pub use create::create;
 pub use creation::CreateInput;
 pub use delete::{Deletion, delete};

@@ -5,4 +5,5 @@ pub mod expiry;
 pub mod keys;
 pub mod mail;
 pub mod retention;
+pub mod shares;
 pub mod token_uses;

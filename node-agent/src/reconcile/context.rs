@@ -6,7 +6,9 @@ use crate::{
     firewall::Firewall,
     images::Images,
     network::Network,
+    ramdisk::Ramdisks,
     runtime::Runtime,
+    shares::Shares,
     storage::Storage,
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
@@ -18,6 +20,10 @@ pub struct Capabilities {
     pub images: Arc<dyn Images>,
     /// Root file systems.
     pub storage: Arc<dyn Storage>,
+    /// Folders of other containers.
+    pub shares: Arc<dyn Shares>,
+    /// RAM disks.
+    pub ramdisks: Arc<dyn Ramdisks>,
     /// Processes.
     pub runtime: Arc<dyn Runtime>,
     /// Links.

@@ -14,6 +14,7 @@ mod limits;
 mod operation;
 mod owner;
 mod pass;
+mod shares;
 mod ssh_key;
 mod start;
 mod stop;

@@ -73,7 +73,8 @@ impl Walk {
         let bystander = api.container(&project, "busybox", serde_json::json!({ "name": "bystander" })).await?;
         api.operate(&bystander, "start").await?;
         api.wait_status(&bystander, "running").await?;
-        let tenant = Tenant { api, admin, project, server: cluster.servers[0].id.clone() };
+        let (server, bystander_id) = (cluster.servers[0].id.clone(), bystander.clone());
+        let tenant = Tenant { api, admin, project, server, bystander: bystander_id };
         let mut this = Self {
             cluster,
             tenant,
@@ -251,8 +252,10 @@ impl Walk {
         let is = |word: &str| row["status"] == word;
         match shape {
             Shape::Stopped if !is("stopped") => self.ask(Verb::ForceStop).await?,
-            Shape::Running | Shape::Proxied if is("paused") => self.ask(Verb::Resume).await?,
-            Shape::Running | Shape::Paused | Shape::Proxied if is("stopped") => self.ask(Verb::Start).await?,
+            Shape::Running | Shape::Proxied | Shape::Shared if is("paused") => self.ask(Verb::Resume).await?,
+            Shape::Running | Shape::Paused | Shape::Proxied | Shape::Shared if is("stopped") => {
+                self.ask(Verb::Start).await?
+            }
             _ => {}
         }
         if shape == Shape::Paused && !is("paused") {
@@ -264,6 +267,12 @@ impl Walk {
         }
         if before.is_none_or(|before| before == Shape::Proxied) {
             self.ask(Verb::Direct).await?;
+        }
+        if before.is_none_or(|before| before == Shape::Shared) {
+            self.ask(Verb::Unshare).await?;
+        }
+        if shape == Shape::Shared {
+            self.ask(Verb::Share).await?;
         }
         if shape == Shape::Proxied {
             self.ask(Verb::Proxy).await?;

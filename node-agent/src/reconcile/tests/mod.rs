@@ -12,5 +12,6 @@ mod interleaving;
 mod limits;
 mod operations;
 mod retry;
+mod shares;
 mod ssh_key;
 mod stop;
