@@ -21,6 +21,18 @@ pub const AGENT: &[&str] = &[
     "journal.writing",
     "journal.written",
     "journal.synced",
+    // Snapshots, restorations and copies.
+    "snapshot.folder",
+    "snapshot.taken",
+    "snapshot.deleted",
+    "swap.staged",
+    "swap.aside",
+    "swap.done",
+    "swap.forgotten",
+    "restoration.swapped",
+    "restoration.started",
+    "copy.staged",
+    "root.copied",
     // Operations.
     "operation.stopped",
     "outcome.journaled",
@@ -34,12 +46,10 @@ pub const AGENT: &[&str] = &[
     "root.created",
     "mount.gate",
     "mount.mounted",
-    // Shares and RAM disks.
+    // Shares.
     "share.mounting",
     "share.mounted",
     "share.unmounted",
-    "ramdisk.mounted",
-    "ramdisk.removed",
     // Processes.
     "bundle.recorded",
     "bundle.written",
@@ -102,6 +112,10 @@ pub const CONTROL_PLANE: &[&str] = &[
     "restart.committed",
     "share.writing",
     "share.committed",
+    "snapshot.writing",
+    "snapshot.committed",
+    "copy.writing",
+    "copy.committed",
     // A node's hello.
     "hello.received",
     "hello.recorded",

@@ -8,6 +8,7 @@ use crate::{
     id::{ContainerId, ProjectId, UserId},
     image::ImageSpec,
     share::{MAX_SHARES, RamdiskScope, ShareFailure, ShareMount},
+    snapshot::Origin,
     ssh_key,
     time::UnixMs,
     version::SpecVersion,
@@ -65,6 +66,10 @@ pub struct ContainerSpec {
     /// A RAM disk appears at `/ramdisk`, from its next start on; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramdisk: Option<RamdiskScope>,
+    /// Its root file system was made from another container's; absent: from the image. Never changes after the first
+    /// specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl ContainerSpec {
@@ -98,6 +103,9 @@ impl ContainerSpec {
             if share.source == self.id || self.shares[..index].iter().any(|other| other.name == share.name) {
                 return Err("two shares have one name, or one is of the container itself");
             }
+        }
+        if self.origin.is_some_and(|origin| origin.container == self.id) {
+            return Err("a container is not made from itself");
         }
         match self.desired {
             Desired::Running { run: 0 } | Desired::Paused { run: 0 } => Err("start requests are counted from 1"),

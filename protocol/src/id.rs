@@ -146,6 +146,8 @@ ids! {
     ShareId;
     /// Whether one container takes a share.
     ShareChoiceId;
+    /// A snapshot of a container.
+    SnapshotId;
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod link;
 pub mod logs;
 pub mod operation;
 pub mod share;
+pub mod snapshot;
 pub mod ssh_key;
 pub mod stats;
 pub mod stream;

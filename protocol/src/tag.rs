@@ -69,6 +69,8 @@ tags! {
     69 crate::logs::LogBatch, 512 * KIB;
     70 crate::inspection::InspectionQuery, KIB;
     71 crate::inspection::InspectionReply, 2 * MIB;
+    80 crate::snapshot::SnapshotQuery, KIB;
+    81 crate::snapshot::SnapshotReply, 8 * KIB;
     255 crate::link::Refusal, 4 * KIB;
 }
 

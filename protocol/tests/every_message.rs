@@ -18,7 +18,7 @@ use hoody_protocol::{
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
-    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, ShareId, TerminalId, UserId},
+    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, ShareId, SnapshotId, TerminalId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
     link::{
@@ -28,6 +28,7 @@ use hoody_protocol::{
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
     share::{RamdiskScope, ShareFailure, ShareMount, ShareProblem},
+    snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
     tag::{self, Message},
     version::{ProtocolRange, SpecVersion},
@@ -185,6 +186,10 @@ impl Any {
             kvm: self.yes(),
             shares: self.list(|| self.share()),
             ramdisk: self.option(|| self.one(&[RamdiskScope::Container, RamdiskScope::Project])),
+            origin: self.option(|| Origin {
+                container: ContainerId::from_bytes(self.id()),
+                snapshot: self.option(|| SnapshotId::from_bytes(self.id())),
+            }),
         }
     }
 
@@ -223,6 +228,7 @@ impl Any {
             id: OperationId::from_bytes(self.id()),
             container: ContainerId::from_bytes(self.id()),
             failure: self.option(|| self.cause()),
+            bytes: self.option(|| self.number()),
             at: self.number(),
         }
     }
@@ -500,7 +506,13 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, any.spec());
         let (id, container) = (OperationId::from_bytes(any.id()), ContainerId::from_bytes(any.id()));
         let (sequence, begin_within_ms) = (any.number(), any.number());
-        let kind = OperationKind::Restart;
+        let snapshot = SnapshotId::from_bytes(any.id());
+        let kind = any.one(&[
+            OperationKind::Restart,
+            OperationKind::CreateSnapshot { snapshot },
+            OperationKind::RestoreSnapshot { snapshot },
+            OperationKind::DeleteSnapshot { snapshot },
+        ]);
         round_trip(seen, OperationRequest { id, container, sequence, begin_within_ms, kind });
         round_trip(seen, CommandReply::Accepted);
         round_trip(seen, CommandReply::Superseded { held: any.version() });
@@ -547,6 +559,10 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, InspectionReply::NotRunning);
         round_trip(seen, InspectionReply::Failed(any.cause()));
         round_trip(seen, InspectionReply::Running(Box::new(any.inspection())));
+        round_trip(seen, SnapshotQuery { container });
+        let held = || HeldSnapshot { id: snapshot, exclusive_bytes: any.option(|| any.number()) };
+        round_trip(seen, SnapshotReply::Held(any.list(held)));
+        round_trip(seen, SnapshotReply::Failed(any.cause()));
         round_trip(seen, Refusal { cause: any.cause() });
     }
     assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");

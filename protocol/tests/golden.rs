@@ -16,7 +16,7 @@ use hoody_protocol::{
         Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
-    id::{ContainerId, ExecutionId, OperationId, ServerId, TerminalId, UserId},
+    id::{ContainerId, ExecutionId, OperationId, ServerId, SnapshotId, TerminalId, UserId},
     image::Digest,
     inspection::{Inspection, InspectionQuery, InspectionReply, SocketInfo},
     link::{
@@ -25,6 +25,7 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    snapshot::{HeldSnapshot, SnapshotQuery, SnapshotReply},
     stats::{NodeStats, StatsBatch},
     tag::Message,
     version::SpecVersion,
@@ -115,7 +116,7 @@ fn command_replies() {
         CommandReply::Refused(Cause::new("no_space", "full")),
         "000000250016a16772656675736564a264636f6465686e6f5f7370616365676d6573736167656466756c6c",
     );
-    let outcome = OperationOutcome { id: OPERATION, container: CONTAINER, failure: None, at: 9 };
+    let outcome = OperationOutcome { id: OPERATION, container: CONTAINER, failure: None, bytes: None, at: 9 };
     golden(
         CommandReply::Done(outcome),
         concat!(
@@ -380,5 +381,42 @@ fn inspection() {
     golden(
         InspectionReply::Running(Box::new(inspection)),
         "000000750047a16772756e6e696e67a56970726f636573736573806d70726f636573735f636f756e740167736f636b65747381a56870726f746f636f6c63746370626970a162563484187f00000164706f72741850647573657264726f6f74656f776e6572f6687365727669636573f6697472756e6361746564f4",
+    );
+}
+
+#[test]
+fn snapshots() {
+    let snapshot = SnapshotId::from_bytes([0x55; 12]);
+    let request =
+        |kind| OperationRequest { id: OPERATION, container: CONTAINER, sequence: 7, begin_within_ms: 1000, kind };
+    golden(
+        request(OperationKind::CreateSnapshot { snapshot }),
+        "000000990015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e5f77697468696e5f6d731903e8646b696e64a16f6372656174655f736e617073686f74a168736e617073686f747818353535353535353535353535353535353535353535353535",
+    );
+    golden(
+        request(OperationKind::RestoreSnapshot { snapshot }),
+        "0000009a0015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e5f77697468696e5f6d731903e8646b696e64a170726573746f72655f736e617073686f74a168736e617073686f747818353535353535353535353535353535353535353535353535",
+    );
+    golden(
+        request(OperationKind::DeleteSnapshot { snapshot }),
+        "000000990015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e5f77697468696e5f6d731903e8646b696e64a16f64656c6574655f736e617073686f74a168736e617073686f747818353535353535353535353535353535353535353535353535",
+    );
+    let outcome = OperationOutcome { id: OPERATION, container: CONTAINER, failure: None, bytes: Some(4096), at: 9 };
+    golden(
+        CommandReply::Done(outcome),
+        "0000005e0016a164646f6e65a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e65727818313131313131313131313131313131313131313131313131676661696c757265f665627974657319100062617409",
+    );
+    golden(
+        SnapshotQuery { container: CONTAINER },
+        "000000250050a169636f6e7461696e65727818313131313131313131313131313131313131313131313131",
+    );
+    let held = HeldSnapshot { id: snapshot, exclusive_bytes: Some(16_384) };
+    golden(
+        SnapshotReply::Held(vec![held].try_into().unwrap()),
+        "000000380051a16468656c6481a262696478183535353535353535353535353535353535353535353535356f6578636c75736976655f6279746573194000",
+    );
+    golden(
+        SnapshotReply::Failed(Cause::new("io", "no")),
+        "0000001c0051a1666661696c6564a264636f646562696f676d657373616765626e6f",
     );
 }

@@ -36,6 +36,11 @@ async fn an_agent_killed_while_egress_or_shares_change() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_while_it_takes_restores_deletes_or_copies() -> Result<()> {
+    walk(Program::Agent, &[Verb::Keep, Verb::Restore, Verb::Forget, Verb::Copy]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_killed_during_any_request() -> Result<()> {
     walk(Program::ControlPlane, &Verb::ALL).await
 }

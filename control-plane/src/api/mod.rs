@@ -38,6 +38,7 @@ pub mod realms;
 pub mod request_id;
 pub mod servers;
 pub mod shares;
+pub mod snapshots;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -81,6 +82,7 @@ fn resources() -> OpenApiRouter<App> {
         events::router(),
         firewall::router(),
         network::router(),
+        snapshots::router(),
         health::router(),
         images::router(),
         meta::router(),

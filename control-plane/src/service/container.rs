@@ -2,6 +2,7 @@
 
 mod authorize;
 mod change;
+mod copy;
 mod create;
 mod creation;
 mod delete;
@@ -12,6 +13,7 @@ mod kvm;
 mod limits;
 mod list;
 mod operate;
+pub(in crate::service) mod operation;
 mod ramdisk;
 mod restart;
 mod ssh_key;
@@ -20,6 +22,7 @@ mod update;
 pub use authorize::{Authorization, ContainerClaimInput, authorize};
 pub use change::{Effect, Progress, change, settle};
 pub(in crate::service) use change::{renew, write};
+pub use copy::{Copied, CopyInput, copy};
 pub use create::create;
 pub use creation::CreateInput;
 pub use delete::{Deletion, delete};

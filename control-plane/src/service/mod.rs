@@ -28,6 +28,7 @@ pub mod server;
 pub mod session;
 pub mod share;
 pub mod sign_in;
+pub mod snapshot;
 pub mod social_stats;
 pub mod two_factor;
 pub mod vault;

@@ -55,6 +55,7 @@ pub(crate) async fn insert_container(store: &Store, image: &ImageSpec) -> Contai
         kvm: false,
         shares: Default::default(),
         ramdisk: None,
+        origin: None,
     };
     let mut transaction = store.begin().await.unwrap();
     for (sql, binds) in [

@@ -82,6 +82,7 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         kvm: false,
         shares: Default::default(),
         ramdisk: None,
+        origin: None,
     };
     let json = serde_json::to_string(&spec).unwrap();
     let id = spec.id;

@@ -48,6 +48,7 @@ pub mod session;
 pub mod settings;
 pub mod share;
 pub mod sign_up;
+pub mod snapshot;
 pub mod status_log;
 #[cfg(test)]
 pub mod testing;

@@ -145,6 +145,7 @@ impl Plane {
             kvm: false,
             shares: Default::default(),
             ramdisk: None,
+            origin: None,
         };
         let json = serde_json::to_string(&spec).unwrap();
         self.execute(format!(

@@ -22,6 +22,7 @@ use hoody_protocol::{
     },
     logs::LogRequest,
     operation::OperationRequest,
+    snapshot::SnapshotQuery,
     stats::StatsBatch,
     stream::{self, StreamError},
     time::now_ms,
@@ -75,7 +76,10 @@ pub(super) enum SessionEnd {
     /// The certificate was renewed: connect with the new one.
     Renewed,
     /// The control plane goes down in order: it, or a replica, answers soon.
-    Restarting,
+    Restarting {
+        /// Over how long the nodes are to spread their dials.
+        spread: Duration,
+    },
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for SessionEnd {
@@ -113,7 +117,9 @@ pub(super) async fn run(
     };
     // The connection's own end says more than the task that noticed it first.
     let end = match connection.close_reason() {
-        Some(reason) if Close::of(&reason) == Some(Close::Restarting) => SessionEnd::Restarting,
+        Some(reason) if Close::of(&reason) == Some(Close::Restarting) => {
+            SessionEnd::Restarting { spread: Close::spread(&reason) }
+        }
         Some(reason) => reason.into(),
         None => end,
     };
@@ -251,6 +257,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
     } else if frame.is::<InspectionQuery>() {
         return match frame.decode::<InspectionQuery>() {
             Ok(query) => stream::write(send, &reconciler.inspect(query.container).await).await,
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
+    } else if frame.is::<SnapshotQuery>() {
+        return match frame.decode::<SnapshotQuery>() {
+            Ok(query) => stream::write(send, &reconciler.snapshots(query.container).await).await,
             Err(error) => refuse(send, "malformed", &error.to_string()).await,
         };
     } else if frame.is::<RenewalOrder>() {

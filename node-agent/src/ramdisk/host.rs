@@ -157,7 +157,6 @@ impl Places {
         }
         nix::mount::mount(Some("hoody-ramdisk"), target, Some("tmpfs"), flags, Some(options.as_str()))
             .map_err(|errno| RamdiskError::io("mount", target)(errno.into()))?;
-        hoody_fault::point!("ramdisk.mounted");
         Ok(())
     }
 
@@ -233,7 +232,6 @@ fn size(path: &Path) -> Result<u64, RamdiskError> {
 /// Unmounts and removes a mount point.
 fn take_away(disk: &Path) -> Result<(), RamdiskError> {
     mount::unmount(disk).map_err(RamdiskError::io("unmount", disk))?;
-    hoody_fault::point!("ramdisk.removed");
     remove_folder(disk)
 }
 

@@ -4,6 +4,7 @@ use crate::{
     images::{BlobError, ImageError},
     ramdisk::RamdiskError,
     runtime::RuntimeError,
+    storage::StorageError,
 };
 use hoody_protocol::container::Cause;
 use std::{error::Error, io::ErrorKind};
@@ -59,6 +60,22 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             return Some(Cause::new("ramdisk_unsupported", message));
         }
         _ => {}
+    }
+    if let Some(error) = error.downcast_ref::<StorageError>() {
+        return match error {
+            StorageError::NoSnapshot { .. } => {
+                Some(Cause::new("snapshot_missing", "the server does not hold the snapshot"))
+            }
+            StorageError::TooManySnapshots { most, .. } => Some(Cause::new(
+                "too_many_snapshots",
+                format!("the server keeps at most {most} snapshots of a container: delete one first"),
+            )),
+            StorageError::CopyTooLarge { needed, .. } => Some(Cause::new(
+                "copy_too_large",
+                format!("the copy begins with {} MiB: give it more storage", needed.div_ceil(1 << 20)),
+            )),
+            _ => None,
+        };
     }
     match error.downcast_ref::<RuntimeError>()? {
         RuntimeError::Program { program, source } if source.kind() == ErrorKind::NotFound => {

@@ -49,6 +49,17 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
         return Ok(());
     }
     cell.report(record, State::Creating, false, None).await;
+    if let Some(origin) = spec.origin {
+        let copied = step("agent: copy", capabilities.storage.copy(spec.id, origin, spec.limits.disk_bytes)).await;
+        copied.map_err(failed(
+            "copy the root file system",
+            "copy_failed",
+            "the container could not be copied: its origin is not there",
+        ))?;
+        hoody_fault::point!("root.copied");
+        cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
+        return Ok(());
+    }
     let image = unless_requested(cell, step("agent: image", capabilities.images.ensure(&spec.image))).await?;
     let image = image.map_err(failed("image", "image_unavailable", "the image could not be fetched or unpacked"))?;
     hoody_fault::point!("image.ready");

@@ -184,7 +184,8 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
     cell.report(record, State::Deleting, false, None).await;
     for accepted in &record.operations {
         let failure = Some(Cause::new("deleted", "the container was deleted"));
-        let outcome = OperationOutcome { id: accepted.request.id, container: record.spec.id, failure, at: now_ms() };
+        let outcome =
+            OperationOutcome { id: accepted.request.id, container: record.spec.id, failure, bytes: None, at: now_ms() };
         operation::conclude(cell, outcome).await?;
     }
     clear(cell, record).await?;

@@ -13,7 +13,7 @@ use hoody_protocol::{
     container::{ContainerSpec, Desired, Limits, State, StatusReport},
     egress::Upstream,
     firewall::{Action, FirewallRule, FirewallSpec, Match, Ports},
-    id::{ContainerId, OperationId, ProjectId, RuleId, UserId},
+    id::{ContainerId, OperationId, ProjectId, RuleId, SnapshotId, UserId},
     image::{ImageConfig, ImageSpec},
     link::{CommandReply, Report, ReportEntry},
     operation::{OperationKind, OperationOutcome, OperationRequest},
@@ -21,7 +21,7 @@ use hoody_protocol::{
     version::SpecVersion,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -86,6 +86,12 @@ pub(super) struct World {
     /// First processes are exiting: alive, but without their namespaces.
     pub(super) exiting: bool,
     pub(super) roots: HashMap<ContainerId, u64>,
+    /// What tells one state of a root file system from another.
+    pub(super) contents: HashMap<ContainerId, u32>,
+    /// The content that each snapshot keeps.
+    pub(super) snapshots: BTreeMap<(ContainerId, SnapshotId), u32>,
+    /// The content that was before a restoration.
+    pub(super) aside: HashMap<ContainerId, u32>,
     pub(super) ssh_keys: HashMap<ContainerId, Option<String>>,
     pub(super) mounts: HashSet<ContainerId>,
     /// Shares that are mounted in containers.
@@ -138,6 +144,7 @@ impl World {
     #[track_caller]
     pub(super) fn assert_empty(&self) {
         assert!(self.roots.is_empty() && self.mounts.is_empty(), "storage left: {self:?}");
+        assert!(self.snapshots.is_empty() && self.aside.is_empty(), "snapshots left: {self:?}");
         assert!(self.processes.is_empty(), "processes left: {self:?}");
         assert!(self.links.is_empty() && self.rules.is_empty(), "network left: {self:?}");
         assert!(self.violations.is_empty(), "{:?}", self.violations);
@@ -504,6 +511,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         kvm: false,
         shares: Default::default(),
         ramdisk: None,
+        origin: None,
     }
 }
 
@@ -529,11 +537,13 @@ pub(super) fn dropping() -> FirewallSpec {
 }
 
 pub(super) fn restart(number: u8, sequence: u64) -> OperationRequest {
-    OperationRequest {
-        id: OperationId::from_bytes([number; 12]),
-        container: ID,
-        sequence,
-        begin_within_ms: 60_000,
-        kind: OperationKind::Restart,
-    }
+    operation(number, sequence, OperationKind::Restart)
+}
+
+/// The snapshot of most tests.
+pub(super) const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([9; 12]);
+
+pub(super) fn operation(number: u8, sequence: u64, kind: OperationKind) -> OperationRequest {
+    let id = OperationId::from_bytes([number; 12]);
+    OperationRequest { id, container: ID, sequence, begin_within_ms: 60_000, kind }
 }

@@ -8,7 +8,15 @@ use crate::{
     storage::{IdRange, StorageError, Usage},
 };
 use async_trait::async_trait;
-use hoody_protocol::{bounded::Text, codec, container::Limits, id::RuleId, stats::NetworkStats, tag::Message};
+use hoody_protocol::{
+    bounded::Text,
+    codec,
+    container::Limits,
+    id::{RuleId, SnapshotId},
+    snapshot::{HeldSnapshot, Origin},
+    stats::NetworkStats,
+    tag::Message,
+};
 use std::{
     future::pending,
     io,
@@ -119,6 +127,27 @@ impl Storage for Node {
         unreachable!()
     }
     async fn delete(&self, _: ContainerId) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn copy(&self, _: ContainerId, _: Origin, _: u64) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn take_snapshot(&self, _: ContainerId, _: SnapshotId) -> Result<u64, StorageError> {
+        unreachable!()
+    }
+    async fn delete_snapshot(&self, _: ContainerId, _: SnapshotId) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn snapshots(&self, _: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
+        unreachable!()
+    }
+    async fn swap_in(&self, _: ContainerId, _: SnapshotId) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn swap_back(&self, _: ContainerId) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn forget_aside(&self, _: ContainerId) -> Result<(), StorageError> {
         unreachable!()
     }
     async fn pool_usage(&self) -> Result<Usage, StorageError> {

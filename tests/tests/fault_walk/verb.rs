@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 /// The name of the container that is walked over.
 pub(super) const NAME: &str = "subject";
+/// The name of its snapshot.
+pub(super) const KEPT: &str = "kept";
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +25,19 @@ pub(super) enum Verb {
     /// And is gone again.
     Unshare,
     Restart,
+    /// A snapshot is taken.
+    Keep,
+    /// It is restored.
+    Restore,
+    /// It is deleted.
+    Forget,
     Pause,
     Resume,
     Stop,
     ForceStop,
     Delete,
+    /// It is made as a copy of the container beside.
+    Copy,
     /// The program itself starts, with a running container there.
     Return,
 }
@@ -44,13 +54,15 @@ pub(super) enum Shape {
     Proxied,
     /// Running, with a folder of another container.
     Shared,
+    /// Running, with a snapshot.
+    Kept,
     /// Frozen.
     Paused,
 }
 
 impl Verb {
     /// In an order in which each is possible after the one before it.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Create,
         Self::Start,
         Self::Rules,
@@ -59,17 +71,22 @@ impl Verb {
         Self::Share,
         Self::Unshare,
         Self::Restart,
+        Self::Keep,
+        Self::Restore,
+        Self::Forget,
         Self::Pause,
         Self::Resume,
         Self::Stop,
         Self::ForceStop,
         Self::Delete,
+        Self::Copy,
         Self::Return,
     ];
 
     pub(super) fn before(self) -> Shape {
         match self {
-            Self::Create => Shape::Absent,
+            Self::Create | Self::Copy => Shape::Absent,
+            Self::Restore | Self::Forget => Shape::Kept,
             Self::Start => Shape::Stopped,
             Self::Direct => Shape::Proxied,
             Self::Unshare => Shape::Shared,
@@ -78,6 +95,7 @@ impl Verb {
             | Self::Proxy
             | Self::Share
             | Self::Restart
+            | Self::Keep
             | Self::Pause
             | Self::Stop
             | Self::ForceStop
@@ -89,13 +107,29 @@ impl Verb {
     pub(super) fn after(self) -> Shape {
         match self {
             Self::Delete => Shape::Absent,
-            Self::Create | Self::Stop | Self::ForceStop => Shape::Stopped,
-            Self::Start | Self::Restart | Self::Resume | Self::Return | Self::Direct | Self::Unshare => Shape::Running,
+            Self::Create | Self::Copy | Self::Stop | Self::ForceStop => Shape::Stopped,
+            Self::Start | Self::Restart | Self::Forget | Self::Resume | Self::Return | Self::Direct | Self::Unshare => {
+                Shape::Running
+            }
+            Self::Keep | Self::Restore => Shape::Kept,
             Self::Pause => Shape::Paused,
             Self::Rules => Shape::Ruled,
             Self::Proxy => Shape::Proxied,
             Self::Share => Shape::Shared,
         }
+    }
+
+    /// It runs now or never: where it was not done, everything is as before.
+    pub(super) fn is_operation(self) -> bool {
+        matches!(self, Self::Restart | Self::Keep | Self::Restore | Self::Forget)
+    }
+
+    /// True where the program is to die at this point in this verb. Snapshots and copies go through much that others
+    /// are killed in already: only what is theirs, and what makes their outcome the only one, is walked again.
+    pub(super) fn is_walked_at(self, point: &str) -> bool {
+        const OWN: [&str; 7] = ["snapshot.", "swap.", "restoration.", "copy.", "root.copied", "operation.", "outcome."];
+        !matches!(self, Self::Keep | Self::Restore | Self::Forget | Self::Copy)
+            || OWN.iter().any(|own| point.starts_with(own))
     }
 
     /// Asks for it; with the same `key`, which all but a deletion take, it is done once.
@@ -107,8 +141,11 @@ impl Verb {
         };
         if self == Self::Create {
             let specs = json!({ "cpu_cores": 0.5, "memory_mb": 64, "storage_mb": 64 });
-            let body = json!({ "name": NAME, "container_image": "busybox", "server_id": server, "specs": specs, "ramdisk": true });
+            let body = json!({ "name": NAME, "container_image": "busybox", "server_id": server, "specs": specs });
             return post(format!("/api/v1/projects/{project}/containers"), body).await;
+        }
+        if self == Self::Copy {
+            return post(format!("/api/v1/containers/{}/copy", tenant.bystander), json!({ "name": NAME })).await;
         }
         let subject = tenant.subject().await?.context("there is no container")?;
         if matches!(self, Self::Share | Self::Unshare) {
@@ -118,6 +155,12 @@ impl Verb {
         let path = format!("/api/v1/containers/{path}");
         let operation = match self {
             Self::Delete => return api.send(Method::DELETE, &path, None).await,
+            Self::Keep => return post(format!("{path}/snapshots"), json!({ "name": KEPT })).await,
+            Self::Restore | Self::Forget => {
+                let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+                let method = if self == Self::Restore { Method::PUT } else { Method::DELETE };
+                return api.send_bytes(method, &format!("{path}/snapshots/{KEPT}"), &headers, Vec::new()).await;
+            }
             Self::Rules => {
                 // A list of ports: its set is made in a transaction of its own.
                 let rule = json!({ "action": "drop", "protocol": "tcp", "port": "7000-7100,7777", "description": "" });
@@ -135,7 +178,7 @@ impl Verb {
             Self::Restart => "restart",
             Self::Pause => "pause",
             Self::Resume => "resume",
-            Self::Create | Self::Share | Self::Unshare | Self::Return => {
+            Self::Create | Self::Copy | Self::Share | Self::Unshare | Self::Return => {
                 anyhow::bail!("{self:?} is no request on a container")
             }
         };
@@ -156,7 +199,7 @@ impl Shape {
         match self {
             Self::Absent => "absent",
             Self::Stopped => "stopped",
-            Self::Running | Self::Ruled | Self::Proxied | Self::Shared => "running",
+            Self::Running | Self::Ruled | Self::Proxied | Self::Shared | Self::Kept => "running",
             Self::Paused => "paused",
         }
     }
@@ -169,7 +212,7 @@ pub(super) struct Tenant {
     pub(super) admin: Api,
     pub(super) project: String,
     pub(super) server: String,
-    /// Another container beside the subject.
+    /// The container beside the walk.
     pub(super) bystander: String,
 }
 
@@ -208,5 +251,12 @@ impl Tenant {
         let total = list["pagination"]["total"].as_u64().context("no total")?;
         let rows = list["operations"].as_array().context("no operations")?;
         Ok((total, rows.iter().filter(|row| row["finished_at"].is_null()).cloned().collect()))
+    }
+
+    /// True where the container's last operation was done.
+    pub(super) async fn last_was_done(&self, id: &str) -> Result<bool> {
+        let path = format!("/api/v1/admin/operations?container_id={id}&limit=1");
+        let list = self.admin.get(&path).await?.data()?;
+        Ok(list["operations"][0]["state"] == "succeeded")
     }
 }

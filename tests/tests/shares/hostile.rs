@@ -36,7 +36,8 @@ async fn bounds(world: &World) -> Result<()> {
         }
     }
     // The same with every capability in the container's own user namespace, which can mount otherwise.
-    world.as_privileged(target, "mkdir -p /tmp/copy && mount -o bind /mnt/shares/data /tmp/copy && umount /tmp/copy")?;
+    world
+        .as_privileged(target, "mkdir -p /tmp/copy && mount -o bind /mnt/shares/data /tmp/copy && umount /tmp/copy")?;
     world.as_privileged(target, "mount -o bind /mnt/shares/data /tmp/copy")?;
     for script in [
         "mount -o remount,rw,bind /mnt/shares/data",

@@ -202,6 +202,7 @@ async fn insert_container(store: &Store, server: &str) -> Rows {
         kvm: false,
         shares: Default::default(),
         ramdisk: None,
+        origin: None,
     };
     let (container, json) = (spec.id, serde_json::to_string(&spec).unwrap());
     let mut tx = store.begin().await.unwrap();

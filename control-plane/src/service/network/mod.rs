@@ -6,7 +6,7 @@ mod sealed;
 mod upstream;
 
 pub use input::{NetworkInput, ProxyInput, ProxyObject, Switch};
-pub use sealed::{SealedCredentials, adopted, complete};
+pub use sealed::{SealedCredentials, adopted, complete, sealed_for};
 
 use crate::{
     app::App,

@@ -16,9 +16,10 @@ use hoody_protocol::{
     container::Limits,
     egress::{EgressStatus, Upstream},
     firewall::RuleCounter,
-    id::ContainerId,
+    id::{ContainerId, SnapshotId},
     image::{Digest, ImageSpec},
     share::{ShareFailure, ShareMount, ShareProblem},
+    snapshot::{HeldSnapshot, Origin},
     stats::NetworkStats,
 };
 use std::{
@@ -115,8 +116,82 @@ impl Storage for Kernel {
         let effect = |world: &mut World| {
             world.demand(!world.mounts.contains(&id), "deleted while mounted");
             world.roots.remove(&id);
+            world.contents.remove(&id);
+            world.aside.remove(&id);
+            world.snapshots.retain(|(of, _), _| *of != id);
         };
         Ok(self.step("delete", effect).await?)
+    }
+
+    async fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError> {
+        let Origin { container: from, snapshot } = origin;
+        let there = match snapshot {
+            Some(snapshot) => self.world().snapshots.contains_key(&(from, snapshot)),
+            None => self.world().roots.contains_key(&from),
+        };
+        if !there {
+            return Err(StorageError::Missing { id: from });
+        }
+        let effect = |world: &mut World| {
+            let content = match snapshot {
+                Some(snapshot) => world.snapshots.get(&(from, snapshot)).copied(),
+                None => world.contents.get(&from).copied(),
+            };
+            world.roots.insert(id, disk_bytes);
+            world.contents.insert(id, content.unwrap_or(0));
+        };
+        Ok(self.step("copy", effect).await?)
+    }
+
+    async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError> {
+        let effect = |world: &mut World| {
+            world.demand(world.roots.contains_key(&id), "a snapshot of nothing");
+            let content = world.contents.get(&id).copied().unwrap_or(0);
+            world.snapshots.entry((id, snapshot)).or_insert(content);
+            4096
+        };
+        Ok(self.step("take", effect).await?)
+    }
+
+    async fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+        Ok(self.step("drop", |world| _ = world.snapshots.remove(&(id, snapshot))).await?)
+    }
+
+    async fn snapshots(&self, id: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
+        let look = |world: &mut World| {
+            let held = world.snapshots.keys().filter(|(of, _)| *of == id);
+            held.map(|(_, snapshot)| HeldSnapshot { id: *snapshot, exclusive_bytes: None }).collect()
+        };
+        Ok(self.step("snapshots", look).await?)
+    }
+
+    async fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+        if !self.world().snapshots.contains_key(&(id, snapshot)) {
+            return Err(StorageError::NoSnapshot { id, snapshot });
+        }
+        let effect = |world: &mut World| {
+            world.demand(!world.is_alive(id) && !world.mounts.contains(&id), "swapped below a running container");
+            if !world.aside.contains_key(&id) {
+                let content = world.snapshots[&(id, snapshot)];
+                let before = world.contents.insert(id, content).unwrap_or(0);
+                world.aside.insert(id, before);
+            }
+        };
+        Ok(self.step("swap", effect).await?)
+    }
+
+    async fn swap_back(&self, id: ContainerId) -> Result<(), StorageError> {
+        let effect = |world: &mut World| {
+            world.demand(!world.is_alive(id) && !world.mounts.contains(&id), "swapped back below a running container");
+            if let Some(before) = world.aside.remove(&id) {
+                world.contents.insert(id, before);
+            }
+        };
+        Ok(self.step("swap back", effect).await?)
+    }
+
+    async fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError> {
+        Ok(self.step("forget", |world| _ = world.aside.remove(&id)).await?)
     }
 
     async fn place_ssh_key(&self, id: ContainerId, key: Option<&str>) -> Result<(), StorageError> {

@@ -13,5 +13,6 @@ mod limits;
 mod operations;
 mod retry;
 mod shares;
+mod snapshots;
 mod ssh_key;
 mod stop;
