@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, path::Path};
 /// Bytes that the RAM disks below `folder` may take, each counted once.
 pub(super) fn taken_bytes(folder: &Path) -> Result<u64, RamdiskError> {
     let own = "/proc/self/mountinfo";
-    let text = std::fs::read_to_string(own).map_err(RamdiskError::io("read", Path::new(own)))?;
+    let text = std::fs::read(own).map_err(RamdiskError::io("read", Path::new(own)))?;
+    let text = String::from_utf8_lossy(&text);
     let mut sizes = BTreeMap::new();
     for (device, point) in disks(&text, &folder.to_string_lossy()) {
         let path = Path::new(point);

@@ -189,13 +189,15 @@ impl Places {
     }
 
     fn is_visible(&self, id: ContainerId, pid: i32) -> Result<bool, ShareError> {
-        let read = |path: &str| fs::read_to_string(path).map_err(ShareError::io("read", Path::new(path)));
-        let own = read("/proc/self/mountinfo")?;
+        let own = Path::new("/proc/self/mountinfo");
+        // Others' paths may be no text; ours are.
+        let own = fs::read(own).map_err(ShareError::io("read", own))?;
+        let own = String::from_utf8_lossy(&own);
         let Some(group) = self.folder.to_str().and_then(|folder| visible::peer_group(&own, folder)) else {
             return Ok(false);
         };
-        match fs::read_to_string(format!("/proc/{pid}/mountinfo")) {
-            Ok(mounts) => Ok(visible::has_folder(&mounts, id, group)),
+        match fs::read(format!("/proc/{pid}/mountinfo")) {
+            Ok(mounts) => Ok(visible::has_folder(&String::from_utf8_lossy(&mounts), id, group)),
             // It is ending; the next pass sees its end.
             Err(_) => Ok(true),
         }
