@@ -32,14 +32,14 @@ async fn disks(world: &mut World) -> Result<()> {
     let alone = with_disk(world, "alone", json!({})).await?;
     world.sh(
         &alone,
-        "echo kept > /ramdisk/file && chown 7:7 /ramdisk/file && cp /bin/busybox /ramdisk/b && /ramdisk/b true",
+        "echo kept > /ramdisk/file && chown 7:7 /ramdisk/file && cp /bin/busybox /ramdisk/busybox && /ramdisk/busybox true",
     )?;
     ensure!(world.sh(&alone, "stat -c '%u %a' /ramdisk /ramdisk/file")?.lines().eq(["0 1777", "7 644"]));
     ensure!(world.sh(&alone, "grep ' /ramdisk ' /proc/mounts")?.contains("nosuid,nodev"));
     // Half of its memory, and counted as such.
     let full =
         world.sh(&alone, "dd if=/dev/zero of=/ramdisk/full bs=1M 2> /dev/null; du -m /ramdisk/full | cut -f1")?;
-    ensure!((40..=48).contains(&full.trim().parse()?), "{full} MiB fit");
+    ensure!((40..=48).contains(&full.trim().parse::<u32>()?), "{full} MiB fit");
     let used = api.get(&format!("/api/v1/containers/{alone}/stats")).await?;
     let group = hoody_tests::traces::cgroups(&alone);
     let counted = group.iter().filter_map(|group| {
@@ -61,7 +61,7 @@ async fn disks(world: &mut World) -> Result<()> {
     let two = with_disk(world, "two", shared).await?;
     world.sh(&one, "echo common > /ramdisk/file && chown 1000:1000 /ramdisk/file")?;
     ensure!(world.sh(&two, "stat -c '%u' /ramdisk/file; cat /ramdisk/file")?.lines().eq(["1000", "common"]));
-    ensure!(!world.succeeds(&alone, "test -e /ramdisk/b && grep -q common /ramdisk/file"));
+    ensure!(!world.succeeds(&alone, "test -e /ramdisk/busybox && grep -q common /ramdisk/file"));
     let body =
         json!({ "name": "more", "server_id": world.server().id, "autostart": true, "specs": specs(), "ramdisk": true });
     let more = api.container(&world.project, "busybox", body).await?;
