@@ -112,7 +112,7 @@ impl World {
 
 /// Small enough for several on one machine.
 fn specs() -> Value {
-    json!({ "cpu_cores": 0.5, "memory_mb": 96, "storage_mb": 64 })
+    json!({ "cpu_cores": 0.25, "memory_mb": 96, "storage_mb": 64 })
 }
 
 /// The look at what others have changed comes often.
