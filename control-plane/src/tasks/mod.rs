@@ -5,5 +5,6 @@ pub mod expiry;
 pub mod keys;
 pub mod mail;
 pub mod retention;
+pub mod shares;
 pub mod snapshots;
 pub mod token_uses;

@@ -260,8 +260,10 @@ impl Walk {
         let is = |word: &str| row["status"] == word;
         match shape {
             Shape::Stopped if !is("stopped") => self.ask(Verb::ForceStop).await?,
-            Shape::Running | Shape::Proxied | Shape::Kept if is("paused") => self.ask(Verb::Resume).await?,
-            Shape::Running | Shape::Paused | Shape::Proxied | Shape::Kept if is("stopped") => {
+            Shape::Running | Shape::Proxied | Shape::Shared | Shape::Kept if is("paused") => {
+                self.ask(Verb::Resume).await?
+            }
+            Shape::Running | Shape::Paused | Shape::Proxied | Shape::Shared | Shape::Kept if is("stopped") => {
                 self.ask(Verb::Start).await?;
             }
             _ => {}
@@ -275,6 +277,12 @@ impl Walk {
         }
         if before.is_none_or(|before| before == Shape::Proxied) {
             self.ask(Verb::Direct).await?;
+        }
+        if before.is_none_or(|before| before == Shape::Shared) {
+            self.ask(Verb::Unshare).await?;
+        }
+        if shape == Shape::Shared {
+            self.ask(Verb::Share).await?;
         }
         if shape == Shape::Proxied {
             self.ask(Verb::Proxy).await?;

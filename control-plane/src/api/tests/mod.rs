@@ -27,6 +27,7 @@ mod projects;
 mod record;
 mod servers;
 mod shared_events;
+mod shares;
 mod sign_in;
 mod sign_up;
 mod snapshots;
