@@ -213,7 +213,7 @@ mod tests {
             egress: egress.to_vec().try_into().unwrap(),
         };
         let (named, plain) = (rule(None, Some("api.example.com")), rule(Some("10.0.0.0/8"), None));
-        assert_eq!(spec(&[plain.clone()], &[named.clone(), plain.clone()]).check(), Ok(()));
+        assert_eq!(spec(std::slice::from_ref(&plain), &[named.clone(), plain.clone()]).check(), Ok(()));
         assert!(spec(&[named], &[]).check().is_err(), "what comes in has no name");
         assert!(spec(&[], &[rule(Some("10.0.0.0/8"), Some("a.example"))]).check().is_err());
         for bad in ["", "a", "10.0.0.1", "a..b", "-a.b", "A.example", "a.example.", "a_b.example", "a.1"] {

@@ -150,6 +150,9 @@ struct World {
     _folder: tempfile::TempDir,
 }
 
+/// What was permitted, and what was found.
+type Told = (Vec<[u8; 4]>, Vec<[u8; 4]>);
+
 impl World {
     async fn new(says: Says) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -168,7 +171,7 @@ impl World {
     }
 
     /// The newest answer, as what was permitted and what was found.
-    fn last(&self) -> Option<(Vec<[u8; 4]>, Vec<[u8; 4]>)> {
+    fn last(&self) -> Option<Told> {
         let octets = |set: &BTreeSet<Ipv4Addr>| set.iter().map(Ipv4Addr::octets).collect();
         self.notes.borrow().last().map(|(_, answer)| (octets(&answer.permitted), octets(&answer.addresses)))
     }

@@ -92,7 +92,9 @@ async fn begin(cell: &Cell, record: &Record, id: OperationId) -> Result<Settled,
                     );
                     return revert(cell, id, Cause::new("restore_failed", why)).await;
                 }
-                started => drop(started?),
+                started => {
+                    started?;
+                }
             },
         }
     }

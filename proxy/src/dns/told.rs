@@ -13,12 +13,15 @@ const HOLDS: Duration = Duration::from_secs(360);
 /// Names of one container.
 const MOST: usize = 256;
 
+/// What was asked, and until when which answer is given on.
+type Answers = HashMap<Vec<u8>, (Instant, Vec<u8>)>;
+
 /// The agent's answers, of one policy of a container.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<HashMap<Vec<u8>, (Instant, Vec<u8>)>>);
+pub(crate) struct Told(Mutex<Answers>);
 
 impl Told {
-    fn answers(&self) -> MutexGuard<'_, HashMap<Vec<u8>, (Instant, Vec<u8>)>> {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -214,8 +214,6 @@ async fn rules(world: &World) -> Result<()> {
     api.delete(&world.path("/firewall/ingress"), Some(json!({ "port": 4445 })))
         .await?
         .expect_refusal(404, "NOT_FOUND")?;
-    let by_name = rule(json!({ "destination": "api.example.com" }));
-    api.post(&world.path("/firewall/egress"), by_name).await?.expect_refusal(501, "NOT_IMPLEMENTED")?;
     Ok(())
 }
 

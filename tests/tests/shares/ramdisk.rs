@@ -62,16 +62,24 @@ async fn disks(world: &mut World) -> Result<()> {
     world.sh(&one, "echo common > /ramdisk/file && chown 1000:1000 /ramdisk/file")?;
     ensure!(world.sh(&two, "stat -c '%u' /ramdisk/file; cat /ramdisk/file")?.lines().eq(["1000", "common"]));
     ensure!(!world.succeeds(&alone, "test -e /ramdisk/busybox && grep -q common /ramdisk/file"));
-    let body =
-        json!({ "name": "more", "server_id": world.server().id, "autostart": true, "specs": specs(), "ramdisk": true });
-    let more = api.container(&world.project, "busybox", body).await?;
+    let body = json!({ "container_image": "busybox", "name": "more", "server_id": world.server().id, "autostart": true,
+        "specs": specs(), "ramdisk": true });
+    let made = api.post(&format!("/api/v1/projects/{}/containers", world.project), body).await?.data()?;
+    let more = made["id"].as_str().context("an id")?.to_owned();
     let failed = api.wait_status(&more, "failed").await?;
     ensure!(failed["warnings"][0]["type"] == "ramdisk_pool_full", "{failed}");
-    api.delete(&format!("/api/v1/containers/{more}"), None).await?.data()?;
-    // With the last user the project's goes.
+    // Without one it starts; with the last user the project's goes, and makes room.
+    api.patch(&format!("/api/v1/containers/{more}"), json!({ "ramdisk": false })).await?.data()?;
+    api.wait_status(&more, "running").await?;
+    ensure!(!world.succeeds(&more, "grep -q ' /ramdisk ' /proc/mounts"));
     api.delete(&format!("/api/v1/containers/{one}"), None).await?.data()?;
     ensure!(world.sh(&two, "cat /ramdisk/file")?.trim() == "common");
+    restart(world, &two).await?;
+    ensure!(world.sh(&two, "cat /ramdisk/file")?.trim() == "common");
     api.delete(&format!("/api/v1/containers/{two}"), None).await?.data()?;
+    api.patch(&format!("/api/v1/containers/{more}"), json!({ "ramdisk": true })).await?.data()?;
+    restart(world, &more).await?;
+    world.sh(&more, "echo x > /ramdisk/file")?;
 
     // The agent's crash takes nothing; a reboot takes all.
     world.cluster.servers[0].kill_agent()?;
@@ -80,8 +88,10 @@ async fn disks(world: &mut World) -> Result<()> {
     world.cluster.servers[0].reboot()?;
     world.cluster.servers[0].start()?;
     world.until(&alone, "grep -q ' /ramdisk ' /proc/mounts && ! test -e /ramdisk/file").await?;
-    api.wait_status(&alone, "running").await?;
-    api.delete(&format!("/api/v1/containers/{alone}"), None).await?.data()?;
+    for id in [&alone, &more] {
+        api.wait_status(id, "running").await?;
+        api.delete(&format!("/api/v1/containers/{id}"), None).await?.data()?;
+    }
     let left = hoody_tests::traces::mounts(&world.server().run_dir().join("ramdisks/").display().to_string())?;
     ensure!(left.is_empty(), "{left:?}");
     Ok(())

@@ -42,6 +42,7 @@ use utoipa::ToSchema;
 
 /// A copy as clients write it.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[schema(as = ContainerCopyInput)]
 pub struct CopyInput {
     /// The project of the copy; absent: that of its origin.
     pub target_project_id: Option<String>,

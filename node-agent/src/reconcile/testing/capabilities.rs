@@ -527,7 +527,7 @@ impl Shares for Kernel {
                 wanted.iter().cloned().partition(|share| !world.lost_sources.contains(&share.source));
             let failed = |share: ShareMount| ShareFailure { id: share.id, problem: ShareProblem::SourceMissing };
             converged.failures = missing.into_iter().map(failed).collect();
-            let anew = there.iter().filter(|share| !before.contains(share));
+            let anew = there.iter().filter(|share| before.iter().all(|mounted| mounted.id != share.id));
             converged.mounted = anew.map(|share| share.id).collect();
             if !wanted.is_empty() {
                 world.shares.insert(id, there);

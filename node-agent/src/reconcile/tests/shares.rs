@@ -104,7 +104,10 @@ fn shares_that_cannot_be_taken_away_fail_the_pass_until_they_can() {
         agent.apply(&sharing(2, &[])).await;
         let failed = |status: &StatusReport| status.state == State::Failed;
         assert_eq!(agent.status("the failure", failed).await.cause.unwrap().code.as_str(), "shares_failed");
-        agent.status("the shares are gone", |status| status.converged && status.state == State::Running).await;
+        let gone = |status: &StatusReport| {
+            status.version.generation == 2 && status.converged && status.state == State::Running
+        };
+        agent.status("the shares are gone", gone).await;
     });
     assert_eq!(mounted(&node), []);
 }
