@@ -34,8 +34,11 @@ async fn processes_and_sockets_are_told_in_the_containers_own_terms() {
     node.runtime.start(bundle.id).await.unwrap();
     // The init has the same words in its arguments.
     let is_shell = |process: &&ProcessInfo| process.pid != 1 && process.args.contains("evil");
-    // Processes are looked at before sockets.
-    let all = |found: &Inspection| found.sockets.len() == 2 && found.processes.iter().any(|process| is_shell(&process));
+    // One after the other is looked at, while they start.
+    let all = |found: &Inspection| {
+        let owned = found.sockets.iter().filter(|socket| socket.owner.is_some()).count();
+        owned == 2 && found.processes.iter().any(|process| is_shell(&process))
+    };
     let found = seen(&node, &bundle, all).await;
     let first = found.processes.iter().find(|process| process.pid == 1).expect("a first process");
     assert_eq!((first.parent, first.user.as_str()), (0, "web"));

@@ -150,8 +150,8 @@ fn without_servers_in_the_policy_the_public_one_that_is_asked_answers() {
 #[test]
 fn what_the_agent_asks_for_a_container_the_container_is_told_too() {
     let mut world = World::new();
-    let _upstream = world.microsocks(1080, None);
-    let names = world.name_server();
+    let upstream = world.microsocks(1080, None);
+    let _names = world.name_server();
     world.set_up(with_servers(&[NAME_SERVER]));
     let agents = |world: &World, name: &str| {
         world.block_on(world.client().query(world.id, ANYWHERE.into(), &query(9, name, A))).unwrap()
@@ -159,8 +159,8 @@ fn what_the_agent_asks_for_a_container_the_container_is_told_too() {
     let answer = agents(&world, "example.test").unwrap();
     assert_eq!((&answer[..2], answer[answer.len() - 4..].to_vec()), (&[0, 9][..], vec![203, 0, 113, 77]));
     let socket = world.udp();
-    // The name server is gone: whoever asks the same gets the agent's answer, and for other names there is none.
-    drop(names);
+    // The way to the name server is gone: whoever asks the same gets the agent's answer, and for other names there is none.
+    drop(upstream);
     let told = ask(&socket, ANYWHERE, &query(3, "EXAMPLE.test", A));
     assert_eq!((rcode(&told), &told[told.len() - 4..]), (NOERROR, &[203, 0, 113, 77][..]));
     assert_eq!(rcode(&ask(&socket, ANYWHERE, &query(4, "www.example.test", A))), SERVFAIL);

@@ -18,6 +18,12 @@ fn body(operation: &str) -> Option<Value> {
         "env.set" => json!({ "value": "intruder" }),
         "containers.setContainerKvm" => json!({ "kvm": true }),
         "containers.exec" => json!({ "argv": ["true"] }),
+        "containers.updateSnapshotAlias" | "containers.patchSnapshotAlias" => json!({ "alias": "taken-over" }),
+        "storageShares.create" => {
+            json!({ "source_path": "/srv", "mode": "readonly", "target_container_id": NOBODY })
+        }
+        "storageShares.toggleIncomingMount" => json!({ "mount": true }),
+        "storageShares.update" => json!({ "enabled": false }),
         operation if operation.starts_with("firewall.add") => {
             json!({ "action": "drop", "protocol": "tcp", "port": 1, "description": "" })
         }
@@ -67,6 +73,7 @@ pub(super) async fn see_nothing(world: &World) -> Result<()> {
         let filled = |id: &str| {
             let path = path.replacen("{id}", id, 1).replace("{permissionId}", NOBODY);
             let path = path.replace("{terminalId}", NOBODY).replace("{execution}", NOBODY);
+            let path = path.replace("{shareId}", NOBODY).replace("{name}", "kept");
             path.replace("{operation}", "start").replace("{key}", "KEPT")
         };
         let send = async |api: &hoody_tests::api::Api, path: &str| api.send(method.clone(), path, body(id)).await;
