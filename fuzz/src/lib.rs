@@ -37,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("message", message),
     ("proxy-message", proxy::control_message),
     ("record", agent::record),
+    ("registry", control_plane::registry),
     ("socks-reply", proxy::socks_reply),
 ];
 

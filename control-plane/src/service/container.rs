@@ -12,6 +12,7 @@ mod kvm;
 mod limits;
 mod list;
 mod operate;
+pub mod pull;
 mod restart;
 mod ssh_key;
 mod update;
@@ -19,13 +20,14 @@ mod update;
 pub use authorize::{Authorization, ContainerClaimInput, authorize};
 pub use change::{Effect, Progress, change, settle};
 pub use create::create;
-pub use creation::CreateInput;
+pub use creation::{CreateInput, RegistryCredentials};
 pub use delete::{Deletion, delete};
 pub use inspect::{Unseen, inspect, inspect_all};
 pub use kvm::{KvmInput, set_kvm};
 pub use limits::SpecsInput;
 pub use list::{ListInput, list, list_by_project, status_logs};
 pub use operate::{Operation, UnknownOperation, operate};
+pub use pull::Pulls;
 pub use update::{UpdateInput, update};
 
 pub(in crate::service) use fields::{

@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (11, include_str!("../../migrations/0011_egress.sql")),
     (12, include_str!("../../migrations/0012_commands.sql")),
     (13, include_str!("../../migrations/0013_ssh_keys.sql")),
+    (17, include_str!("../../migrations/0017_registry.sql")),
 ];
 
 /// Key of PostgreSQL's advisory lock, any number that nothing else uses: "hoodymig" in ASCII. A lock on a

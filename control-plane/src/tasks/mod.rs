@@ -4,5 +4,6 @@ pub mod blobs;
 pub mod expiry;
 pub mod keys;
 pub mod mail;
+pub mod pulls;
 pub mod retention;
 pub mod token_uses;

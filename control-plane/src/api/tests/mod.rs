@@ -24,6 +24,7 @@ mod open;
 mod pools;
 mod projects;
 mod record;
+mod registry;
 mod servers;
 mod shared_events;
 mod sign_in;
