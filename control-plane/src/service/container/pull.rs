@@ -111,8 +111,10 @@ pub(super) async fn begin_again(
     row: &mut ContainerRow,
     trigger: Trigger,
 ) -> Result<(), ServiceError> {
-    if row.pull.as_ref().is_some_and(|pull| pull.state == PullState::Failed) {
+    if let Some(pull) = row.pull.as_mut().filter(|pull| pull.state == PullState::Failed) {
         image_pull::retry(connection, row.spec.id).await?;
+        (pull.state, pull.failure) = (PullState::Queued, None);
+        (pull.bytes_done, pull.bytes_total) = (0, 0);
         status_log::transition(connection, row, Status::Creating, trigger, None, now_ms() as i64).await?;
     }
     Ok(())

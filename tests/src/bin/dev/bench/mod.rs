@@ -1,5 +1,5 @@
 //! `dev bench`: what the platform takes, beside what a peer or the machine takes in the same run.
-//! BENCH=lifecycle,exec,crun,read,firewall,traffic,neighbour chooses parts.
+//! BENCH=lifecycle,exec,crun,pull,read,firewall,traffic,neighbour chooses parts.
 
 mod bare;
 mod crowd;
@@ -9,6 +9,7 @@ mod exec;
 mod firewall;
 mod lifecycle;
 mod neighbour;
+mod pull;
 mod read;
 mod steps;
 mod table;
@@ -34,6 +35,9 @@ pub(super) async fn run() -> Result<()> {
     }
     if wanted("crun") {
         crun::run().await?;
+    }
+    if wanted("pull") {
+        pull::run_part().await?;
     }
     if wanted("read") {
         read::run(&cluster, &api).await?;
