@@ -33,6 +33,9 @@ const VALIDATE_FROM: usize = 64;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 25_000;
+/// The time for each of the nodes that dial again after an orderly end: what a processor needs for a handshake and a
+/// hello, and as much again for all else.
+const HANDSHAKE_PACE: Duration = Duration::from_millis(4);
 /// Validity of our own certificate; it is made anew at every start.
 const LEAF_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Age at which our own certificate is replaced.
@@ -175,7 +178,7 @@ async fn run(
     // Who dials from now on gets no answer, and asks again after a second, by QUIC's own pauses: a closed endpoint
     // would refuse, and send each agent into its growing pause before the next process listens.
     endpoint.set_server_config(None);
-    endpoint.close(Close::Restarting.code(), b"restarting");
+    Close::restart(&endpoint, HANDSHAKE_PACE * u32::try_from(endpoint.open_connections()).unwrap_or(u32::MAX));
     while tasks.join_next().await.is_some() {}
     watcher.abort();
     if let Err(error) = store::replica::end(&context.app.store, &context.replica).await {

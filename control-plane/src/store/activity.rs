@@ -4,8 +4,8 @@ use super::{Store, StoreError};
 use hoody_protocol::id::{ActivityId, RealmId, UserId};
 use sqlx::{Any, AssertSqlSafe, Row, query::Query};
 
-/// Rows of one statement.
-const ROWS_AT_ONCE: usize = 64;
+/// Rows of one statement. SQLite looks for the name of every parameter among all of them.
+const ROWS_AT_ONCE: usize = 16;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -49,7 +49,7 @@ pub(super) async fn run(
             }
             Err(SessionEnd::Broken(error)) => tracing::warn!(%error, "the certificate could not be renewed"),
             Err(SessionEnd::Refused { cause, .. }) => tracing::warn!(cause = %cause.message, "the renewal was refused"),
-            Err(SessionEnd::Renewed | SessionEnd::Restarting) => {}
+            Err(SessionEnd::Renewed | SessionEnd::Restarting { .. }) => {}
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -75,7 +75,10 @@ pub(super) enum SessionEnd {
     /// The certificate was renewed: connect with the new one.
     Renewed,
     /// The control plane goes down in order: it, or a replica, answers soon.
-    Restarting,
+    Restarting {
+        /// Over how long the nodes are to spread their dials.
+        spread: Duration,
+    },
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for SessionEnd {
@@ -113,7 +116,9 @@ pub(super) async fn run(
     };
     // The connection's own end says more than the task that noticed it first.
     let end = match connection.close_reason() {
-        Some(reason) if Close::of(&reason) == Some(Close::Restarting) => SessionEnd::Restarting,
+        Some(reason) if Close::of(&reason) == Some(Close::Restarting) => {
+            SessionEnd::Restarting { spread: Close::spread(&reason) }
+        }
         Some(reason) => reason.into(),
         None => end,
     };

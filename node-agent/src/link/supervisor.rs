@@ -1,5 +1,6 @@
 //! Keeps a session alive: dials, runs it, and dials again after a pause that grows from 0.2 s to 30 s,
-//! half of it random. A session that came up resets the pause. A refusal that only an operator can lift
+//! half of it random. A session that came up resets the pause; a control plane that restarts in order says over
+//! how long its nodes are to spread their dials. A refusal that only an operator can lift
 //! is tried again at the longest pause.
 
 use super::{
@@ -97,11 +98,15 @@ impl Link {
             if matches!(ended, LinkEnd::Refused { retry: false, .. }) {
                 pause = LONGEST_PAUSE;
             }
+            let spread = match ended {
+                LinkEnd::Restarting { spread } => spread.mul_f64(rand::random()),
+                _ => Duration::ZERO,
+            };
             let reason = ended.to_string();
             tracing::warn!(%reason, pause_ms = pause.as_millis() as u64, "the link is down");
             self.state.send_replace(LinkState::Down { since: now_ms(), reason });
             tokio::select! {
-                () = tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
+                () = tokio::time::sleep(spread + pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
                 () = stopped(&mut stop) => return,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -129,7 +134,8 @@ impl Link {
                 Ok(()) => LinkEnd::Renewed,
                 Err(SessionEnd::Refused { cause, retry }) => LinkEnd::Refused { cause, retry },
                 Err(SessionEnd::Broken(error)) => LinkEnd::Broken(error),
-                Err(SessionEnd::Renewed | SessionEnd::Restarting) => LinkEnd::Restarting,
+                Err(SessionEnd::Renewed) => LinkEnd::Renewed,
+                Err(SessionEnd::Restarting { spread }) => LinkEnd::Restarting { spread },
             };
         }
         let config = match transport::client_config(Some(&identity.identity), &identity.authorities, transport::NODE) {
@@ -164,7 +170,7 @@ impl Link {
             SessionEnd::Refused { cause, retry } => LinkEnd::Refused { cause, retry },
             SessionEnd::Broken(error) => LinkEnd::Broken(error),
             SessionEnd::Renewed => LinkEnd::Renewed,
-            SessionEnd::Restarting => LinkEnd::Restarting,
+            SessionEnd::Restarting { spread } => LinkEnd::Restarting { spread },
         }
     }
 }
@@ -192,7 +198,7 @@ enum LinkEnd {
     #[error("connecting again with the renewed certificate")]
     Renewed,
     #[error("the control plane is restarting")]
-    Restarting,
+    Restarting { spread: Duration },
     #[error("{}", chain(.0.as_ref()))]
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,13 +1,17 @@
 //! Application close codes of connections. A code is never used again for another meaning.
 
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, VarInt};
+use std::time::Duration;
+
+/// The longest time over which nodes spread their dials, whatever the control plane says.
+const LONGEST_SPREAD: Duration = Duration::from_secs(60);
 
 /// Why a side closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
     /// The connection has done its work.
     Done,
-    /// The control plane goes down in order: reconnect at once, it or a replica will answer.
+    /// The control plane goes down in order: it or a replica will answer, see [`Close::spread`].
     Restarting,
     /// A newer link of the same node took over.
     Replaced,
@@ -53,6 +57,20 @@ impl Close {
         connection.close(self.code(), self.row().2.as_bytes());
     }
 
+    /// Closes all connections of the control plane's `endpoint`, which goes down in order. Each node dials again after
+    /// a random part of `spread`: more of them at once than there is time for would only wait, and ask again in step.
+    pub fn restart(endpoint: &Endpoint, spread: Duration) {
+        let reason = format!("{} {}", Self::Restarting.row().2, spread.as_millis());
+        endpoint.close(Self::Restarting.code(), reason.as_bytes());
+    }
+
+    /// The time over which nodes are to spread their dials after [`Close::Restarting`]; zero where none was told.
+    pub fn spread(error: &ConnectionError) -> Duration {
+        let ConnectionError::ApplicationClosed(frame) = error else { return Duration::ZERO };
+        let told = std::str::from_utf8(&frame.reason).ok().and_then(|reason| reason.strip_prefix("restarting "));
+        told.and_then(|told| told.parse().ok()).map_or(Duration::ZERO, Duration::from_millis).min(LONGEST_SPREAD)
+    }
+
     /// Why the peer closed the connection; `None` where it broke in another way, or the code is newer
     /// than this build.
     pub fn of(error: &ConnectionError) -> Option<Self> {
@@ -64,6 +82,21 @@ impl Close {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_restart_has_a_spread_and_it_is_bounded() {
+        let closed = |reason: &'static str| {
+            Close::spread(&ConnectionError::ApplicationClosed(quinn::ApplicationClose {
+                error_code: Close::Restarting.code(),
+                reason: reason.into(),
+            }))
+        };
+        assert_eq!(closed("restarting 40000"), Duration::from_secs(40));
+        assert_eq!(closed("restarting 99999999999"), LONGEST_SPREAD);
+        assert_eq!(closed("restarting -1"), Duration::ZERO);
+        assert_eq!(closed("restarting"), Duration::ZERO);
+        assert_eq!(Close::spread(&ConnectionError::TimedOut), Duration::ZERO);
+    }
 
     #[test]
     fn codes_are_unique_and_every_variant_has_its_own() {

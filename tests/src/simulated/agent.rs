@@ -61,8 +61,8 @@ pub(super) enum End {
     NotConnected,
     /// The hello was refused, or not answered in time.
     NotAccepted,
-    /// It was up, and is not any more.
-    Down,
+    /// It was up, and is not any more; to be dialled again within this time, as the control plane said.
+    Down(Duration),
 }
 
 /// Enrols a new agent with a join token, as `hoody-agent join` does.
@@ -119,9 +119,10 @@ impl Identified {
             _ = self.commands(&connection, &reports) => {}
             _ = send_reports(&connection, queue) => {}
         }
+        let spread = connection.close_reason().map_or(Duration::ZERO, |reason| Close::spread(&reason));
         Close::Done.close(&connection);
         shared.down();
-        End::Down
+        End::Down(spread)
     }
 
     async fn hello(&self, connection: &Connection) -> Result<Option<(SendStream, Duration)>> {

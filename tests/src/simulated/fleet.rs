@@ -86,8 +86,12 @@ impl Fleet {
         self.agents.spawn(async move {
             let mut pause = FIRST_PAUSE;
             loop {
+                let mut spread = Duration::ZERO;
                 match agent.session(&endpoint, address, &shared).await {
-                    End::Down => pause = FIRST_PAUSE,
+                    End::Down(told) => {
+                        pause = FIRST_PAUSE;
+                        spread = told.mul_f64(rand::random());
+                    }
                     End::NotConnected => {
                         shared.not_connected.fetch_add(1, Ordering::Relaxed);
                     }
@@ -95,7 +99,7 @@ impl Fleet {
                         shared.not_accepted.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+                tokio::time::sleep(spread + pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         });

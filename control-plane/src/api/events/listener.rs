@@ -157,7 +157,7 @@ impl Listener {
         }
         // Sharing may have ended since the event was handed out.
         let readable = match &self.pending {
-            Some((_, event)) => may_read(&self.app.store, &self.narrowed, event).await,
+            Some((_, event)) => Box::pin(may_read(&self.app.store, &self.narrowed, event)).await,
             None => Ok(false),
         };
         match (readable, self.pending.take()) {

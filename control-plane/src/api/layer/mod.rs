@@ -18,6 +18,7 @@ use crate::app::App;
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 use http::{HeaderName, HeaderValue, Method, header};
 use std::{sync::Arc, time::Duration};
+use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
@@ -31,19 +32,23 @@ const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 /// Puts the layers around routed requests.
 pub(super) fn apply(routes: Router<App>, app: &App, rules: access::Rules) -> Router<App> {
     let with_app = || app.clone();
-    routes
-        .layer(middleware::from_fn_with_state(with_app(), idempotency::layer))
-        .layer(middleware::from_fn_with_state((with_app(), Arc::new(rules)), access::layer))
-        .layer(middleware::from_fn_with_state(with_app(), limit::layer))
-        .layer(middleware::from_fn_with_state(with_app(), activity::layer))
-        .layer(middleware::from_fn_with_state(with_app(), caller::layer))
-        .layer(middleware::from_fn_with_state(with_app(), guard::deadline))
-        .layer(CatchPanicLayer::custom(guard::panicked))
-        .layer(cors(&app.config.cors_origins))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn(measure::layer))
-        .layer(middleware::from_fn_with_state(with_app(), signature::layer))
-        .layer(middleware::from_fn(request_id::layer))
+    // One stack, boxed once for each route: a layer of the router's own would clone, box and drop all that is within
+    // it, for every request.
+    routes.layer(
+        ServiceBuilder::new()
+            .layer(middleware::from_fn(request_id::layer))
+            .layer(middleware::from_fn_with_state(with_app(), signature::layer))
+            .layer(middleware::from_fn(measure::layer))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .layer(cors(&app.config.cors_origins))
+            .layer(CatchPanicLayer::custom(guard::panicked))
+            .layer(middleware::from_fn_with_state(with_app(), guard::deadline))
+            .layer(middleware::from_fn_with_state(with_app(), caller::layer))
+            .layer(middleware::from_fn_with_state(with_app(), activity::layer))
+            .layer(middleware::from_fn_with_state(with_app(), limit::layer))
+            .layer(middleware::from_fn_with_state((with_app(), Arc::new(rules)), access::layer))
+            .layer(middleware::from_fn_with_state(with_app(), idempotency::layer)),
+    )
 }
 
 fn cors(origins: &[String]) -> CorsLayer {
