@@ -111,15 +111,13 @@ impl Layout {
         format!("{}:it", self.path.display())
     }
 
-    /// Adds a layer: what is in `root`, at `target`.
-    pub fn insert(&self, options: &[&str], root: &Path, target: &str) -> Result<()> {
-        run(Command::new("umoci").args(["insert", "--image", &self.image()]).args(options).arg(root).arg(target))
-            .map(drop)
-    }
-
-    /// Adds a layer that removes a path.
-    pub fn remove(&self, target: &str) -> Result<()> {
-        run(Command::new("umoci").args(["insert", "--image", &self.image(), "--whiteout", target])).map(drop)
+    /// Adds a layer: what `change` does to the root file system.
+    pub fn layer(&self, change: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let bundle = tempfile::Builder::new().prefix("bundle-").tempdir_in(self.path.parent().context("a folder")?)?;
+        let target = bundle.path().join("it");
+        run(Command::new("umoci").args(["unpack", "--image", &self.image()]).arg(&target))?;
+        change(&target.join("rootfs"))?;
+        run(Command::new("umoci").args(["repack", "--image", &self.image()]).arg(&target)).map(drop)
     }
 
     /// Sets the configuration.

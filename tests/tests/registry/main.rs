@@ -9,8 +9,9 @@ use hoody_tests::{
     registry::{Layout, Registry},
     wait,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
+    collections::BTreeSet,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
@@ -30,7 +31,8 @@ fn busybox(registry: &Registry) -> Result<PathBuf> {
 /// A web server that says how it was started, as a user of its own.
 pub(crate) fn web(registry: &Registry) -> Result<Layout> {
     let layout = registry.layout("web")?;
-    layout.insert(&[], &busybox(registry)?, "/")?;
+    let busybox = busybox(registry)?;
+    layout.layer(|root| copy(&busybox, root))?;
     layout.configure(&[
         "--config.entrypoint=/bin/sh",
         "--config.entrypoint=-c",
@@ -42,6 +44,11 @@ pub(crate) fn web(registry: &Registry) -> Result<Layout> {
         "--config.exposedports=8000/tcp",
     ])?;
     Ok(layout)
+}
+
+/// Everything in `from`, as it is.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").args(["-a", "--"]).arg(from.join(".")).arg(to)).map(drop)
 }
 
 async fn cluster(registry: &Registry) -> Result<Cluster> {
@@ -87,10 +94,11 @@ async fn a_container_is_made_from_a_registry_reference() -> Result<()> {
     // What is not there fails with its cause; what leads elsewhere is refused.
     for (reference, code) in [
         (format!("{}/team/none:v1", registry.host()), "image_not_found"),
-        ("127.0.0.1:1/team/web:v1".to_owned(), "registry_address"),
+        ("127.0.0.2:5000/team/web:v1".to_owned(), "registry_address"),
         ("10.0.0.1/team/web:v1".to_owned(), "registry_address"),
     ] {
-        let body = json!({ "container_image": reference });
+        let specs = json!({ "cpu_cores": 0.1, "memory_mb": 64, "storage_mb": 512 });
+        let body = json!({ "container_image": reference, "specs": specs });
         let made = api.post(&format!("/api/v1/projects/{project}/containers"), body).await?.data()?;
         let id = made["id"].as_str().context("an id")?.to_owned();
         let failed = api.wait_status(&id, "failed").await?;
@@ -120,38 +128,24 @@ async fn what_is_unpacked_is_what_umoci_unpacks() -> Result<()> {
         .args(tar)
         .arg(image::archive("debian/12")?))?;
     odd_files(&root)?;
-    layout.insert(&[], &root, "/")?;
-    // Two more layers: a folder in place of another, and a file less.
-    let over = registry.folder().join("over");
-    std::fs::create_dir(&over)?;
-    std::fs::write(over.join("new"), "new")?;
-    layout.insert(&["--opaque"], &over, "/usr/share/bug")?;
-    layout.remove("/etc/motd")?;
+    layout.layer(|target| copy(&root, target))?;
+    // Another layer: a file in place of a folder, a file less, and one that is another.
+    layout.layer(|target| {
+        std::fs::remove_dir_all(target.join("usr/share/bug"))?;
+        std::fs::write(target.join("usr/share/bug"), "now a file")?;
+        std::fs::remove_file(target.join("etc/motd"))?;
+        Ok(std::fs::write(target.join("etc/issue"), "changed")?)
+    })?;
     layout.configure(&["--config.cmd=/sbin/init"])?;
     let cluster = Cluster::start(Plan { settings: registry.settings(), images: Vec::new(), ..Plan::default() }).await?;
     let project = cluster.tenant.project("trees").await?;
-    let mut trees = Vec::new();
-    for (name, options) in
-        [("gzip", &[][..]), ("zstd", &["--dest-compress-format", "zstd", "--dest-force-compress-format"][..])]
-    {
-        let pushed = registry.push(&layout, &format!("debian:{name}"), options);
-        // Older tools cannot choose it for what is compressed already.
-        let reference = match pushed {
-            Ok(reference) => reference,
-            Err(_) => registry.push(&layout, &format!("debian:{name}"), &options[..2])?,
-        };
-        let before = images(&cluster)?;
-        cluster.tenant.container(&project, &reference, json!({ "name": name })).await?;
-        let made: Vec<PathBuf> = images(&cluster)?.into_iter().filter(|path| !before.contains(path)).collect();
-        let expected = tree(&registry.unpack(&reference)?)?;
-        ensure!(expected.lines().count() > 3000, "a real root file system");
-        for image in &made {
-            same(&tree(image)?, &expected)?;
-        }
-        trees.extend(made);
-    }
-    ensure!(!trees.is_empty(), "nothing was unpacked");
-    Ok(())
+    let reference = registry.push(&layout, "debian:12", &[])?;
+    cluster.tenant.container(&project, &reference, json!({ "name": "tree" })).await?;
+    let made = images(&cluster)?;
+    ensure!(made.len() == 1, "{made:?}");
+    let expected = tree(&registry.unpack(&reference)?)?;
+    ensure!(expected.lines().count() > 5000, "a real root file system");
+    same(&tree(&made[0])?, &expected)
 }
 
 /// Hard links, attributes, capabilities, setuid and sticky bits, times, names that are no ASCII, empty and large files.
@@ -185,15 +179,15 @@ fn tree(root: &Path) -> Result<String> {
 }
 
 fn same(found: &str, expected: &str) -> Result<()> {
-    let differences: Vec<String> = found
-        .lines()
-        .filter(|line| !expected.contains(&format!("{line}\n")) && !expected.ends_with(*line))
+    let (ours, theirs): (BTreeSet<&str>, BTreeSet<&str>) = (found.lines().collect(), expected.lines().collect());
+    let differences: Vec<String> = ours
+        .difference(&theirs)
         .map(|line| format!("ours   {line}"))
-        .chain(expected.lines().filter(|line| !found.contains(line)).map(|line| format!("umoci  {line}")))
+        .chain(theirs.difference(&ours).map(|line| format!("umoci  {line}")))
         .collect();
     ensure!(
         differences.is_empty(),
-        "{} differences:\n{}",
+        "{} differences, among them:\n{}",
         differences.len(),
         differences[..differences.len().min(20)].join("\n")
     );
@@ -215,7 +209,6 @@ async fn an_operator_pulls_into_the_catalogue() -> Result<()> {
     // Without the operator's word no registry on this machine is asked.
     let refused =
         cluster.control_plane.cli(&["image", "pull", "web/2", &reference]).err().map(|error| error.to_string());
-    ensure!(refused.as_ref().is_some_and(|text| text.contains("https")), "{refused:?}");
-    let _: &Value = &listed;
+    ensure!(refused.as_ref().is_some_and(|text| text.contains("loopback")), "{refused:?}");
     Ok(())
 }

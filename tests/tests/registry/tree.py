@@ -1,5 +1,6 @@
 """Prints a tree, one line for each entry: path, type, mode, owner, links, time in nanoseconds, target, attributes, and
-the digest of the content. Two trees are the same where their lines are."""
+the digest of the content. Two trees are the same where their lines are. Left out is what containers do not get: devices,
+and attributes that are neither the users' nor capabilities."""
 
 import hashlib
 import os
@@ -13,7 +14,8 @@ def line(path):
     found = os.lstat(path)
     kind = stat.S_IFMT(found.st_mode)
     name = os.path.relpath(path, root)
-    names = sorted(os.listxattr(path, follow_symlinks=False))
+    kept = lambda name: name.startswith("user.") or name == "security.capability"
+    names = sorted(filter(kept, os.listxattr(path, follow_symlinks=False)))
     attributes = {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in names}
     target = os.readlink(path) if kind == stat.S_IFLNK else ""
     digest, links = "", 0
@@ -27,4 +29,6 @@ def line(path):
 paths = [root]
 for folder, folders, files in os.walk(root):
     paths += [os.path.join(folder, name) for name in folders + files]
-print("\n".join(sorted(line(path) for path in paths)))
+devices = (stat.S_IFCHR, stat.S_IFBLK)
+paths = [path for path in paths if stat.S_IFMT(os.lstat(path).st_mode) not in devices]
+print("\n".join(sorted(map(line, paths))))

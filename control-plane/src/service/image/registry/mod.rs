@@ -27,7 +27,10 @@ pub use reference::{InvalidReference, MAX_REFERENCE_CHARS, Reference};
 
 use super::{
     blobs::{self, BlobFolder, LOCK_DEADLINE},
-    import::{ImportError, Platform, search::too_many_layers},
+    import::{
+        ImportError, Platform,
+        search::{Found, too_many_layers},
+    },
 };
 use client::Session;
 use hoody_protocol::{
@@ -45,6 +48,10 @@ use std::{
 const PULL_DEADLINE: Duration = Duration::from_secs(3600);
 /// Bytes that stay free on the control plane's disk.
 const RESERVED_BYTES: u64 = 1 << 30;
+/// Pause before the documents are asked for again, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Tries of the documents that may end without an answer.
+const MAX_STUMBLES: u32 = 3;
 /// Begins of a pull whose layers were collected meanwhile.
 const MAX_BEGINS: u32 = 3;
 
@@ -103,7 +110,7 @@ async fn once(
 ) -> Result<Pulled, PullError> {
     let session = Session::new(registry.clone(), request.reference.clone(), request.credentials.clone())?;
     let session = Arc::new(session);
-    let found = source::find(&session, &request.platform).await?;
+    let found = find(&session, &request.platform).await?;
     let mut layers = Vec::with_capacity(found.layers.len());
     for descriptor in &found.layers {
         let layer =
@@ -135,6 +142,19 @@ async fn once(
         architecture: found.platform.architecture,
         _lock: lock,
     })
+}
+
+/// Finds the image, again where the registry only stumbled.
+async fn find(session: &Arc<Session>, platform: &Platform) -> Result<Found, PullError> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..MAX_STUMBLES {
+        match source::find(session, platform).await {
+            Err(error) if error.is_passing() => tokio::time::sleep(pause).await,
+            outcome => return outcome,
+        }
+        pause *= 2;
+    }
+    source::find(session, platform).await
 }
 
 /// Makes blobs of the fetched layers, under the folder's lock.

@@ -33,14 +33,11 @@ pub(super) async fn run_part() -> Result<()> {
         let layout = registry.layout(&format!("layout-{round}"))?;
         // A file of the round makes the first layer another one, too.
         std::fs::write(root.join("round"), round.to_string())?;
-        layout.insert(&[], &root, "/")?;
+        layout.layer(|target| run(Command::new("cp").arg("-a").arg(root.join(".")).arg(target)).map(drop))?;
         for part in ["one", "two"] {
-            let filler = registry.folder().join(part);
-            std::fs::create_dir_all(&filler)?;
             let mut bytes = vec![0; FILLER_BYTES];
             rand::rng().fill_bytes(&mut bytes);
-            std::fs::write(filler.join(part), bytes)?;
-            layout.insert(&[], &filler, &format!("/opt/{part}"))?;
+            layout.layer(|target| Ok(std::fs::write(target.join("opt").join(part), bytes)?))?;
         }
         let reference = registry.push(&layout, &format!("bench:v{round}"), &[])?;
         // Who is first finds the registry's files in memory as the other does: they were just written.
