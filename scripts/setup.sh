@@ -3,7 +3,7 @@
 # missing; says nothing where nothing is missing.
 #
 #   setup.sh          what `make demo`, `make up` and `make test` need
-#   setup.sh bench    also the peers of `make bench`: iperf3, podman, docker, crun, redsocks
+#   setup.sh bench    also the peers of `make bench`: iperf3, podman, docker, crun, redsocks, lxd
 #   setup.sh lint     also what `make lint` needs (builds cargo-deny, which takes some minutes once)
 #   setup.sh cgroup2  also what `make test-cgroup2` needs
 set -euo pipefail
@@ -27,6 +27,7 @@ packages=(
     conmon:conmon
     catatonit:catatonit
     nftables:nft
+    libcap2-bin:setcap
     iproute2:ip
     btrfs-progs:mkfs.btrfs
     kmod:modprobe
@@ -57,7 +58,7 @@ packages=(
     umoci:umoci
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
-[ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman docker.io:dockerd crun:crun redsocks:redsocks)
+[ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman docker.io:dockerd crun:crun proxychains4:proxychains4 redsocks:redsocks lxd:lxd)
 [ "${1:-}" != cgroup2 ] || packages+=(qemu-system-x86:qemu-system-x86_64 cpio:cpio)
 
 is_there() {

@@ -21,6 +21,18 @@ pub const AGENT: &[&str] = &[
     "journal.writing",
     "journal.written",
     "journal.synced",
+    // Snapshots, restorations and copies.
+    "snapshot.folder",
+    "snapshot.taken",
+    "snapshot.deleted",
+    "swap.staged",
+    "swap.aside",
+    "swap.done",
+    "swap.forgotten",
+    "restoration.swapped",
+    "restoration.started",
+    "copy.staged",
+    "root.copied",
     // Operations.
     "operation.stopped",
     "outcome.journaled",
@@ -94,6 +106,10 @@ pub const CONTROL_PLANE: &[&str] = &[
     "tombstone.committed",
     "restart.writing",
     "restart.committed",
+    "snapshot.writing",
+    "snapshot.committed",
+    "copy.writing",
+    "copy.committed",
     // A node's hello.
     "hello.received",
     "hello.recorded",
@@ -125,6 +141,10 @@ pub const AGENT_COMMANDS: &[&str] = &[
     "execution.told",
     "execution.stored",
 ];
+
+/// Points of the agent that transfers between servers reach.
+pub const AGENT_TRANSFERS: &[&str] =
+    &["transfer.kept", "transfer.ordered", "transfer.staged", "transfer.received", "root.received"];
 
 /// Points of the control plane that commands on a server reach.
 pub const CONTROL_PLANE_COMMANDS: &[&str] = &[

@@ -22,6 +22,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("agent-config", agent_config),
     ("certificate", certificate),
+    ("commands-policy", agent::commands_policy),
     ("control-plane-config", control_plane::settings),
     ("dns-message", proxy::dns_message),
     ("firewall-policy", firewall_policy),
@@ -38,6 +39,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proxy-message", proxy::control_message),
     ("record", agent::record),
     ("registry", control_plane::registry),
+    ("send-stream", agent::send_stream),
     ("socks-reply", proxy::socks_reply),
 ];
 

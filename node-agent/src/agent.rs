@@ -5,18 +5,21 @@ use crate::{
     commands::{self, Commands},
     config::Config,
     desired::{DesiredError, allocation::Allocation, journal::Journal, record::Records},
+    dial::DialPolicy,
     egress::{Egress, Relay},
     exec::{ExecLimits, Execs},
     facts,
     firewall::{Firewall, NftConfig, NftFirewall},
     images::{ImageConfig, ImageStore, collect},
-    link::{Link, LinkCloser, LinkState, SessionWork, blobs::ControlPlaneBlobs, identity::IdentityStore},
+    link::{Link, LinkCloser, LinkState, SessionWork, blobs::ControlPlaneBlobs, bulk::Bulk, identity::IdentityStore},
     logs::{self, Logs},
+    names::{Ask, Resolver},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
     reconcile::{Capabilities, Reconciler, Settings, View},
     runtime::{DiskRates, OciRuntime, RuntimeConfig},
     stats::{Sampler, Sources},
-    storage::{BtrfsPool, PoolConfig, QuotaMode, Storage},
+    storage::{BtrfsPool, Lineages, PoolConfig, QuotaMode, Storage},
+    transfer::BulkTransfers,
 };
 use hoody_protocol::id::ContainerId;
 use ipnet::Ipv4Net;
@@ -173,13 +176,20 @@ impl Agent {
         firewall.prepare().await.map_err(capability("the firewall cannot be prepared"))?;
         let endpoints = identity.control_planes().await.into_iter().map(|endpoint| IpAddr::V4(*endpoint.ip()).into());
         let own = endpoints.chain([config.node_cidr.into(), Ipv4Net::from(config.gateway).into()]).collect();
-        let egress = Relay::start(config.proxy_socket.clone(), own);
-        egress.prepare().await.map_err(capability("the routing to the relay cannot be made"))?;
+        let dial = DialPolicy::open(config.allowed_networks_path(), own);
+        let relay = Relay::start(config.proxy_socket.clone(), dial.clone());
+        let firewall: Arc<dyn Firewall> = Arc::new(firewall);
+        let names = Resolver::new(Ask::new(relay.clone()), dial.clone(), firewall.clone());
+        relay.prepare().await.map_err(capability("the routing to the relay cannot be made"))?;
         let storage =
             PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
         let pool_bytes = storage.pool_usage().await.map_err(capability("the storage pool cannot be read"))?.total_bytes;
-        let blobs = Arc::new(ControlPlaneBlobs::new(identity.clone()));
+        let bulk = Bulk::new(identity.clone());
+        let blobs = Arc::new(ControlPlaneBlobs::new(bulk.clone()));
+        let lineages = Lineages::open(&config.pool, OWN_PROGRAM.into()).await;
+        let lineages = lineages.map_err(capability("what copies are based on cannot be read"))?;
+        let transfers = BulkTransfers::new(lineages, bulk, &config.pool);
         let images = ImageConfig {
             reserve_bytes: config.pool_reserve_bytes,
             keep: Duration::from_secs(config.image_keep_hours * 3600),
@@ -213,8 +223,10 @@ impl Agent {
             storage: Arc::new(storage),
             runtime,
             network: Arc::new(network),
-            firewall: Arc::new(firewall),
-            egress: Arc::new(egress),
+            firewall,
+            egress: Arc::new(relay),
+            names: Arc::new(names),
+            transfers: Arc::new(transfers.clone()),
         };
 
         let boot_id = facts::boot_id().map_err(capability("the kernel's boot id cannot be read"))?.to_string();
@@ -257,6 +269,8 @@ impl Agent {
             sampler,
             execs,
             logs: logs.clone(),
+            dial,
+            transfers,
             facts,
             boot_id,
             instance: hex::encode(rand::random::<[u8; INSTANCE_BYTES]>()),

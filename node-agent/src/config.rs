@@ -231,6 +231,11 @@ impl Config {
         self.state_dir.join("journal")
     }
 
+    /// Networks that the control plane allows beyond the internet, see [`crate::dial`].
+    pub fn allowed_networks_path(&self) -> PathBuf {
+        self.state_dir.join("allowed-networks")
+    }
+
     /// Folder of what containers wrote.
     pub fn logs_dir(&self) -> PathBuf {
         self.state_dir.join("logs")

@@ -2,6 +2,7 @@
 //! what must hold whatever the bytes are, and panics where it does not.
 
 use crate::{
+    commands::policy::Policy,
     desired::{
         file, journal,
         record::{self, Record},
@@ -9,8 +10,14 @@ use crate::{
     firewall,
     images::unpack::fuzzing as unpack,
     logs::record as record_of_log,
+    storage::receive,
 };
-use hoody_protocol::firewall::FirewallSpec;
+use hoody_protocol::{
+    bounded::Text,
+    command::{Account, Order},
+    firewall::FirewallSpec,
+};
+use std::path::Path;
 
 pub use unpack::{LayerRoot, archive, with_checksums};
 
@@ -35,7 +42,34 @@ pub fn record(bytes: &[u8]) {
     assert_eq!(record::salvage_bytes(&written), Some((record.address, record.ids)), "salvaged from a whole one");
 }
 
+/// A send stream, command by command up to its end: none is longer than the kernel's buffer.
+pub fn send_stream(bytes: &[u8]) {
+    receive::fuzzing(bytes);
+}
+
 /// A firewall policy as the link brings it, compiled and put into netlink messages.
 pub fn policy(spec: FirewallSpec) {
     firewall::fuzzing(spec);
+}
+
+/// The policy for commands on the server: what it does not name is refused, and what it names are plain programs.
+pub fn commands_policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(policy) = Policy::parse(text) else { return };
+    let program = |path: &str, account| {
+        let argv = vec![Text::truncated(path)].try_into().expect("one argument");
+        Order::Custom { slug: Text::truncated("x"), argv, account, working_directory: Text::default() }
+    };
+    for named in &policy.programs {
+        assert!(named.is_absolute() && named.components().all(|part| part != std::path::Component::ParentDir));
+    }
+    for path in ["/bin/sh", "/usr/bin/uptime", "sh"] {
+        let named = policy.programs.iter().any(|named| named == Path::new(path));
+        assert_eq!(policy.check(&program(path, Account::Nobody)).is_ok(), named);
+        assert_eq!(policy.check(&program(path, Account::Root)).is_ok(), named && policy.programs_as_root);
+    }
+    for slug in ["reboot", "disk-usage", "no-such"] {
+        let order = Order::BuiltIn { slug: Text::truncated(slug), parameters: Default::default() };
+        assert_eq!(policy.check(&order).is_ok(), policy.built_in.iter().any(|named| named == slug));
+    }
 }

@@ -1,42 +1,48 @@
-//! The sandbox of the unpacker leaves files below the root, and nothing else.
+//! The sandbox of the unpacker and of the receiver leaves files below the root, and nothing else.
 //!
 //! Without libtest: the program starts itself again, and that process enters the sandbox and prints what it
 //! can still do.
 #![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
-use hoody_agent::images::unpack;
+use hoody_agent::sandbox::{self, Confinement};
 use std::{
     fs,
     process::{Command, ExitCode},
 };
 
-/// Set in the process that enters the sandbox.
+/// Set in the process that enters the sandbox, to whose it is.
 const INSIDE: &str = "HOODY_TEST_INSIDE_SANDBOX";
 /// What the process inside tries.
 const ATTEMPTS: usize = 11;
 
 fn main() -> ExitCode {
-    if std::env::var_os(INSIDE).is_some() {
-        return probe();
+    if let Ok(whose) = std::env::var(INSIDE) {
+        return probe(if whose == "unpacker" { Confinement::unpacker(1 << 20) } else { Confinement::receiver() });
     }
+    for whose in ["unpacker", "receiver"] {
+        check(whose);
+        println!("test the_sandbox_of_the_{whose}_leaves_files_below_the_root_and_nothing_else ... ok");
+    }
+    ExitCode::SUCCESS
+}
+
+fn check(whose: &str) {
     let folder = tempfile::tempdir().unwrap();
     let output =
-        Command::new(std::env::current_exe().unwrap()).env(INSIDE, "1").current_dir(folder.path()).output().unwrap();
+        Command::new(std::env::current_exe().unwrap()).env(INSIDE, whose).current_dir(folder.path()).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let possible: Vec<_> = said.lines().filter(|line| line.ends_with(" true")).collect();
     assert_eq!(possible, ["write true"], "{said}");
     assert_eq!(said.lines().count(), ATTEMPTS, "{said}");
     assert!(folder.path().join("inside").exists());
-    println!("test the_sandbox_leaves_files_below_the_root_and_nothing_else ... ok");
-    ExitCode::SUCCESS
 }
 
-fn probe() -> ExitCode {
+fn probe(confinement: Confinement) -> ExitCode {
     let parent = std::os::unix::process::parent_id();
     let socket = || std::net::UdpSocket::bind("127.0.0.1:0").is_ok();
     assert!(socket(), "without the sandbox there is a network");
-    if let Err(error) = unpack::sandbox::enter(parent, 1 << 20) {
+    if let Err(error) = sandbox::enter(parent, &confinement) {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "storage/snapshots.rs"]
+mod snapshots;
 mod support;
 
 use hoody_agent::storage::{BtrfsPool, IdRange, PoolConfig, QuotaMode, Storage, StorageError};

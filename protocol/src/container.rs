@@ -5,8 +5,9 @@ use crate::{
     bounded::{List, Map, Text},
     egress::{EgressSpec, EgressStatus},
     firewall::{FirewallSpec, MAX_RULES},
-    id::{ContainerId, ProjectId, UserId},
+    id::{ContainerId, ProjectId, TransferId, UserId},
     image::ImageSpec,
+    snapshot::Origin,
     ssh_key,
     time::UnixMs,
     version::SpecVersion,
@@ -58,6 +59,14 @@ pub struct ContainerSpec {
     /// True: the node's `/dev/kvm` appears in the container, from its next start on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub kvm: bool,
+    /// Its root file system was made from another container's; absent: from the image. Never changes after the first
+    /// specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Its root file system comes from a container of another server, by this transfer; absent: from here. Never changes
+    /// after the first specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<TransferId>,
 }
 
 impl ContainerSpec {
@@ -76,6 +85,7 @@ impl ContainerSpec {
         if self.firewall.ingress.len() + self.firewall.egress.len() > MAX_RULES {
             return Err("there are too many firewall rules");
         }
+        self.firewall.check()?;
         if let Some(egress) = &self.egress {
             egress.check()?;
         }
@@ -85,6 +95,12 @@ impl ContainerSpec {
         }
         if self.ssh_public_key.as_ref().is_some_and(|key| !ssh_key::is_one_line(key)) {
             return Err("the SSH key is not one line of a known type");
+        }
+        if self.origin.is_some_and(|origin| origin.container == self.id) {
+            return Err("a container is not made from itself");
+        }
+        if self.origin.is_some() && self.transfer.is_some() {
+            return Err("a container is made from one thing");
         }
         match self.desired {
             Desired::Running { run: 0 } | Desired::Paused { run: 0 } => Err("start requests are counted from 1"),

@@ -9,11 +9,10 @@ use crate::{
     bounded::{List, Text},
     container::{Cause, MAX_DNS_SERVERS},
 };
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr};
 
-/// Networks that an operator can allow upstreams to be in.
+/// Networks beyond the public internet that an operator can allow hosts which tenants name to be in.
 pub const MAX_ALLOWED_NETWORKS: usize = 32;
 
 /// What leaves a container, and how.
@@ -41,9 +40,6 @@ pub struct Upstream {
     /// Name servers that are asked through it; empty: the relay's default.
     #[serde(default)]
     pub dns: List<Ipv4Addr, MAX_DNS_SERVERS>,
-    /// Networks beyond the public internet that its host may be in, as the operator allows.
-    #[serde(default)]
-    pub allowed: List<IpNet, MAX_ALLOWED_NETWORKS>,
 }
 
 /// The protocol of an upstream.
@@ -155,7 +151,6 @@ mod tests {
             port,
             credentials,
             dns: List::default(),
-            allowed: List::default(),
         })
     }
 

@@ -142,6 +142,10 @@ ids! {
     CommandId;
     /// One run of a command on a server.
     ExecutionId;
+    /// A snapshot of a container.
+    SnapshotId;
+    /// A transfer of a container's file system to another server.
+    TransferId;
 }
 
 #[cfg(test)]

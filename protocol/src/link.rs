@@ -3,11 +3,13 @@
 use crate::{
     bounded::{List, Text},
     container::{Cause, ContainerSpec, State, StatusReport},
+    egress::MAX_ALLOWED_NETWORKS,
     id::{ContainerId, ServerId},
     operation::OperationOutcome,
     time::UnixMs,
     version::{ProtocolRange, SpecVersion},
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Containers of one node.
@@ -69,6 +71,10 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+fn no_networks(networks: &List<IpNet, MAX_ALLOWED_NETWORKS>) -> bool {
+    networks.is_empty()
+}
+
 /// One container that the agent holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryEntry {
@@ -96,6 +102,9 @@ pub enum HelloReply {
         now: UnixMs,
         /// Pause between heartbeats and batches of measurements.
         heartbeat_ms: u64,
+        /// Networks beyond the public internet that hosts which tenants name may be in, as the operator allows.
+        #[serde(default, skip_serializing_if = "no_networks")]
+        allowed_networks: List<IpNet, MAX_ALLOWED_NETWORKS>,
     },
     /// The link will not come up; `retry` says whether trying again can help.
     Refused {

@@ -3,7 +3,7 @@
 
 use crate::{
     container::Cause,
-    id::{ContainerId, OperationId},
+    id::{ContainerId, OperationId, SnapshotId},
     time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -25,12 +25,31 @@ pub struct OperationRequest {
 }
 
 /// The kinds of operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationKind {
     /// Stop the first process and start it with the current specification.
     Restart,
+    /// Keep the root file system as it is now, under this id.
+    CreateSnapshot {
+        /// The new snapshot.
+        snapshot: SnapshotId,
+    },
+    /// Make the root file system what it was when the snapshot was taken: stop, swap, start. Where the container
+    /// then cannot be started, everything is as it was before.
+    RestoreSnapshot {
+        /// The snapshot; it stays.
+        snapshot: SnapshotId,
+    },
+    /// Delete a snapshot; done where there is none.
+    DeleteSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
 }
+
+/// Snapshots of one container that a node keeps.
+pub const MAX_SNAPSHOTS: usize = 64;
 
 /// How an operation ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +60,9 @@ pub struct OperationOutcome {
     pub container: ContainerId,
     /// `None`: it was done.
     pub failure: Option<Cause>,
+    /// Of a snapshot that was taken: bytes of its container's own that it may keep from being freed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// When it ended.
     pub at: UnixMs,
 }

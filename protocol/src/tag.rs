@@ -69,6 +69,14 @@ tags! {
     69 crate::logs::LogBatch, 512 * KIB;
     70 crate::inspection::InspectionQuery, KIB;
     71 crate::inspection::InspectionReply, 2 * MIB;
+    80 crate::snapshot::SnapshotQuery, KIB;
+    81 crate::snapshot::SnapshotReply, 8 * KIB;
+    85 crate::transfer::TransferRequest, KIB;
+    86 crate::transfer::SendOrder, 4 * KIB;
+    87 crate::transfer::TransferOffer, KIB;
+    88 crate::transfer::TransferReply, 4 * KIB;
+    89 crate::transfer::TransferData, 260 * KIB;
+    90 crate::transfer::TransferProgress, 4 * KIB;
     255 crate::link::Refusal, 4 * KIB;
 }
 

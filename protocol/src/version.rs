@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 ///
 /// | version | what changed |
 /// | --- | --- |
-/// | 1 | first version |
-pub const SUPPORTED: ProtocolRange = ProtocolRange { min: 1, max: 1 };
+/// | 1 | first version; no longer spoken |
+/// | 2 | a specification may say how its container's traffic leaves: a proxy, nothing, rules by host name |
+///
+/// Version 1 is shut out at the hello: its agents ignore fields that they do not know, and would let a container out
+/// that is to be held back.
+pub const SUPPORTED: ProtocolRange = ProtocolRange { min: 2, max: 2 };
 
 /// A range of protocol versions, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

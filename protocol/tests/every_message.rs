@@ -18,7 +18,9 @@ use hoody_protocol::{
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
-    id::{ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, TerminalId, UserId},
+    id::{
+        ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, SnapshotId, TerminalId, TransferId, UserId,
+    },
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
     link::{
@@ -27,8 +29,10 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
     tag::{self, Message},
+    transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
     version::{ProtocolRange, SpecVersion},
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -136,6 +140,7 @@ impl Any {
             action: self.one(&[Action::Allow, Action::Reject, Action::Drop]),
             matches,
             peer: self.option(peer),
+            host: self.option(|| self.text()),
             description: self.text(),
         }
     }
@@ -182,6 +187,11 @@ impl Any {
             egress: self.option(|| self.egress()),
             ssh_public_key: self.option(|| self.text()),
             kvm: self.yes(),
+            origin: self.option(|| Origin {
+                container: ContainerId::from_bytes(self.id()),
+                snapshot: self.option(|| SnapshotId::from_bytes(self.id())),
+            }),
+            transfer: self.option(|| TransferId::from_bytes(self.id())),
         }
     }
 
@@ -195,7 +205,6 @@ impl Any {
             port: self.number() as u16,
             credentials: self.option(|| Credentials { username: self.text(), password: self.text() }),
             dns: self.list(|| (self.number() as u32).into()),
-            allowed: self.list(|| IpNet::V4(Ipv4Net::new_assert((self.number() as u32).into(), 32))),
         })
     }
 
@@ -204,6 +213,7 @@ impl Any {
             id: OperationId::from_bytes(self.id()),
             container: ContainerId::from_bytes(self.id()),
             failure: self.option(|| self.cause()),
+            bytes: self.option(|| self.number()),
             at: self.number(),
         }
     }
@@ -474,13 +484,20 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, RenewRequest { csr: any.bytes() });
         round_trip(seen, any.hello());
         let (protocol, now, heartbeat_ms) = (any.number() as u16, any.number(), any.number());
-        round_trip(seen, HelloReply::Accepted { protocol, server, now, heartbeat_ms });
+        let allowed_networks = any.list(|| IpNet::V4(Ipv4Net::new_assert((any.number() as u32).into(), 32)));
+        round_trip(seen, HelloReply::Accepted { protocol, server, now, heartbeat_ms, allowed_networks });
         round_trip(seen, HelloReply::Refused { cause: any.cause(), retry: any.yes() });
         round_trip(seen, Heartbeat { now: any.number(), unacknowledged: any.number() as u32 });
         round_trip(seen, any.spec());
         let (id, container) = (OperationId::from_bytes(any.id()), ContainerId::from_bytes(any.id()));
         let (sequence, begin_within_ms) = (any.number(), any.number());
-        let kind = OperationKind::Restart;
+        let snapshot = SnapshotId::from_bytes(any.id());
+        let kind = any.one(&[
+            OperationKind::Restart,
+            OperationKind::CreateSnapshot { snapshot },
+            OperationKind::RestoreSnapshot { snapshot },
+            OperationKind::DeleteSnapshot { snapshot },
+        ]);
         round_trip(seen, OperationRequest { id, container, sequence, begin_within_ms, kind });
         round_trip(seen, CommandReply::Accepted);
         round_trip(seen, CommandReply::Superseded { held: any.version() });
@@ -527,6 +544,25 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, InspectionReply::NotRunning);
         round_trip(seen, InspectionReply::Failed(any.cause()));
         round_trip(seen, InspectionReply::Running(Box::new(any.inspection())));
+        round_trip(seen, SnapshotQuery { container });
+        let held = || HeldSnapshot { id: snapshot, exclusive_bytes: any.option(|| any.number()) };
+        round_trip(seen, SnapshotReply::Held(any.list(held)));
+        round_trip(seen, SnapshotReply::Failed(any.cause()));
+        let (transfer, offset) = (TransferId::from_bytes(any.id()), any.number());
+        round_trip(seen, TransferRequest { transfer, offset });
+        round_trip(seen, TransferOffer { transfer, offset, total: any.option(|| any.number()) });
+        let snapshot = any.option(|| SnapshotId::from_bytes(any.id()));
+        let base = any.option(|| TransferId::from_bytes(any.id()));
+        let keep = any.list(|| TransferId::from_bytes(any.id()));
+        round_trip(seen, SendOrder { transfer, container, snapshot, base, offset, keep });
+        round_trip(seen, TransferReply::Begin { offset });
+        round_trip(seen, TransferReply::Refused { cause: any.cause(), retry: any.yes() });
+        round_trip(seen, TransferData::Piece(any.bytes()));
+        round_trip(seen, TransferData::End { bytes: any.number(), digest: any.digest() });
+        round_trip(seen, TransferData::Failed(any.cause()));
+        round_trip(seen, TransferProgress::Taken(any.number()));
+        round_trip(seen, TransferProgress::Kept);
+        round_trip(seen, TransferProgress::Failed(any.cause()));
         round_trip(seen, Refusal { cause: any.cause() });
     }
     assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");

@@ -5,19 +5,23 @@
 
 use hoody_protocol::{
     blob::{BlobReply, BlobRequest},
-    bounded::Text,
+    bounded::{List, Text},
     codec::{self, Frame},
     command::{
         Account, CommandControl, CommandOutcome, CommandRequest, CommandUpdate, Ending, Order, OutputChunk,
         OutputStream, schema::Value,
     },
-    container::{Cause, State, StatusReport},
+    container::{Cause, ContainerSpec, Desired, Limits, State, StatusReport},
+    egress::{Credentials, EgressSpec, Upstream, UpstreamKind},
     exec::{
         Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
-    id::{ContainerId, ExecutionId, OperationId, ServerId, TerminalId, UserId},
-    image::Digest,
+    firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports},
+    id::{
+        ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, SnapshotId, TerminalId, TransferId, UserId,
+    },
+    image::{Digest, ImageConfig, ImageSpec},
     inspection::{Inspection, InspectionQuery, InspectionReply, SocketInfo},
     link::{
         CommandReply, Heartbeat, HelloReply, Refusal, RenewalOrder, Report, ReportAck, ReportBatch, ReportEntry,
@@ -25,8 +29,10 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    snapshot::{HeldSnapshot, SnapshotQuery, SnapshotReply},
     stats::{NodeStats, StatsBatch},
     tag::Message,
+    transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
     version::SpecVersion,
 };
 use std::{collections::BTreeMap, fmt::Debug};
@@ -70,7 +76,21 @@ fn report_ack() {
 fn hello_replies() {
     let server = ServerId::from_bytes([0x33; 12]);
     golden(
-        HelloReply::Accepted { protocol: 1, server, now: 5, heartbeat_ms: 5000 },
+        HelloReply::Accepted {
+            protocol: 1,
+            server,
+            now: 5,
+            heartbeat_ms: 5000,
+            allowed_networks: vec!["10.0.0.0/8".parse().unwrap()].try_into().unwrap(),
+        },
+        concat!(
+            "00000067000ba1686163636570746564a56870726f746f636f6c016673657276657278183333333333333333333333333333",
+            "33333333333333333333636e6f77056c6865617274626561745f6d7319138870616c6c6f7765645f6e6574776f726b7381a1",
+            "625634850a00000008",
+        ),
+    );
+    golden(
+        HelloReply::Accepted { protocol: 1, server, now: 5, heartbeat_ms: 5000, allowed_networks: List::default() },
         concat!(
             "0000004b000ba1686163636570746564a46870726f746f636f6c016673657276657278183333333333333333",
             "33333333333333333333333333333333636e6f77056c6865617274626561745f6d73191388",
@@ -115,7 +135,7 @@ fn command_replies() {
         CommandReply::Refused(Cause::new("no_space", "full")),
         "000000250016a16772656675736564a264636f6465686e6f5f7370616365676d6573736167656466756c6c",
     );
-    let outcome = OperationOutcome { id: OPERATION, container: CONTAINER, failure: None, at: 9 };
+    let outcome = OperationOutcome { id: OPERATION, container: CONTAINER, failure: None, bytes: None, at: 9 };
     golden(
         CommandReply::Done(outcome),
         concat!(
@@ -228,6 +248,69 @@ fn blobs() {
         ),
     );
     golden(BlobReply::Found { size: 1 << 33 }, "000000160029a165666f756e64a16473697a651b0000000200000000");
+}
+
+#[test]
+fn transfers() {
+    let (transfer, base) = (TransferId::from_bytes([0x66; 12]), TransferId::from_bytes([0x77; 12]));
+    golden(
+        TransferRequest { transfer, offset: 65536 },
+        concat!(
+            "000000300055a2687472616e736665727818363636363636363636363636363636363636363636363636666f",
+            "66667365741a00010000",
+        ),
+    );
+    let order = SendOrder {
+        transfer,
+        container: CONTAINER,
+        snapshot: Some(SnapshotId::from_bytes([0x88; 12])),
+        base: Some(base),
+        offset: 0,
+        keep: vec![base].try_into().unwrap(),
+    };
+    golden(
+        order.clone(),
+        concat!(
+            "000000b20056a6687472616e7366657278183636363636363636363636363636363636363636363636366963",
+            "6f6e7461696e6572781831313131313131313131313131313131313131313131313168736e617073686f7478",
+            "1838383838383838383838383838383838383838383838383864626173657818373737373737373737373737",
+            "373737373737373737373737666f666673657400646b65657081781837373737373737373737373737373737",
+            "3737373737373737",
+        ),
+    );
+    golden(
+        SendOrder { snapshot: None, base: None, keep: Default::default(), ..order },
+        concat!(
+            "000000500056a3687472616e7366657278183636363636363636363636363636363636363636363636366963",
+            "6f6e7461696e65727818313131313131313131313131313131313131313131313131666f666673657400",
+        ),
+    );
+    golden(
+        TransferOffer { transfer, offset: 0, total: Some(1 << 33) },
+        concat!(
+            "0000003b0057a3687472616e736665727818363636363636363636363636363636363636363636363636666f",
+            "66667365740065746f74616c1b0000000200000000",
+        ),
+    );
+    golden(TransferReply::Begin { offset: 1 }, "000000100058a165626567696ea1666f666673657401");
+    golden(
+        TransferReply::Refused { cause: Cause::new("busy", "later"), retry: true },
+        concat!(
+            "000000300058a16772656675736564a2656361757365a264636f64656462757379676d657373616765656c61",
+            "746572657265747279f5",
+        ),
+    );
+    golden(TransferData::Piece(b"bytes".to_vec().try_into().unwrap()), "0000000d0059a1657069656365456279746573");
+    golden(
+        TransferData::End { bytes: 5, digest: Digest::from_bytes([0x44; 32]) },
+        concat!(
+            "0000005d0059a163656e64a2656279746573056664696765737478477368613235363a343434343434343434",
+            "3434343434343434343434343434343434343434343434343434343434343434343434343434343434343434",
+            "3434343434343434343434",
+        ),
+    );
+    golden(TransferProgress::Taken(1 << 20), "0000000c005aa16574616b656e1a00100000");
+    golden(TransferProgress::Kept, "00000005005a646b657074");
 }
 
 #[test]
@@ -379,5 +462,128 @@ fn inspection() {
     golden(
         InspectionReply::Running(Box::new(inspection)),
         "000000750047a16772756e6e696e67a56970726f636573736573806d70726f636573735f636f756e740167736f636b65747381a56870726f746f636f6c63746370626970a162563484187f00000164706f72741850647573657264726f6f74656f776e6572f6687365727669636573f6697472756e6361746564f4",
+    );
+}
+
+#[test]
+fn snapshots() {
+    let snapshot = SnapshotId::from_bytes([0x55; 12]);
+    let request =
+        |kind| OperationRequest { id: OPERATION, container: CONTAINER, sequence: 7, begin_within_ms: 1000, kind };
+    golden(
+        request(OperationKind::CreateSnapshot { snapshot }),
+        "000000990015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e5f77697468696e5f6d731903e8646b696e64a16f6372656174655f736e617073686f74a168736e617073686f747818353535353535353535353535353535353535353535353535",
+    );
+    golden(
+        request(OperationKind::RestoreSnapshot { snapshot }),
+        "0000009a0015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e5f77697468696e5f6d731903e8646b696e64a170726573746f72655f736e617073686f74a168736e617073686f747818353535353535353535353535353535353535353535353535",
+    );
+    golden(
+        request(OperationKind::DeleteSnapshot { snapshot }),
+        "000000990015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e5f77697468696e5f6d731903e8646b696e64a16f64656c6574655f736e617073686f74a168736e617073686f747818353535353535353535353535353535353535353535353535",
+    );
+    let outcome = OperationOutcome { id: OPERATION, container: CONTAINER, failure: None, bytes: Some(4096), at: 9 };
+    golden(
+        CommandReply::Done(outcome),
+        "0000005e0016a164646f6e65a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e65727818313131313131313131313131313131313131313131313131676661696c757265f665627974657319100062617409",
+    );
+    golden(
+        SnapshotQuery { container: CONTAINER },
+        "000000250050a169636f6e7461696e65727818313131313131313131313131313131313131313131313131",
+    );
+    let held = HeldSnapshot { id: snapshot, exclusive_bytes: Some(16_384) };
+    golden(
+        SnapshotReply::Held(vec![held].try_into().unwrap()),
+        "000000380051a16468656c6481a262696478183535353535353535353535353535353535353535353535356f6578636c75736976655f6279746573194000",
+    );
+    golden(
+        SnapshotReply::Failed(Cause::new("io", "no")),
+        "0000001c0051a1666661696c6564a264636f646562696f676d657373616765626e6f",
+    );
+}
+
+/// What protocol 2 is about: an agent that does not know these fields would let the container out.
+#[test]
+fn specification_with_egress() {
+    let text = Text::truncated;
+    let config = ImageConfig {
+        command: vec![text("/bin/sh")].try_into().unwrap(),
+        env: BTreeMap::new().try_into().unwrap(),
+        workdir: text("/"),
+        user: Text::default(),
+        stop_signal: Text::default(),
+    };
+    let rule = FirewallRule {
+        id: RuleId::from_bytes([0x66; 12]),
+        enabled: true,
+        action: Action::Allow,
+        matches: Match::Tcp(Ports {
+            source: List::default(),
+            destination: vec![PortRange::new(443, 443).unwrap()].try_into().unwrap(),
+        }),
+        peer: None,
+        host: Some(Text::truncated("api.example.com")),
+        description: Text::default(),
+    };
+    let upstream = Upstream {
+        kind: UpstreamKind::Socks5,
+        host: Text::truncated("proxy.example.com"),
+        port: 1080,
+        credentials: Some(Credentials { username: Text::truncated("u"), password: Text::truncated("p") }),
+        dns: vec![[9, 9, 9, 9].into()].try_into().unwrap(),
+    };
+    let spec = ContainerSpec {
+        id: CONTAINER,
+        project: ProjectId::from_bytes([0x44; 12]),
+        owner: UserId::from_bytes([0x55; 12]),
+        version: SpecVersion { epoch: 1, generation: 2 },
+        sequence: 3,
+        desired: Desired::Running { run: 1 },
+        autostart: true,
+        hostname: Text::truncated("web"),
+        image: ImageSpec::new(List::default(), config),
+        env: BTreeMap::new().try_into().unwrap(),
+        limits: Limits { cpu_millis: 1000, memory_bytes: 1 << 28, disk_bytes: 1 << 30, pids: 512, network_mbit: None },
+        dns: List::default(),
+        firewall: FirewallSpec { ingress: List::default(), egress: vec![rule].try_into().unwrap() },
+        egress: Some(EgressSpec::Proxy(upstream)),
+        ssh_public_key: None,
+        kvm: false,
+        origin: None,
+        transfer: None,
+    };
+    golden(
+        spec.clone(),
+        concat!(
+            "000002a10014ae62696478183131313131313131313131313131313131313131313131316770726f6a656374781834343434",
+            "3434343434343434343434343434343434343434656f776e6572781835353535353535353535353535353535353535353535",
+            "35356776657273696f6ea26565706f6368016a67656e65726174696f6e026873657175656e6365036764657369726564a167",
+            "72756e6e696e67a16372756e01696175746f7374617274f568686f73746e616d656377656265696d616765a3666469676573",
+            "7478477368613235363a64656432623264353932383361623861626133356261373465346166633665346138616438333833",
+            "646333323061613334643363336536363464313962663365666c61796572738066636f6e666967a567636f6d6d616e648167",
+            "2f62696e2f736863656e76a067776f726b646972612f6475736572606b73746f705f7369676e616c6063656e76a0666c696d",
+            "697473a46a6370755f6d696c6c69731903e86c6d656d6f72795f62797465731a100000006a6469736b5f62797465731a4000",
+            "0000647069647319020063646e7380686669726577616c6ca267696e6772657373806665677265737381a762696478183636",
+            "3636363636363636363636363636363636363636363667656e61626c6564f566616374696f6e65616c6c6f77676d61746368",
+            "6573a163746370a266736f75726365806b64657374696e6174696f6e81821901bb1901bb6470656572f664686f73746f6170",
+            "692e6578616d706c652e636f6d6b6465736372697074696f6e6066656772657373a16570726f7879a5646b696e6466736f63",
+            "6b733564686f73747170726f78792e6578616d706c652e636f6d64706f72741904386b63726564656e7469616c73a2687573",
+            "65726e616d6561756870617373776f7264617063646e73818409090909",
+        ),
+    );
+    golden(
+        ContainerSpec { egress: Some(EgressSpec::Block), firewall: FirewallSpec::default(), ..spec },
+        concat!(
+            "000001c10014ae62696478183131313131313131313131313131313131313131313131316770726f6a656374781834343434",
+            "3434343434343434343434343434343434343434656f776e6572781835353535353535353535353535353535353535353535",
+            "35356776657273696f6ea26565706f6368016a67656e65726174696f6e026873657175656e6365036764657369726564a167",
+            "72756e6e696e67a16372756e01696175746f7374617274f568686f73746e616d656377656265696d616765a3666469676573",
+            "7478477368613235363a64656432623264353932383361623861626133356261373465346166633665346138616438333833",
+            "646333323061613334643363336536363464313962663365666c61796572738066636f6e666967a567636f6d6d616e648167",
+            "2f62696e2f736863656e76a067776f726b646972612f6475736572606b73746f705f7369676e616c6063656e76a0666c696d",
+            "697473a46a6370755f6d696c6c69731903e86c6d656d6f72795f62797465731a100000006a6469736b5f62797465731a4000",
+            "0000647069647319020063646e7380686669726577616c6ca267696e67726573738066656772657373806665677265737365",
+            "626c6f636b",
+        ),
     );
 }

@@ -1,5 +1,6 @@
-//! What the proxy takes: the same path without it, through it, and through redsocks, all with the same SOCKS5 server
-//! and in the same run. `make bench-proxy`; needs root, iperf3, microsocks and redsocks.
+//! What the proxy takes: the same path without any, with a client that speaks SOCKS5 itself, through this proxy, and
+//! through redsocks, all with the same SOCKS5 server and in the same run. `make bench-proxy`; needs root, iperf3,
+//! microsocks, proxychains4 and redsocks.
 
 #![allow(clippy::unwrap_used, reason = "a panic is the message")]
 #![allow(dead_code, reason = "what the tests need of the same modules")]
@@ -20,7 +21,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
-use world::{DESTINATION, World, policy};
+use world::{DESTINATION, UPSTREAM, World, policy};
 
 const SECONDS: u64 = 5;
 const CLIENTS: usize = 16;
@@ -28,30 +29,34 @@ const REDSOCKS: u16 = 12_345;
 const IPERF: u16 = 5201;
 
 fn main() {
-    let mut world = World::new();
+    let mut world = World::logging("info");
     let _upstream = world.microsocks(1080, None);
     let port = short_lived(&world);
     let _iperf = world.start_iperf();
     println!("{:<34} {:>12} {:>12} {:>16}", "", "up Gbit/s", "down Gbit/s", "connections/s");
 
     world.route_directly();
-    let direct = measure(&world, "without a proxy", port);
+    let direct = measure(&world, "without a proxy", port, Way::Plain);
+    let itself = measure(&world, "the client speaks SOCKS5 itself", port, Way::Socks);
     world.route_to_the_proxy();
     world.set_up(policy(UpstreamKind::Socks5, 1080));
     let begun = world.proxy_seconds();
-    let proxied = measure(&world, "hoody-proxy, microsocks", port);
+    let proxied = measure(&world, "hoody-proxy, microsocks", port, Way::Plain);
     let busy = world.proxy_seconds() - begun;
     let counters = world.status().counters;
     let _redsocks = world.start_redsocks();
     world.route_to_redsocks();
-    let peer = measure(&world, "redsocks, microsocks", port);
+    let peer = measure(&world, "redsocks, microsocks", port, Way::Plain);
 
     let percent = |a: f64, b: f64| 100.0 * a / b;
-    println!(
-        "throughput: {:.0} % up, {:.0} % down of the path without",
-        percent(proxied.0, direct.0),
-        percent(proxied.1, direct.1)
-    );
+    for (what, other) in [("the path without a proxy", &direct), ("the client that speaks SOCKS5 itself", &itself)] {
+        println!(
+            "of {what}: {:.0} % up, {:.0} % down, {:.0} % of its connections",
+            percent(proxied.0, other.0),
+            percent(proxied.1, other.1),
+            percent(proxied.2, other.2)
+        );
+    }
     println!(
         "against redsocks: {:.1} x up, {:.1} x down, {:.1} x connections",
         proxied.0 / peer.0,
@@ -65,9 +70,18 @@ fn main() {
     );
 }
 
+/// How a client gets out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// As if there was nothing in between.
+    Plain,
+    /// It knows the SOCKS5 server, and speaks to it.
+    Socks,
+}
+
 /// Gbit/s up and down, and connections a second.
-fn measure(world: &World, what: &str, port: u16) -> (f64, f64, f64) {
-    let (up, down, rate) = (world.iperf(&[]), world.iperf(&["-R"]), connections(world, port));
+fn measure(world: &World, what: &str, port: u16, way: Way) -> (f64, f64, f64) {
+    let (up, down, rate) = (world.iperf(way, &[]), world.iperf(way, &["-R"]), connections(world, port, way));
     println!("{what:<34} {up:>12.2} {down:>12.2} {rate:>16.0}");
     (up, down, rate)
 }
@@ -91,7 +105,7 @@ fn short_lived(world: &World) -> u16 {
 }
 
 /// Connections a second, each with a byte there and back.
-fn connections(world: &World, port: u16) -> f64 {
+fn connections(world: &World, port: u16, way: Way) -> f64 {
     let (done, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let begun = Instant::now();
     std::thread::scope(|scope| {
@@ -99,7 +113,7 @@ fn connections(world: &World, port: u16) -> f64 {
             scope.spawn(|| {
                 Namespace::enter(&world.container.0);
                 while !done.load(Relaxed) {
-                    let mut stream = TcpStream::connect((DESTINATION, port)).unwrap();
+                    let mut stream = connect(port, way);
                     // The port is free again at once.
                     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
                     stream.write_all(b"x").unwrap();
@@ -112,6 +126,21 @@ fn connections(world: &World, port: u16) -> f64 {
         done.store(true, Relaxed);
     });
     count.load(Relaxed) as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// A connection to the destination.
+fn connect(port: u16, way: Way) -> TcpStream {
+    if way == Way::Plain {
+        return TcpStream::connect((DESTINATION, port)).unwrap();
+    }
+    let mut stream = TcpStream::connect((UPSTREAM, 1080)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(&[5, 1, 0]).unwrap();
+    stream.read_exact(&mut [0; 2]).unwrap();
+    let request = [&[5, 1, 0, 1][..], &DESTINATION.octets(), &port.to_be_bytes()].concat();
+    stream.write_all(&request).unwrap();
+    stream.read_exact(&mut [0; 10]).unwrap();
+    stream
 }
 
 impl World {
@@ -161,9 +190,20 @@ impl World {
     }
 
     /// Gbit/s as the receiver saw them.
-    fn iperf(&self, more: &[&str]) -> f64 {
+    fn iperf(&self, way: Way, more: &[&str]) -> f64 {
         let (address, port, seconds) = (DESTINATION.to_string(), IPERF.to_string(), SECONDS.to_string());
-        let mut command = self.container.command("iperf3");
+        let mut command = match way {
+            Way::Plain => self.container.command("iperf3"),
+            Way::Socks => {
+                // It stands between the program and connect(2) alone: the bytes are not its business.
+                let settings = self.folder.path().join("proxychains.conf");
+                std::fs::write(&settings, format!("strict_chain\nquiet_mode\n[ProxyList]\nsocks5 {UPSTREAM} 1080\n"))
+                    .unwrap();
+                let mut command = self.container.command("proxychains4");
+                command.arg("-q").arg("-f").arg(settings).arg("iperf3");
+                command
+            }
+        };
         let output = command.args(["-c", &address, "-p", &port, "-t", &seconds, "-J"]).args(more).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let end = &text[text.rfind("\"sum_received\"").expect("a result")..];

@@ -3,7 +3,7 @@
 use crate::{
     control::{Egress, Status},
     counts::Counts,
-    dns::Servers,
+    dns::{Servers, Told},
     route::Route,
     shared::Shared,
     tcp, udp,
@@ -189,7 +189,14 @@ fn new_route(
     let upstream = egress.policy.upstream.clone();
     let session = session.unwrap_or_else(|| Arc::new(Session::new(upstream, pauses, ended.child_token())));
     let rules = egress.policy.dial_rules();
-    let route = Arc::new(Route { shared: shared.clone(), egress, rules, session, servers: Servers::default() });
+    let route = Arc::new(Route {
+        shared: shared.clone(),
+        egress,
+        rules,
+        session,
+        servers: Servers::default(),
+        told: Told::default(),
+    });
     if is_new {
         tokio::spawn(probe(route.clone()));
     }

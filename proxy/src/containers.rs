@@ -3,6 +3,7 @@
 use crate::{
     container::{Container, Sockets, SocketsError},
     control::{Egress, Status, policy::InvalidPolicy},
+    route::Route,
     shared::Shared,
 };
 use hoody_protocol::id::ContainerId;
@@ -72,6 +73,11 @@ impl Containers {
         if let Some(container) = container {
             container.end().await;
         }
+    }
+
+    /// What holds for a container now.
+    pub(crate) fn route(&self, id: ContainerId) -> Option<Arc<Route>> {
+        self.all().get(&id).map(|container| container.route())
     }
 
     pub(crate) fn status(&self, id: ContainerId) -> Option<Status> {

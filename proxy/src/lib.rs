@@ -10,7 +10,7 @@ mod container;
 mod containers;
 pub mod control;
 mod counts;
-mod dns;
+pub mod dns;
 pub mod fuzzing;
 pub mod program;
 mod relay;

@@ -1,6 +1,11 @@
 //! What holds for a container now: its policy, and the upstream that the policy names.
 
-use crate::{control::Egress, dns::Servers, shared::Shared, upstream::Session};
+use crate::{
+    control::Egress,
+    dns::{Servers, Told},
+    shared::Shared,
+    upstream::Session,
+};
 use hoody_protocol::address::DialRules;
 use std::sync::Arc;
 
@@ -12,6 +17,7 @@ pub(crate) struct Route {
     pub(crate) rules: DialRules,
     pub(crate) session: Arc<Session>,
     pub(crate) servers: Servers,
+    pub(crate) told: Told,
 }
 
 impl Route {

@@ -6,7 +6,10 @@
 use hoody_protocol::id::ContainerId;
 use hoody_proxy::control::{
     Cause, Counters, Credentials, Egress, Health, Policy, Secret, Status, Upstream, UpstreamKind,
-    message::{Answer, FromAgent, FromProxy, MAX_MESSAGE_BYTES, Notice, Request, decode, encode},
+    message::{
+        Answer, FromAgent, FromProxy, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, MAX_QUERY_BYTES, Notice, Request, decode,
+        encode,
+    },
     policy::{CREDENTIAL_BYTES, DNS_SERVERS, HOST_BYTES, RANGES},
     status::MESSAGE_BYTES,
 };
@@ -88,4 +91,19 @@ fn a_status_with_the_longest_message_fits() {
     let listeners = "255.255.255.255:65535".parse().unwrap();
     let status = Status { container: ID, revision: u64::MAX, listeners, health, counters: Counters::default() };
     assert!(encode(&FromProxy::Notice(Notice::Changed(Box::new(status)))).len() <= MAX_MESSAGE_BYTES);
+}
+
+#[test]
+fn queries_and_their_answers_fit_and_come_back() {
+    let query = FromAgent::Query {
+        number: u64::MAX,
+        container: ID,
+        server: "1234:5678:9abc:def0:1234:5678:9abc:def0".parse().unwrap(),
+        query: vec![0xff; MAX_QUERY_BYTES].try_into().unwrap(),
+    };
+    assert_eq!(decode::<FromAgent>(&encode(&query)).unwrap(), query);
+    let answer =
+        FromProxy::Queried { number: u64::MAX, answer: Some(vec![0xff; MAX_ANSWER_BYTES].try_into().unwrap()) };
+    assert!(encode(&answer).len() <= MAX_MESSAGE_BYTES);
+    assert_eq!(decode::<FromProxy>(&encode(&answer)).unwrap(), answer);
 }

@@ -69,6 +69,10 @@ pub fn snapshot(server: &Server) -> Result<Vec<(String, Vec<String>)>> {
         files.extend(find(&folder, "", Path::new("")));
     }
     files.extend(fs::read_dir(server.pool().join("containers"))?.flatten().map(|entry| entry.path()));
+    for kept in fs::read_dir(server.pool().join("snapshots"))?.flatten() {
+        files.push(kept.path());
+        files.extend(fs::read_dir(kept.path())?.flatten().map(|entry| entry.path()));
+    }
     let rules = output(server, "nft", &["--stateless", "list", "ruleset"])?;
     // The agent's own group in each hierarchy stays once it was made.
     let cgroups = cgroups(&server.name).into_iter().filter(|path| !path.ends_with(&server.name));

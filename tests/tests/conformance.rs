@@ -16,7 +16,7 @@ use std::{
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// The contract's operations that this version has to serve.
-const SERVED: [&str; 76] = [
+const SERVED: [&str; 82] = [
     "authTokens.list",
     "authTokens.create",
     "authTokens.get",
@@ -56,6 +56,12 @@ const SERVED: [&str; 76] = [
     "projects.get",
     "projects.update",
     "projects.delete",
+    "containers.copy",
+    "containers.listSnapshots",
+    "containers.createSnapshot",
+    "containers.restoreSnapshot",
+    "containers.deleteSnapshot",
+    "containers.updateSnapshotAlias",
     "containers.list",
     "containers.listByProject",
     "containers.create",

@@ -195,6 +195,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("containers.openTerminal", needs(ContainersExec)),
     ("containers.patch", needs(ContainersUpdate)),
     ("containers.patchNetworkConfig", needs(ContainersNetworking)),
+    ("containers.patchRestoreSnapshot", needs(ContainersSnapshots)),
+    ("containers.patchSnapshotAlias", needs(ContainersSnapshots)),
     ("containers.removeNetworkConfig", needs(ContainersNetworking)),
     ("containers.restoreSnapshot", needs(ContainersSnapshots)),
     ("containers.setContainerKvm", needs(ContainersKvm)),

@@ -37,6 +37,7 @@ mod realm;
 pub mod realms;
 pub mod request_id;
 pub mod servers;
+pub mod snapshots;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -80,6 +81,7 @@ fn resources() -> OpenApiRouter<App> {
         events::router(),
         firewall::router(),
         network::router(),
+        snapshots::router(),
         health::router(),
         images::router(),
         meta::router(),

@@ -157,6 +157,8 @@ pub struct Config {
     pub default_limits: Limits,
     /// Containers of one project, where the project says nothing else.
     pub container_max_per_project: u32,
+    /// Snapshots of one container; at most [`hoody_protocol::operation::MAX_SNAPSHOTS`].
+    pub snapshot_max_per_container: u32,
     /// Projects of one user.
     pub project_max_per_user: u32,
     /// Days that events are kept.
@@ -240,6 +242,7 @@ impl Config {
             shutdown_deadline: Duration::from_secs(20),
             default_limits: DEFAULT_LIMITS,
             container_max_per_project: 100,
+            snapshot_max_per_container: 10,
             project_max_per_user: 50,
             event_retention_days: 90,
             activity_retention_days: 90,

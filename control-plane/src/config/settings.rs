@@ -2,7 +2,7 @@
 //! have underscores instead of hyphens).
 
 use super::{Config, LogFormat, Mail, OAuth, OAuthClient, RateLimits, Secret, Smtp, SmtpTls, Span, Tls};
-use hoody_protocol::egress::MAX_ALLOWED_NETWORKS;
+use hoody_protocol::{egress::MAX_ALLOWED_NETWORKS, operation::MAX_SNAPSHOTS};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::{
@@ -157,6 +157,9 @@ settings! {
     /// Containers of one project
     #[arg(long, env = "HOODY_CONTAINER_MAX_PER_PROJECT")]
     container_max_per_project: u32;
+    /// Snapshots of one container, at most 64
+    #[arg(long, env = "HOODY_SNAPSHOT_MAX_PER_CONTAINER")]
+    snapshot_max_per_container: u32;
     /// Projects of one user
     #[arg(long, env = "HOODY_PROJECT_MAX_PER_USER")]
     project_max_per_user: u32;
@@ -328,6 +331,9 @@ impl Settings {
         if self.egress_allowed_networks.as_ref().is_some_and(|networks| networks.len() > MAX_ALLOWED_NETWORKS) {
             return Err(invalid("egress_allowed_networks", &format!("has more than {MAX_ALLOWED_NETWORKS} networks")));
         }
+        if self.snapshot_max_per_container.is_some_and(|most| most as usize > MAX_SNAPSHOTS) {
+            return Err(invalid("snapshot_max_per_container", &format!("is more than {MAX_SNAPSHOTS}")));
+        }
         let star_url = self.github_star_repository.as_deref().map(|repository| {
             super::star_url(self.github_starred_url.as_deref(), repository)
                 .map_err(|problem| invalid("github_star_repository", &problem))
@@ -361,6 +367,7 @@ impl Settings {
             default_limits.pids = self.default_pids;
             default_limits.network_mbit = self.container_network_mbit.map(|rate| (rate > 0).then_some(rate));
             container_max_per_project = self.container_max_per_project;
+            snapshot_max_per_container = self.snapshot_max_per_container;
             project_max_per_user = self.project_max_per_user;
             event_retention_days = self.event_retention_days;
             activity_retention_days = self.activity_retention_days;

@@ -1,25 +1,20 @@
-//! Bulk connections: image blobs to nodes, from an offset, so that a broken transfer goes on where it was.
+//! Image blobs to nodes, from an offset, so that a broken transfer goes on where it was.
 //!
 //! A node gets the layers of the images that its containers are made of, and nothing else.
 
 use super::{
-    link::admission,
+    bulk::{BROKEN_OFF, BulkError},
     listener::Context,
-    refusal::{self, unavailable},
+    refusal::unavailable,
 };
-use crate::{
-    service::image::blob_path,
-    store::{node, report},
-};
-use futures::{StreamExt, stream::FuturesUnordered};
+use crate::{service::image::blob_path, store::report};
 use hoody_protocol::{
     blob::{BlobReply, BlobRequest},
     container::Cause,
     stream::{self, StreamError},
-    time::now_ms,
-    transport::{Close, PeerIdentity},
+    transport::PeerIdentity,
 };
-use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quinn::SendStream;
 use std::{io, time::Duration};
 use tokio::{
     fs::File,
@@ -30,91 +25,17 @@ use tokio::{
 const PIECE_BYTES: usize = 256 << 10;
 /// Time in which a node must take one piece.
 const STALL_DEADLINE: Duration = Duration::from_secs(30);
-/// Requests that are not understood before the connection ends.
-const MAX_MISUNDERSTOOD: u32 = 16;
-/// Stream error code: reading failed here, ask again.
-const BROKEN_OFF: VarInt = VarInt::from_u32(2);
-
-/// Why a transfer broke off.
-#[derive(Debug, thiserror::Error)]
-enum BlobError {
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    #[error("read the blob")]
-    Read(#[from] io::Error),
-    #[error("the blob is shorter than it was")]
-    Shrunk,
-    #[error("the node does not take the bytes")]
-    Stalled,
-}
-
-/// Serves a bulk connection to its end.
-pub(super) async fn serve(context: Context, connection: Connection, peer: PeerIdentity) {
-    let server = peer.server;
-    let registry = &context.app.nodes.registry;
-    // Registered first: a revocation from now on finds the connection, one before stands in the row.
-    registry.add_bulk(server, &connection);
-    match node::by_id(&context.app.store, server).await {
-        Ok(node) => match admission(node.as_ref(), &peer) {
-            Ok(()) => run(&context, &connection, &peer).await,
-            Err((cause, _)) => {
-                tracing::warn!(%server, code = %cause.code, "a bulk connection was refused");
-                Close::Revoked.close(&connection);
-            }
-        },
-        Err(error) => {
-            tracing::error!(%server, error = &error as &dyn std::error::Error, "admit a bulk connection");
-            Close::Overloaded.close(&connection);
-        }
-    }
-    registry.remove_bulk(server, &connection);
-    Close::Done.close(&connection);
-}
-
-async fn run(context: &Context, connection: &Connection, peer: &PeerIdentity) {
-    let expiry = tokio::time::sleep(Duration::from_millis(peer.not_after.saturating_sub(now_ms())));
-    tokio::pin!(expiry);
-    let mut open = FuturesUnordered::new();
-    let mut misunderstood = 0;
-    loop {
-        tokio::select! {
-            accepted = connection.accept_bi() => match accepted {
-                Ok((send, recv)) => open.push(answer(context, peer, send, recv)),
-                Err(_) => return,
-            },
-            Some(answered) = open.next() => if let Err(error) = answered {
-                tracing::info!(server = %peer.server, error = &error as &dyn std::error::Error, "a transfer broke off");
-                if matches!(error, BlobError::Stream(StreamError::Decode(_) | StreamError::Truncated)) {
-                    metrics::counter!("hoody_link_misunderstood_total").increment(1);
-                    misunderstood += 1;
-                }
-                if misunderstood >= MAX_MISUNDERSTOOD {
-                    return Close::Protocol.close(connection);
-                }
-            },
-            () = &mut expiry => return Close::Expired.close(connection),
-        }
-    }
-}
-
-async fn answer(
+/// Answers a request for a blob.
+pub(super) async fn answer(
     context: &Context,
     peer: &PeerIdentity,
-    mut send: SendStream,
-    mut recv: RecvStream,
-) -> Result<(), BlobError> {
-    let request = match stream::read::<BlobRequest>(&mut recv).await {
-        Ok(request) => request,
-        Err(error) => {
-            refusal::refuse(&mut send, &mut recv, &error).await;
-            let _ = send.finish();
-            return Err(error.into());
-        }
-    };
+    send: &mut SendStream,
+    request: BlobRequest,
+) -> Result<(), BulkError> {
     match open(context, peer, request).await {
         Ok((file, size)) => {
-            stream::write(&mut send, &BlobReply::Found { size }).await?;
-            let sent = transfer(file, size - request.offset, &mut send).await;
+            stream::write(send, &BlobReply::Found { size }).await?;
+            let sent = transfer(file, size - request.offset, send).await;
             match &sent {
                 // Refused only where the stream is gone already.
                 Ok(()) => drop(send.finish()),
@@ -124,7 +45,7 @@ async fn answer(
         }
         Err(cause) => {
             tracing::warn!(server = %peer.server, blob = %request.digest, code = %cause.code, "a blob was refused");
-            stream::write(&mut send, &BlobReply::Refused(cause)).await?;
+            stream::write(send, &BlobReply::Refused(cause)).await?;
             let _ = send.finish();
             Ok(())
         }
@@ -158,17 +79,17 @@ async fn open(context: &Context, peer: &PeerIdentity, request: BlobRequest) -> R
     Ok((file, size))
 }
 
-async fn transfer(mut file: File, mut remaining: u64, send: &mut SendStream) -> Result<(), BlobError> {
+async fn transfer(mut file: File, mut remaining: u64, send: &mut SendStream) -> Result<(), BulkError> {
     let mut piece = vec![0; PIECE_BYTES];
     while remaining > 0 {
         let wanted = remaining.min(PIECE_BYTES as u64) as usize;
         let read = file.read(&mut piece[..wanted]).await?;
         if read == 0 {
-            return Err(BlobError::Shrunk);
+            return Err(BulkError::Shrunk);
         }
         tokio::time::timeout(STALL_DEADLINE, send.write_all(&piece[..read]))
             .await
-            .map_err(|_| BlobError::Stalled)?
+            .map_err(|_| BulkError::Stalled)?
             .map_err(StreamError::from)?;
         remaining -= read as u64;
     }

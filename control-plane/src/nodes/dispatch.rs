@@ -221,18 +221,32 @@ async fn send_operation(link: &Link, settled: &Mutex<Settled>, operation: OpenOp
     // One that was sent before may have got through: then the node knows it and says what became of it.
     // Otherwise it learns here that its time is over.
     request.begin_within_ms = u64::try_from(begin_before - now).unwrap_or(0);
-    let failure = match stream::ask(&link.connection, &request, COMMAND_DEADLINE).await? {
+    let reply = match stream::ask(&link.connection, &request, COMMAND_DEADLINE).await {
+        Err(AskError::Refused(cause)) => {
+            tracing::warn!(server = %link.server(), code = %cause.code, "the node does not know an operation");
+            CommandReply::Refused(Cause::new(
+                "agent_too_old",
+                "the server's agent does not support this: it must be upgraded",
+            ))
+        }
+        answered => answered?,
+    };
+    let mut bytes = None;
+    let failure = match reply {
         CommandReply::Accepted => {
             hoody_fault::point!("operation.accepted");
             with(settled, |settled| settled.operations.insert(request.id));
             return Ok(());
         }
-        CommandReply::Done(outcome) if outcome.id == request.id => outcome.failure,
+        CommandReply::Done(outcome) if outcome.id == request.id => {
+            bytes = outcome.bytes;
+            outcome.failure
+        }
         CommandReply::Done(_) => Some(Cause::new("node_answer", "the server answered about another operation")),
         CommandReply::Superseded { .. } => Some(Cause::new("superseded", "a newer request took its place")),
         CommandReply::Refused(cause) => Some(cause),
     };
-    let outcome = OperationOutcome { id: request.id, container: request.container, failure, at: now_ms() };
+    let outcome = OperationOutcome { id: request.id, container: request.container, failure, bytes, at: now_ms() };
     let server = link.server();
     store
         .write(move |connection| {

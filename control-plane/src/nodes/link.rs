@@ -265,9 +265,16 @@ async fn begin(
 
 /// Runs the link until any part of it ends.
 async fn run(link: &Link, mut send: SendStream, recv: RecvStream, protocol: u16) {
-    let pause = link.context.app.config.heartbeat_interval;
-    let accepted =
-        HelloReply::Accepted { protocol, server: link.server(), now: now_ms(), heartbeat_ms: pause.as_millis() as u64 };
+    let config = &link.context.app.config;
+    let pause = config.heartbeat_interval;
+    let accepted = HelloReply::Accepted {
+        protocol,
+        server: link.server(),
+        now: now_ms(),
+        heartbeat_ms: pause.as_millis() as u64,
+        // More than these are refused with the configuration.
+        allowed_networks: config.egress_allowed_networks.clone().try_into().unwrap_or_default(),
+    };
     if stream::write(&mut send, &accepted).await.is_err() {
         return;
     }

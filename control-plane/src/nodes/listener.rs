@@ -5,7 +5,7 @@
 
 use super::{
     authority::{self, Authorities},
-    blobs, enrol, link, watch,
+    bulk, enrol, link, watch,
 };
 use crate::{app::App, store};
 use hoody_protocol::{
@@ -243,7 +243,7 @@ async fn serve(
             Close::Overloaded.close(&connection);
         }
         Ok(Admitted::Node(peer)) => Box::pin(link::serve(context, connection, peer)).await,
-        Ok(Admitted::Bulk(peer)) => Box::pin(blobs::serve(context, connection, peer)).await,
+        Ok(Admitted::Bulk(peer)) => Box::pin(bulk::serve(context, connection, peer)).await,
         Ok(Admitted::Enrol) => Box::pin(enrol::serve(context, connection)).await,
         Err(error) => {
             metrics::counter!("hoody_node_handshakes_failed_total").increment(1);

@@ -11,6 +11,7 @@
 
 pub mod authority;
 mod blobs;
+mod bulk;
 mod changes;
 mod commands;
 mod dispatch;
@@ -25,9 +26,11 @@ mod registry;
 pub mod remote;
 mod reports;
 mod rotation;
+mod running;
 #[cfg(test)]
 pub mod simulated;
 mod streams;
+mod transfers;
 mod twin;
 mod unknown;
 mod watch;
@@ -37,9 +40,10 @@ pub(crate) use enrol::secret_hash;
 pub use inspection::{Inspected, NoInspection};
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
+pub use running::Progress;
 
 use hoody_protocol::{
-    id::{ContainerId, ExecutionId, ServerId},
+    id::{ContainerId, ExecutionId, ServerId, TransferId},
     link::Heartbeat,
     stream::{self, AskError},
     tag::Message,
@@ -59,6 +63,7 @@ pub struct Nodes {
     /// The last measurements, in memory.
     pub measurements: Measurements,
     inspections: inspection::Inspections,
+    transfers: running::Transfers,
     registry: Registry,
 }
 
@@ -105,6 +110,11 @@ impl Nodes {
     /// What runs in a container of the server, as its node says now or said within the last two seconds.
     pub async fn inspect(&self, server: ServerId, container: ContainerId) -> Inspected {
         self.inspections.ask(&self.registry, server, container).await
+    }
+
+    /// How far a transfer is that this process passes on.
+    pub fn progress(&self, transfer: TransferId) -> Option<Progress> {
+        self.transfers.progress(transfer)
     }
 
     /// The last heartbeat of the server's link.

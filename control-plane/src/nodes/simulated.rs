@@ -154,6 +154,7 @@ impl Node {
             id: operation.request.id,
             container: operation.request.container,
             failure: faults.fails.clone(),
+            bytes: Some(4096),
             at: now_ms(),
         };
         let mut tx = self.store.begin().await.expect("begin");

@@ -213,6 +213,8 @@ async fn adopt(link: &Link, row: &Unknown, project: ProjectId, name: String) -> 
         status_changed_at: now,
         report: None,
         deleted_at: None,
+        snapshot_count: 0,
+        last_used_snapshot: None,
         created_at: now,
         updated_at: now,
         project_alias: target.alias,

@@ -69,6 +69,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         tokio::spawn(live::feed::run(app.store.clone(), app.live.clone())),
         tokio::spawn(tasks::blobs::run(app.clone(), tasks::blobs::INTERVAL)),
         tokio::spawn(tasks::expiry::run(app.clone())),
+        tokio::spawn(tasks::snapshots::run(app.clone())),
         tokio::spawn(tasks::keys::run(app.clone())),
         tokio::spawn(tasks::mail::run(app.clone())),
         tokio::spawn(tasks::pulls::run(app.clone())),

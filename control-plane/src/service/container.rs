@@ -2,6 +2,7 @@
 
 mod authorize;
 mod change;
+mod copy;
 mod create;
 mod creation;
 mod delete;
@@ -12,6 +13,7 @@ mod kvm;
 mod limits;
 mod list;
 mod operate;
+pub(in crate::service) mod operation;
 pub mod pull;
 mod restart;
 mod ssh_key;
@@ -19,6 +21,7 @@ mod update;
 
 pub use authorize::{Authorization, ContainerClaimInput, authorize};
 pub use change::{Effect, Progress, change, settle};
+pub use copy::{Copied, CopyInput, copy};
 pub use create::create;
 pub use creation::{CreateInput, RegistryCredentials};
 pub use delete::{Deletion, delete};

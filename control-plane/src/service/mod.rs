@@ -27,6 +27,7 @@ pub mod realm;
 pub mod server;
 pub mod session;
 pub mod sign_in;
+pub mod snapshot;
 pub mod social_stats;
 pub mod two_factor;
 pub mod vault;

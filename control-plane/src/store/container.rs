@@ -60,6 +60,10 @@ pub struct ContainerRow {
     pub created_at: i64,
     /// When it was last changed.
     pub updated_at: i64,
+    /// Snapshots of it that can be restored.
+    pub snapshot_count: i64,
+    /// The name of its snapshot that was restored or copied last.
+    pub last_used_snapshot: Option<String>,
     /// Alias of its project.
     pub project_alias: String,
     /// Its project is its owner's default project.
@@ -108,6 +112,7 @@ pub struct ServerInfo {
 const SELECT: &str = "SELECT ip.reference AS pull_reference, ip.state AS pull_state, ip.bytes_done AS pull_bytes_done, \
     ip.bytes_total AS pull_bytes_total, ip.failure AS pull_failure, c.spec, c.server_id, c.name, c.image_name, c.runtime, c.realm_ids, c.attributes, c.egress_credentials, \
     c.sequence, c.status, c.status_changed_at, c.report, c.deleted_at, c.created_at, c.updated_at, \
+    c.snapshot_count, c.last_used_snapshot, \
     p.alias AS project_alias, p.is_default AS project_is_default, s.name AS server_name, \
     s.status AS server_status, s.online AS server_online, s.country, s.region, s.city, s.datacenter, \
     s.rental_end, s.owner_id AS server_owner, s.pool_id AS server_pool, s.is_free, s.facts AS server_facts, \
@@ -165,6 +170,8 @@ fn read(row: &AnyRow) -> Result<ContainerRow, StoreError> {
         deleted_at: row.try_get("deleted_at")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
+        snapshot_count: row.try_get("snapshot_count")?,
+        last_used_snapshot: row.try_get("last_used_snapshot")?,
         project_alias: row.try_get("project_alias")?,
         project_is_default: row.try_get::<i64, _>("project_is_default")? != 0,
         server_info: ServerInfo {

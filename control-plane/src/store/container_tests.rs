@@ -93,7 +93,7 @@ fn new_operation(row: &ContainerRow) -> NewOperation {
         id: OperationId::generate(),
         container: row.spec.id,
         server: row.server,
-        user: row.spec.owner,
+        user: Some(row.spec.owner),
         sequence: row.sequence + 1,
         kind: OperationKind::Restart,
         created_at: 1,

@@ -245,7 +245,7 @@ pub async fn expire(store: &Store, id: OperationId, cause: &Cause, now: i64) -> 
     .fetch_optional(&mut *tx)
     .await?;
     if let Some(row) = &row {
-        operations::record(&mut tx, row, Some(cause)).await?;
+        operations::record(&mut tx, row, Some(cause), None, now).await?;
     }
     tx.commit().await?;
     Ok(row.is_some())
@@ -274,7 +274,7 @@ pub async fn record_outcome(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(false) };
-    operations::record(connection, &row, outcome.failure.as_ref()).await?;
+    operations::record(connection, &row, outcome.failure.as_ref(), outcome.bytes, now).await?;
     Ok(true)
 }
 

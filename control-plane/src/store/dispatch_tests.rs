@@ -39,7 +39,7 @@ async fn work_is_what_was_not_acknowledged_and_open_operations_in_sequence() {
         acknowledged(&store, one, spec.id, version(2)).await;
         assert_eq!(items(&store, one, spec.id).await.unwrap().len(), 2, "an old answer takes nothing back");
         for id in [before, after] {
-            let outcome = OperationOutcome { id, container: spec.id, failure: None, at: 1 };
+            let outcome = OperationOutcome { id, container: spec.id, failure: None, bytes: None, at: 1 };
             let mut tx = store.begin().await.unwrap();
             assert!(!record_outcome(&mut tx, other, &outcome, 5).await.unwrap());
             assert!(record_outcome(&mut tx, one, &outcome, 5).await.unwrap());

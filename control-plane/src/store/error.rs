@@ -68,6 +68,8 @@ const UNIQUE: &[(&str, &str, &str)] = &[
         "containers.owner_id, containers.ssh_key_digest",
         "this SSH key, by another of the owner's containers,",
     ),
+    ("snapshots_container_name_key", "snapshots.container_id, snapshots.name", "this snapshot name"),
+    ("snapshots_container_alias_key", "snapshots.container_id, snapshots.alias", "this snapshot alias"),
     ("identities_key", "identities.provider, identities.subject", "this sign-in"),
     ("device_logins_user_code_key", "device_logins.user_code_hash", "this code"),
     ("commands_slug_key", "commands.slug", "this command slug"),

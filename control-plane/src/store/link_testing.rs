@@ -80,6 +80,8 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         egress: None,
         ssh_public_key: None,
         kvm: false,
+        origin: None,
+        transfer: None,
     };
     let json = serde_json::to_string(&spec).unwrap();
     let id = spec.id;

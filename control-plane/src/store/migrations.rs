@@ -17,6 +17,8 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (11, include_str!("../../migrations/0011_egress.sql")),
     (12, include_str!("../../migrations/0012_commands.sql")),
     (13, include_str!("../../migrations/0013_ssh_keys.sql")),
+    (14, include_str!("../../migrations/0014_snapshots.sql")),
+    (15, include_str!("../../migrations/0015_transfers.sql")),
     (17, include_str!("../../migrations/0017_registry.sql")),
 ];
 

@@ -49,10 +49,12 @@ pub mod server;
 pub mod session;
 pub mod settings;
 pub mod sign_up;
+pub mod snapshot;
 pub mod status_log;
 #[cfg(test)]
 pub mod testing;
 mod transaction;
+pub mod transfer;
 pub mod two_factor;
 pub mod unknown;
 pub mod user;

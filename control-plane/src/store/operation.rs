@@ -2,14 +2,18 @@
 //! or `pending → expired`; each step is one conditional update, so that dispatch and expiry cannot both
 //! win. Dispatch and outcomes are in [`super::dispatch`].
 
-use super::{Store, StoreError, container, event, idempotency};
+use super::{Store, StoreError, container, event, idempotency, snapshot};
 use crate::event::{Actor, EventKind, container::Identity};
 use hoody_protocol::{
     container::Cause,
     id::{ContainerId, OperationId, ServerId, UserId},
     operation::OperationKind,
 };
+use serde::Deserialize;
 use sqlx::{AnyConnection, Row, any::AnyRow};
+
+/// Stands for whoever asked where nobody did.
+const HOUSEKEEPING: &str = "system";
 
 /// Where an operation is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +39,8 @@ pub struct NewOperation {
     pub container: ContainerId,
     /// Its server.
     pub server: ServerId,
-    /// Who asked.
-    pub user: UserId,
+    /// Who asked; `None`: housekeeping.
+    pub user: Option<UserId>,
     /// Position in the container's one order of specifications and operations.
     pub sequence: u64,
     /// What to do.
@@ -60,7 +64,7 @@ pub async fn insert(connection: &mut AnyConnection, operation: &NewOperation) ->
     .bind(operation.id.to_string())
     .bind(operation.container.to_string())
     .bind(operation.server.to_string())
-    .bind(operation.user.to_string())
+    .bind(operation.user.map_or_else(|| HOUSEKEEPING.to_owned(), |user| user.to_string()))
     .bind(operation.sequence as i64)
     .bind(text(&operation.kind)?)
     .bind(if expired { "expired" } else { "pending" })
@@ -117,7 +121,7 @@ pub async fn expire(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(false) };
-    record(connection, &row, Some(cause)).await?;
+    record(connection, &row, Some(cause), None, now).await?;
     Ok(true)
 }
 
@@ -133,12 +137,28 @@ pub(super) async fn lock_container(connection: &mut AnyConnection, id: Operation
     Ok(())
 }
 
-/// Writes the event of an operation that ended; `row` has its `id`, `container_id`, `user_id`, `kind` and
-/// `state`. The contract has no kinds for operations: they are updates of their container.
+/// How an operation ended.
+#[derive(Debug)]
+pub(super) struct Ended<'a> {
+    /// What it was.
+    pub(super) kind: OperationKind,
+    /// Why it was not done.
+    pub(super) failure: Option<&'a Cause>,
+    /// Bytes of a snapshot that was taken.
+    pub(super) bytes: Option<u64>,
+    /// When this was written down.
+    pub(super) at: i64,
+}
+
+/// Settles what the operation was about and writes the event of its end; `row` has its `id`, `container_id`,
+/// `user_id`, `kind` and `state`. The contract has no kinds for operations themselves: they are updates of their
+/// container.
 pub(super) async fn record(
     connection: &mut AnyConnection,
     row: &AnyRow,
     failure: Option<&Cause>,
+    bytes: Option<u64>,
+    at: i64,
 ) -> Result<(), StoreError> {
     let column = |name: &str| row.try_get::<String, _>(name);
     let container: ContainerId = column("container_id")?.parse().map_err(corrupt("operations.container_id"))?;
@@ -146,11 +166,12 @@ pub(super) async fn record(
     let Some(owned) = container::lock(connection, container).await? else { return Ok(()) };
     let actor = column("user_id")?.parse().map_or(Actor::System, Actor::User);
     let kind: serde_json::Value = serde_json::from_str(&column("kind")?).map_err(corrupt("operations.kind"))?;
-    let mut told = Identity::of(&owned)
-        .event(EventKind::ContainerResourceUpdated, actor)
-        .with("operation_id", column("id")?)
-        .with("operation", kind)
-        .with("operation_state", column("state")?);
+    let parsed = OperationKind::deserialize(&kind).map_err(corrupt("operations.kind"))?;
+    let ended = Ended { kind: parsed, failure, bytes, at };
+    let settled = snapshot::settle(connection, &owned, actor, &ended).await?;
+    let told = settled.unwrap_or_else(|| Identity::of(&owned).event(EventKind::ContainerResourceUpdated, actor));
+    let mut told =
+        told.with("operation_id", column("id")?).with("operation", kind).with("operation_state", column("state")?);
     if let Some(cause) = failure {
         told = told.with("cause", serde_json::to_value(cause).map_err(corrupt("events.payload"))?);
     }

@@ -111,6 +111,8 @@ pub async fn apply(
         let at = i64::try_from(report.at).unwrap_or(i64::MAX).clamp(since.min(now), now);
         let known = before.as_ref().and_then(|before| before.report.cause.as_ref()).map(|cause| &cause.code);
         match word(report.state) {
+            // The contract's word for the making of a copy.
+            Some(Status::Creating) if from == Status::Copying.as_str() => {}
             Some(to) if to.as_str() != from => {
                 change_word(connection, report, to, at).await?;
                 log(connection, &row, report, to, Some((at - since).max(0)), at).await?;

@@ -6,4 +6,5 @@ pub mod keys;
 pub mod mail;
 pub mod pulls;
 pub mod retention;
+pub mod snapshots;
 pub mod token_uses;

@@ -137,7 +137,7 @@ async fn specifications_and_operations_of_one_container_go_in_sequence() {
     answer(&mut send, &CommandReply::Accepted).await;
     let (request, mut send) = link.operation().await;
     assert_eq!(request.id, second);
-    let done = OperationOutcome { id: second, container: spec.id, failure: None, at: now_ms() };
+    let done = OperationOutcome { id: second, container: spec.id, failure: None, bytes: None, at: now_ms() };
     answer(&mut send, &CommandReply::Done(done)).await;
     let (received, mut send) = link.spec().await;
     assert_eq!(received.version.generation, 2);
@@ -146,11 +146,11 @@ async fn specifications_and_operations_of_one_container_go_in_sequence() {
     assert_eq!(operation_state(&plane, first).await, "dispatched");
     assert_eq!(operation_state(&plane, second).await, "succeeded");
     let failure = Some(Cause::new("broken", "it broke"));
-    let outcome = OperationOutcome { id: first, container: spec.id, failure, at: now_ms() };
+    let outcome = OperationOutcome { id: first, container: spec.id, failure, bytes: None, at: now_ms() };
     link.report(vec![Report::Outcome(outcome)]).await.unwrap();
     assert_eq!(operation_state(&plane, first).await, "failed");
     // The first outcome counts.
-    let outcome = OperationOutcome { id: first, container: spec.id, failure: None, at: now_ms() };
+    let outcome = OperationOutcome { id: first, container: spec.id, failure: None, bytes: None, at: now_ms() };
     link.report(vec![Report::Outcome(outcome)]).await.unwrap();
     assert_eq!(operation_state(&plane, first).await, "failed");
 }

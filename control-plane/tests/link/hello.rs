@@ -126,6 +126,9 @@ async fn a_protocol_that_we_do_not_speak_is_refused() {
     let mut newer = hello(vec![]);
     newer.protocol = ProtocolRange { min: 7, max: 9 };
     assert_eq!(agent.refusal(&plane, &newer).await, ("protocol_unsupported".to_owned(), true));
+    // The one before: such an agent ignores what is to hold its containers back.
+    newer.protocol = ProtocolRange { min: 1, max: 1 };
+    assert_eq!(agent.refusal(&plane, &newer).await, ("protocol_unsupported".to_owned(), false));
     newer.protocol = ProtocolRange { min: 0, max: 0 };
     assert_eq!(agent.refusal(&plane, &newer).await, ("protocol_unsupported".to_owned(), false));
 }

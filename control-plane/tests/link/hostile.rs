@@ -94,7 +94,7 @@ async fn a_node_cannot_end_the_operations_of_others() {
     let own = plane.operation(liar.server, &mut ours, PATIENCE).await;
     let mut link = liar.link(&plane, vec![entry(&ours, 1)]).await;
     let outcome = |id: OperationId, container: ContainerId| {
-        Report::Outcome(OperationOutcome { id, container, failure: None, at: now_ms() })
+        Report::Outcome(OperationOutcome { id, container, failure: None, bytes: None, at: now_ms() })
     };
     // Under the victim's container, under its own, and its own operation under the victim's container.
     let lies = vec![outcome(wanted, theirs.id), outcome(wanted, ours.id), outcome(own, theirs.id)];
@@ -257,7 +257,13 @@ fn anything(random: &mut StdRng, own: ContainerId) -> Vec<u8> {
     let mut report = status(id, if random.random() { 1 } else { random.random() }, state);
     report.version.epoch = if random.random() { 1 } else { random.random() };
     (report.at, report.started_at) = (random.random(), Some(random.random()));
-    let outcome = OperationOutcome { id: OperationId::generate(), container: id, failure: None, at: random.random() };
+    let outcome = OperationOutcome {
+        id: OperationId::generate(),
+        container: id,
+        failure: None,
+        bytes: None,
+        at: random.random(),
+    };
     let report = if random.random() { Report::Status(report) } else { Report::Outcome(outcome.clone()) };
     let entries = vec![ReportEntry { position: random.random(), report }];
     match random.random_range(0..9) {

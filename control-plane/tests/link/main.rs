@@ -19,4 +19,5 @@ mod inspection;
 mod plane;
 mod reports;
 mod rotation;
+mod transfers;
 mod twins;

@@ -143,6 +143,8 @@ impl Plane {
             egress: None,
             ssh_public_key: None,
             kvm: false,
+            origin: None,
+            transfer: None,
         };
         let json = serde_json::to_string(&spec).unwrap();
         self.execute(format!(

@@ -11,6 +11,7 @@ use crate::{
     error::chain,
     images::unpack,
     runtime::exec_monitor,
+    storage::receive,
 };
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -46,11 +47,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    // The sandboxed child of image unpacking is this program again, as is what looks after an exec; they must not
-    // touch anything else.
+    // The sandboxed children that unpack images and receive streams are this program again, as is what looks after an
+    // exec; they must not touch anything else.
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == unpack::SUBCOMMAND => return unpack::child_main(arguments),
+        Some(first) if first == receive::SUBCOMMAND => return receive::child_main(arguments),
         Some(first) if first == exec_monitor::SUBCOMMAND => return exec_monitor::child_main(arguments),
         _ => {}
     }

@@ -6,6 +6,7 @@ fn outcome(number: u64) -> Report {
         id: OperationId::from_bytes([number as u8; 12]),
         container: ContainerId::from_bytes([1; 12]),
         failure: None,
+        bytes: None,
         at: number,
     })
 }

@@ -5,7 +5,7 @@ use super::{DesiredError, file};
 use crate::{storage::IdRange, timing::step};
 use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired},
-    id::{ContainerId, OperationId},
+    id::{ContainerId, OperationId, SnapshotId},
     operation::{OperationOutcome, OperationRequest},
     time::UnixMs,
 };
@@ -35,6 +35,9 @@ pub struct Record {
     pub outcomes: Vec<OperationOutcome>,
     /// How far the last run came; `None` before the first.
     pub run: Option<Run>,
+    /// Snapshots that were not taken as far as anybody knows: what there may be of them goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discarded: Vec<SnapshotId>,
 }
 
 /// An accepted operation.
@@ -51,6 +54,24 @@ pub struct Accepted {
     pub begun_at: Option<UnixMs>,
     /// For a restart: the first process was stopped, and it is the new one that is being started.
     pub stopped: bool,
+    /// For the restoration of a snapshot: how far it has come; absent before the container is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoration: Option<Restoration>,
+}
+
+/// How far the restoration of a snapshot has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restoration {
+    /// Nothing runs; the root file system is being replaced.
+    Swapping,
+    /// The snapshot's content is in place, what was before is kept aside.
+    Swapped,
+    /// It cannot be completed: what was before is being brought back.
+    Reverting {
+        /// Why.
+        cause: Cause,
+    },
 }
 
 /// A run: one life of the first process.
@@ -90,7 +111,16 @@ impl Record {
     /// A record for a container not seen before.
     pub fn new(spec: ContainerSpec, ids: IdRange, address: Ipv4Addr) -> Self {
         let sequence = spec.sequence;
-        Self { spec, sequence, ids, address, operations: Vec::new(), outcomes: Vec::new(), run: None }
+        Self {
+            spec,
+            sequence,
+            ids,
+            address,
+            operations: Vec::new(),
+            outcomes: Vec::new(),
+            run: None,
+            discarded: Vec::new(),
+        }
     }
 
     /// The start request that asks for a first process; `None` where there should be none.

@@ -9,6 +9,7 @@ mod kernel;
 mod limits;
 mod network;
 mod programs;
+mod relay;
 mod time;
 
 use crate::config::Config;
@@ -86,6 +87,7 @@ pub async fn examine(path: &Path) -> Vec<Check> {
     checks.extend(group("network", network::check(config)).await);
     checks.extend(group("limits", async { limits::check() }).await);
     checks.extend(group("folders", folders::check(config)).await);
+    checks.extend(group("relay", relay::check(config)).await);
     checks.extend(group("commands", async { commands::check(config) }).await);
     checks.extend(group("time", async { time::check() }).await);
     checks.extend(group("control plane", identity::check(config)).await);

@@ -6,6 +6,7 @@ use super::{
     relayed::{self, Relayed},
     routing,
 };
+use crate::dial::DialPolicy;
 use async_trait::async_trait;
 use hoody_protocol::{
     egress::{EgressStatus, Upstream},
@@ -40,7 +41,9 @@ pub struct Relay(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     socket: PathBuf,
-    own: Vec<IpNet>,
+    dial: DialPolicy,
+    /// The relay's connection, while there is one.
+    client: Mutex<Option<Arc<Client>>>,
     state: Mutex<State>,
     /// Something of `wanted` changed.
     work: Notify,
@@ -74,13 +77,13 @@ impl State {
 }
 
 impl Relay {
-    /// Keeps in touch with the relay at this control socket from now on. `own` are addresses and networks of the
-    /// platform, which no upstream is dialled at.
-    pub fn start(socket: PathBuf, own: Vec<IpNet>) -> Self {
+    /// Keeps in touch with the relay at this control socket from now on. `dial` says where upstreams may be.
+    pub fn start(socket: PathBuf, dial: DialPolicy) -> Self {
         let (news, changes) = mpsc::unbounded_channel();
         let relay = Self(Arc::new(Shared {
             socket,
-            own,
+            dial,
+            client: Mutex::default(),
             state: Mutex::default(),
             work: Notify::new(),
             settled: Notify::new(),
@@ -89,6 +92,19 @@ impl Relay {
         }));
         tokio::spawn(run(relay.0.clone()));
         relay
+    }
+
+    /// Asks a name server through the container's proxy: `server`, where none goes with the proxy. `None` where nobody
+    /// answered.
+    pub async fn query(&self, id: ContainerId, server: IpAddr, query: &[u8]) -> Option<Vec<u8>> {
+        let client = self.0.client.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        match client.query(id, server, query).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(container = %id, error = &error as &dyn std::error::Error, "the relay was not asked");
+                None
+            }
+        }
     }
 }
 
@@ -147,6 +163,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn set_client(&self, client: Option<Arc<Client>>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
     /// Takes note of a status, and tells who waits for changes.
     fn note(&self, id: ContainerId, status: EgressStatus) {
         let mut state = self.state();
@@ -166,7 +186,10 @@ async fn run(shared: Arc<Shared>) {
         match Client::connect(&shared.socket).await {
             Ok((client, events)) => {
                 pause = FIRST_PAUSE;
+                let client = Arc::new(client);
+                shared.set_client(Some(client.clone()));
                 let ended = Session { shared: &shared, client, held: BTreeMap::new() }.run(events).await;
+                shared.set_client(None);
                 tracing::warn!(
                     error = &ended as &dyn std::error::Error,
                     "the relay is gone; containers that use it are cut off"
@@ -198,7 +221,7 @@ fn away(shared: &Shared) {
 /// One connection to the relay.
 struct Session<'a> {
     shared: &'a Shared,
-    client: Client,
+    client: Arc<Client>,
     /// What the relay has, by revision.
     held: BTreeMap<ContainerId, u64>,
 }
@@ -215,7 +238,9 @@ impl Session<'_> {
             }
             Err(error) => return error,
         }
+        let mut allowed = self.shared.dial.allowed();
         loop {
+            allowed.mark_unchanged();
             let again = match self.tell().await {
                 Ok(all) => !all,
                 Err(error) => return error,
@@ -224,6 +249,7 @@ impl Session<'_> {
             self.shared.settled.notify_waiters();
             tokio::select! {
                 () = self.shared.work.notified() => {}
+                Ok(()) = allowed.changed() => {}
                 () = tokio::time::sleep(OFFER_AGAIN), if again => {}
                 status = events.next() => match status {
                     Some(status) => self.told(&status),
@@ -236,7 +262,7 @@ impl Session<'_> {
     /// Notes what the relay says of a container, where it is about what the container should have now.
     fn told(&self, status: &Status) {
         let wanted = self.shared.state().wanted.get(&status.container).cloned().flatten();
-        if wanted.is_some_and(|wanted| wanted.revision() == status.revision) {
+        if wanted.is_some_and(|wanted| wanted.revision(&self.allowed()) == status.revision) {
             self.shared.note(status.container, relayed::told(&status.health));
         }
     }
@@ -262,7 +288,7 @@ impl Session<'_> {
         }
         let mut all = true;
         for (id, relayed) in wanted.into_iter().filter_map(|(id, wanted)| Some((id, wanted?))) {
-            if self.held.get(&id) == Some(&relayed.revision()) {
+            if self.held.get(&id) == Some(&relayed.revision(&self.allowed())) {
                 if !self.shared.state().status.contains_key(&id) {
                     self.look().await?;
                 }
@@ -290,7 +316,10 @@ impl Session<'_> {
     }
 
     async fn hand_over(&mut self, id: ContainerId, relayed: &Relayed) -> Result<(), HandOver> {
-        let egress = relayed.for_relay(id, self.own_addresses()).map_err(|error| HandOver::Own(error.into()))?;
+        let (allowed, mut own) = (self.allowed(), self.shared.dial.own());
+        own.truncate(hoody_proxy::control::policy::RANGES);
+        let egress = relayed.for_relay(id, &allowed, own).map_err(|error| HandOver::Own(error.into()))?;
+        let revision = egress.revision;
         let listeners = match self.held.contains_key(&id) {
             true => None,
             false => {
@@ -301,7 +330,7 @@ impl Session<'_> {
         hoody_fault::point!("egress.handing_over");
         self.client.set(egress, listeners).await.map_err(HandOver::Relay)?;
         hoody_fault::point!("egress.handed_over");
-        self.held.insert(id, relayed.revision());
+        self.held.insert(id, revision);
         Ok(())
     }
 
@@ -311,16 +340,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Addresses that no upstream may have: the platform's, and those of this server's interfaces.
-    fn own_addresses(&self) -> Vec<IpNet> {
-        let mut own: BTreeSet<IpNet> = self.shared.own.iter().copied().collect();
-        let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-        for address in interfaces.filter_map(|interface| interface.address) {
-            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-            let v6 = address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip()));
-            own.extend(v4.or(v6).map(IpNet::from));
-        }
-        own.into_iter().take(hoody_proxy::control::policy::RANGES).collect()
+    fn allowed(&self) -> Vec<IpNet> {
+        self.shared.dial.allowed().borrow().clone()
     }
 }
 

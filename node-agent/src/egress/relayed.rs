@@ -21,7 +21,12 @@ pub(super) struct Relayed {
 impl Relayed {
     /// The relay's form of it. Its revision is a digest of the content, so that an agent that comes back knows
     /// whether the relay has this already; the platform's `own` addresses are not part of it.
-    pub(super) fn for_relay(&self, container: ContainerId, own: Vec<IpNet>) -> Result<control::Egress, TooLong> {
+    pub(super) fn for_relay(
+        &self,
+        container: ContainerId,
+        allowed: &[IpNet],
+        own: Vec<IpNet>,
+    ) -> Result<control::Egress, TooLong> {
         let upstream = &self.upstream;
         let credentials = match &upstream.credentials {
             Some(credentials) => Some(control::Credentials {
@@ -34,7 +39,7 @@ impl Relayed {
         Ok(control::Egress {
             container,
             address: self.address,
-            revision: self.revision(),
+            revision: self.revision(allowed),
             policy: control::Policy {
                 upstream: control::Upstream {
                     kind: match upstream.kind {
@@ -48,14 +53,14 @@ impl Relayed {
                     server_name: None,
                 },
                 dns_servers: dns.try_into()?,
-                allowed: upstream.allowed.to_vec().try_into()?,
+                allowed: allowed.to_vec().try_into()?,
                 own: List::try_from(own)?,
             },
         })
     }
 
-    pub(super) fn revision(&self) -> u64 {
-        let content = serde_json::to_vec(&(self.address, &self.upstream)).expect("plain data always encodes");
+    pub(super) fn revision(&self, allowed: &[IpNet]) -> u64 {
+        let content = serde_json::to_vec(&(self.address, &self.upstream, allowed)).expect("plain data always encodes");
         let digest: [u8; 32] = Sha256::digest(content).into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])

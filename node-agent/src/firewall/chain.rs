@@ -8,8 +8,9 @@
 use super::{
     Egress, Policy,
     change::Chains,
+    hosts::RESOLVED,
     instructions::*,
-    names::{self, ChainKind},
+    names::{self, ChainKind, Purpose},
     netlink::{
         batch::Rule,
         expression::{Expression, PortRanges, Verdict},
@@ -95,7 +96,7 @@ fn compile(policy: &Policy, network: Ipv4Net, direction: Direction) -> Vec<Rule>
         rules.push(rule("other owners", [ipv4(), inside, stranger, verdict(Verdict::Drop)]));
     }
     let enabled = || policy.rules.rules(direction).iter().filter(|rule| rule.enabled);
-    rules.extend(enabled().map(|rule| one(policy.id, rule, direction)));
+    rules.extend(enabled().flat_map(|rule| every(policy.id, rule, direction)));
     if enabled().any(|rule| rule.action == Action::Allow) {
         rules.push(rule("not allowed", [verdict(Verdict::Drop)]));
     }
@@ -135,12 +136,32 @@ impl Hasher for DigestHasher {
     }
 }
 
-fn one(id: ContainerId, spec: &FirewallRule, direction: Direction) -> Rule {
+/// The rules of one rule of the policy. One that refuses what goes to a host refuses everything as long as nobody knows
+/// where the host is.
+fn every(id: ContainerId, spec: &FirewallRule, direction: Direction) -> Vec<Rule> {
     let peer_offset = match direction {
         Direction::Egress => DESTINATION_OFFSET,
         Direction::Ingress => SOURCE_OFFSET,
     };
-    let peer = spec.peer.map(|peer| address_in(peer_offset, peer)).unwrap_or_default();
+    let Some(host) = &spec.host else {
+        let peer = spec.peer.map(|peer| address_in(peer_offset, peer)).unwrap_or_default();
+        return vec![one(id, spec, peer)];
+    };
+    let purpose = Purpose::of(spec.action);
+    let set = names::host_set(id, purpose, host);
+    let there = vec![
+        Expression::Network { offset: peer_offset, bytes: 4 },
+        Expression::Lookup { set: set.clone(), inverted: false },
+    ];
+    let unknown = vec![Expression::Load(RESOLVED.octets().to_vec()), Expression::Lookup { set, inverted: true }];
+    match purpose {
+        Purpose::Allow => vec![one(id, spec, there)],
+        Purpose::Refuse => vec![one(id, spec, unknown), one(id, spec, there)],
+    }
+}
+
+/// One rule: `peer` are the instructions that look at the other side.
+fn one(id: ContainerId, spec: &FirewallRule, peer: Vec<Expression>) -> Rule {
     let (matches, reject) = match &spec.matches {
         Match::Tcp(both) => (ports(PROTOCOL_TCP, &both.source, &both.destination), Expression::RejectWithReset),
         Match::Udp(both) => (ports(PROTOCOL_UDP, &both.source, &both.destination), Expression::RejectUnreachable),

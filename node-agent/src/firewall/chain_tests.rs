@@ -4,16 +4,19 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use super::*;
-use crate::firewall::verdict::{self, Flow};
+use crate::firewall::{
+    hosts::Known,
+    verdict::{self, Flow},
+};
 use hoody_protocol::{
     firewall::{FirewallSpec, Ports},
     id::{RuleId, UserId},
 };
 use proptest::prelude::*;
-use std::{cmp::Ordering, net::Ipv4Addr};
+use std::{cmp::Ordering, collections::BTreeSet, net::Ipv4Addr};
 
 /// What a chain did with the first packet of a flow, and which rules counted it.
-fn run(rules: &[Rule], flow: &Flow) -> (Action, Vec<String>) {
+fn run(rules: &[Rule], flow: &Flow, sets: &BTreeMap<String, BTreeSet<Ipv4Addr>>) -> (Action, Vec<String>) {
     let mut counted = Vec::new();
     for rule in rules {
         let mut register = Vec::new();
@@ -40,6 +43,11 @@ fn run(rules: &[Rule], flow: &Flow) -> (Action, Vec<String>) {
                     Ordering::Less => matches!(*operator, NFT_CMP_NEQ | NFT_CMP_LTE),
                     Ordering::Greater => matches!(*operator, NFT_CMP_NEQ | NFT_CMP_GTE),
                 },
+                Expression::Load(value) => load(&mut register, value),
+                Expression::Lookup { set, inverted } => {
+                    let address = Ipv4Addr::new(register[0], register[1], register[2], register[3]);
+                    sets.get(set).is_some_and(|set| set.contains(&address)) != *inverted
+                }
                 Expression::PortIn(ranges) => {
                     let port = u16::from_be_bytes([register[0], register[1]]);
                     ranges.iter().any(|(first, last)| (*first..=*last).contains(&port))
@@ -111,10 +119,12 @@ prop_compose! {
         action in prop_oneof![Just(Action::Allow), Just(Action::Reject), Just(Action::Drop)],
         matches in matches(),
         peer in prop::option::of((address(), prop_oneof![Just(0_u8), Just(24), Just(31), Just(32)])),
+        host in prop::option::weighted(0.4, prop_oneof![Just("a.test"), Just("b.test")]),
     ) -> FirewallRule {
-        let peer = peer.map(|(address, prefix)| Ipv4Net::new(address, prefix).unwrap());
+        let host = host.map(|host| host.to_owned().try_into().unwrap());
+        let peer = peer.filter(|_| host.is_none()).map(|(address, prefix)| Ipv4Net::new(address, prefix).unwrap());
         let description = String::new().try_into().unwrap();
-        FirewallRule { id: RuleId::generate(), enabled, action, matches, peer, description }
+        FirewallRule { id: RuleId::generate(), enabled, action, matches, peer, host, description }
     }
 }
 
@@ -158,14 +168,31 @@ proptest! {
         egress in any::<bool>(),
         rules in prop::collection::vec(a_rule(), 0..8),
         flows in prop::collection::vec(a_flow(), 1..32),
+        resolved in prop::collection::vec(prop::option::of(prop::collection::btree_set(address(), 0..6)), 4),
     ) {
         let direction = if egress { Direction::Egress } else { Direction::Ingress };
-        let policy = policy(direction, rules);
+        let rules = rules.into_iter().map(|rule| match direction {
+            Direction::Egress => rule,
+            Direction::Ingress => FirewallRule { host: None, ..rule },
+        });
+        let policy = policy(direction, rules.collect());
+        // What the agent's answers make of the sets.
+        let mut sets = BTreeMap::new();
+        let mut known = Vec::new();
+        let kinds = Purpose::ALL.into_iter().flat_map(|purpose| ["a.test", "b.test"].map(|host| (purpose, host)));
+        for ((purpose, host), mut addresses) in kinds.zip(resolved).filter_map(|(kind, found)| Some((kind, found?))) {
+            if purpose == Purpose::Refuse {
+                addresses.insert(RESOLVED);
+            }
+            sets.insert(names::host_set(policy.id, purpose, host), addresses.clone());
+            known.push(((purpose, host.to_owned()), addresses));
+        }
+        let known = Known::of(known);
         let rules = policy.rules.rules(direction);
         let chain = compile(&policy, network(), direction);
         for flow in flows {
-            let (action, counted) = run(&chain, &flow);
-            prop_assert_eq!(action, verdict::decide(rules, direction, &flow), "{:?}", flow);
+            let (action, counted) = run(&chain, &flow, &sets);
+            prop_assert_eq!(action, verdict::decide(rules, direction, &flow, &known), "{:?}", flow);
             // One decision, counted once, by an enabled rule.
             prop_assert!(counted.len() <= 1);
             let enabled = |rule: &&FirewallRule| rule.enabled;
@@ -195,6 +222,7 @@ fn equal_policies_have_equal_comments_and_different_ones_have_not() {
         action: Action::Drop,
         matches: Match::Tcp(Ports::default()),
         peer: Some(peer.parse().unwrap()),
+        host: None,
         description: String::new().try_into().unwrap(),
     };
     let mut one = policy(Direction::Ingress, vec![rule("192.0.2.0/24")]);

@@ -5,7 +5,7 @@
 //! one transaction, and the kernel never runs a packet through a chain half filled.
 
 use super::{
-    Policy, chain,
+    Policy, chain, hosts,
     inventory::{Installed, Inventory},
     names::{self, BINDINGS, ChainKind},
     netlink::{
@@ -49,6 +49,10 @@ pub(super) fn apply(batch: &mut Batch, inventory: &Inventory, policy: &Policy, c
     batch.add_set(&names::owner_set(policy.owner), table::OWNER_SET);
     for (kind, _) in chains {
         batch.add_chain(&names::chain(policy.id, *kind), None);
+    }
+    // Empty ones let nothing pass: what is in them comes when the names are resolved.
+    for set in next.hosts.difference(&before.hosts) {
+        batch.add_set(set, hosts::SHAPE);
     }
     for rule in &next.counters {
         batch.add_counter(&names::counter(policy.id, *rule));
@@ -114,6 +118,9 @@ fn take_out(batch: &mut Batch, id: ContainerId, before: &Installed, next: &Insta
     for rule in before.counters.difference(&next.counters) {
         batch.delete_counter(&names::counter(id, *rule));
     }
+    for set in before.hosts.difference(&next.hosts) {
+        batch.delete_set(set);
+    }
 }
 
 fn wanted(inventory: &Inventory, policy: &Policy, chains: &Chains) -> Installed {
@@ -127,6 +134,7 @@ fn wanted(inventory: &Inventory, policy: &Policy, chains: &Chains) -> Installed 
         interfaces: chains.iter().map(|(kind, _)| (*kind, policy.interface.clone())).collect(),
         bindings: [(policy.interface.clone(), policy.address)].into(),
         owners: [(policy.owner, policy.address)].into(),
+        hosts: hosts::of(policy).into_keys().collect(),
         counters: standing.copied().filter(|rule| all.contains(rule)).chain(enabled).collect(),
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Installed {
     pub(super) owners: BTreeSet<(UserId, Ipv4Addr)>,
     /// The rules that have a counter.
     pub(super) counters: BTreeSet<RuleId>,
+    /// Names of the sets of addresses of hosts in its rules.
+    pub(super) hosts: BTreeSet<String>,
 }
 
 /// Everything in the table.
@@ -68,6 +70,11 @@ impl Inventory {
         let sets = read::set_names(connection, table)?;
         inventory.prepared = super::table::BASE_SETS.iter().all(|(name, _)| sets.iter().any(|set| set == name));
         inventory.port_sets = sets.iter().filter(|name| names::is_port_set(name)).cloned().collect();
+        for set in &sets {
+            if let Some(id) = names::parse_host_set(set) {
+                inventory.container(id).hosts.insert(set.clone());
+            }
+        }
         let mut by_interface = HashMap::new();
         for kind in ChainKind::ALL {
             for (key, chain) in read::elements(connection, table, kind.map())? {

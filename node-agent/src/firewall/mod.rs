@@ -7,6 +7,7 @@ mod chain;
 mod change;
 mod conntrack;
 mod error;
+mod hosts;
 mod instructions;
 mod inventory;
 mod names;
@@ -29,7 +30,11 @@ use hoody_protocol::{
     firewall::{FirewallSpec, RuleCounter},
     id::{ContainerId, UserId},
 };
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 /// What the firewall needs to know of a container.
 #[derive(Debug, Clone)]
@@ -60,6 +65,17 @@ pub enum Egress {
     Proxy(SocketAddrV4),
 }
 
+/// Where a host name leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Every address; for rules that refuse.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    /// Those that a name may lead to at all; for rules that allow.
+    pub permitted: BTreeSet<Ipv4Addr>,
+    /// How long it may be believed.
+    pub holds: Duration,
+}
+
 /// The node's packet filter. Calls are idempotent.
 #[async_trait]
 pub trait Firewall: Send + Sync + std::fmt::Debug {
@@ -81,6 +97,10 @@ pub trait Firewall: Send + Sync + std::fmt::Debug {
     /// Removes a container's chains, map and set entries and its connections; success where there are
     /// none.
     async fn remove(&self, id: ContainerId) -> Result<(), FirewallError>;
+    /// A host name in the container's rules was resolved: rules that allow it match the answer for as long as it
+    /// holds, beside what earlier answers still hold for; rules that refuse it go on matching all of it until a later
+    /// answer is without it. Nothing where no rule in force names it.
+    async fn resolved(&self, id: ContainerId, host: &str, answer: Answer) -> Result<(), FirewallError>;
     /// Counters per rule, accumulated across replacements.
     async fn counters(&self, id: ContainerId) -> Result<Vec<RuleCounter>, FirewallError>;
     /// Every container of which the table holds anything, for finding leftovers.

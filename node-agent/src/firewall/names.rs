@@ -1,6 +1,9 @@
 //! Names of what the table holds, and how containers are read from them.
 
-use hoody_protocol::id::{ContainerId, RuleId, UserId};
+use hoody_protocol::{
+    firewall::Action,
+    id::{ContainerId, RuleId, UserId},
+};
 use sha2::{Digest, Sha256};
 use std::net::Ipv4Addr;
 
@@ -27,8 +30,9 @@ const INGRESS_PREFIX: &str = "in_";
 const OWNER_PREFIX: &str = "own_";
 const COUNTER_PREFIX: &str = "rule_";
 const PORTS_PREFIX: &str = "ports_";
-/// Bytes of the digest in the name of a set of ports: a tenant must not find two lists of one name.
-const PORTS_DIGEST_BYTES: usize = 32;
+const HOST_PREFIX: &str = "host_";
+/// Bytes of the digest in the name of a set of ports or of a host: a tenant must not find two of one name.
+const DIGEST_BYTES: usize = 32;
 
 /// Which of a container's chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +63,27 @@ impl ChainKind {
             Self::Capture => CAPTURE_PREFIX,
             Self::Egress => EGRESS_PREFIX,
             Self::Ingress => INGRESS_PREFIX,
+        }
+    }
+}
+
+/// What the rules do that name a host: each kind has a set of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Purpose {
+    /// Let pass.
+    Allow,
+    /// Drop or reject.
+    Refuse,
+}
+
+impl Purpose {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Allow, Self::Refuse];
+
+    pub(super) fn of(action: Action) -> Self {
+        match action {
+            Action::Allow => Self::Allow,
+            Action::Drop | Action::Reject => Self::Refuse,
         }
     }
 }
@@ -103,12 +128,35 @@ pub(super) fn port_set(ranges: &[(u16, u16)]) -> String {
         digest.update(first.to_be_bytes());
         digest.update(last.to_be_bytes());
     }
-    format!("{PORTS_PREFIX}{}", hex::encode(&digest.finalize()[..PORTS_DIGEST_BYTES]))
+    format!("{PORTS_PREFIX}{}", hex::encode(&digest.finalize()[..DIGEST_BYTES]))
 }
 
 /// True for the name of a set of ports.
 pub(super) fn is_port_set(name: &str) -> bool {
     name.starts_with(PORTS_PREFIX)
+}
+
+/// The set of the addresses that a host name in a container's rules stands for.
+pub(super) fn host_set(id: ContainerId, purpose: Purpose, host: &str) -> String {
+    let word = match purpose {
+        Purpose::Allow => "allow",
+        Purpose::Refuse => "refuse",
+    };
+    format!("{HOST_PREFIX}{id}_{word}_{}", hex::encode(&Sha256::digest(host)[..DIGEST_BYTES]))
+}
+
+/// The container in whose rules the name of this set is.
+pub(super) fn parse_host_set(name: &str) -> Option<ContainerId> {
+    name.strip_prefix(HOST_PREFIX)?.split_once('_')?.0.parse().ok()
+}
+
+/// What the rules do that look into the set of this name.
+pub(super) fn purpose_of(host_set: &str) -> Option<Purpose> {
+    match host_set.strip_prefix(HOST_PREFIX)?.split('_').nth(1)? {
+        "allow" => Some(Purpose::Allow),
+        "refuse" => Some(Purpose::Refuse),
+        _ => None,
+    }
 }
 
 /// An interface name as a key.
@@ -157,6 +205,10 @@ mod tests {
         }
         assert_eq!(parse_owner_set(&owner_set(owner)), Some(owner));
         assert_eq!(parse_counter(&counter(id, rule)), Some((id, rule)));
+        for purpose in Purpose::ALL {
+            let set = host_set(id, purpose, "api.example.com");
+            assert_eq!((parse_host_set(&set), purpose_of(&set)), (Some(id), Some(purpose)));
+        }
         let address = Ipv4Addr::new(10, 1, 2, 3);
         assert_eq!(
             parse_binding_key(&binding_key("hy0123456789ab", address)),

@@ -5,7 +5,7 @@
 //! thread that called [`NftFirewall::open`].
 
 use super::{
-    Firewall, FirewallError, Policy,
+    Answer, Firewall, FirewallError, Policy,
     watch::Watch,
     worker::{ForeignChain, Worker},
 };
@@ -166,6 +166,11 @@ impl Firewall for NftFirewall {
 
     async fn remove(&self, id: ContainerId) -> Result<(), FirewallError> {
         self.run(move |worker| worker.remove(id)).await
+    }
+
+    async fn resolved(&self, id: ContainerId, host: &str, answer: Answer) -> Result<(), FirewallError> {
+        let host = host.to_owned();
+        self.run(move |worker| worker.resolved(id, &host, &answer)).await
     }
 
     async fn counters(&self, id: ContainerId) -> Result<Vec<RuleCounter>, FirewallError> {

@@ -3,7 +3,11 @@
 //! Used to find the connections that a changed policy no longer allows. It must agree with
 //! [`super::chain`]; a property test compares the two.
 
-use super::instructions::{PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
+use super::{
+    hosts::Known,
+    instructions::{PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP},
+    names::Purpose,
+};
 use hoody_protocol::firewall::{Action, Direction, FirewallRule, Match, PortRange, Ports};
 use std::net::Ipv4Addr;
 
@@ -23,20 +27,23 @@ pub(super) struct Flow {
 }
 
 /// What happens to the flow's first packet in the chain of this direction.
-pub(super) fn decide(rules: &[FirewallRule], direction: Direction, flow: &Flow) -> Action {
+pub(super) fn decide(rules: &[FirewallRule], direction: Direction, flow: &Flow, hosts: &Known) -> Action {
     let mut enabled = rules.iter().filter(|rule| rule.enabled);
-    if let Some(first) = enabled.clone().find(|rule| matches(rule, direction, flow)) {
+    if let Some(first) = enabled.clone().find(|rule| matches(rule, direction, flow, hosts)) {
         return first.action;
     }
     if enabled.any(|rule| rule.action == Action::Allow) { Action::Drop } else { Action::Allow }
 }
 
-fn matches(rule: &FirewallRule, direction: Direction, flow: &Flow) -> bool {
+fn matches(rule: &FirewallRule, direction: Direction, flow: &Flow, hosts: &Known) -> bool {
     let peer = match direction {
         Direction::Egress => flow.destination,
         Direction::Ingress => flow.source,
     };
     if rule.peer.is_some_and(|network| !network.contains(&peer)) {
+        return false;
+    }
+    if rule.host.as_ref().is_some_and(|host| !hosts.matches(Purpose::of(rule.action), host, peer)) {
         return false;
     }
     match &rule.matches {

@@ -5,10 +5,11 @@
 //! should be there, or the other way round); then it is read anew and the call is tried once more.
 
 use super::{
-    Egress, FirewallError, Policy, chain, change,
+    Answer, Egress, FirewallError, Policy, chain, change,
     conntrack::{self, End, Entry},
+    hosts::{HostSets, Known},
     inventory::{Installed, Inventory},
-    names::{self, BINDINGS, CONNECTIONS, ChainKind},
+    names::{self, BINDINGS, CONNECTIONS, ChainKind, Purpose},
     netlink::{
         batch::Batch,
         connection::Connection,
@@ -66,11 +67,18 @@ pub(super) struct Worker {
     connection: Connection,
     inventory: Option<Inventory>,
     applied: HashMap<ContainerId, Applied>,
+    hosts: HostSets,
 }
 
 impl Worker {
     pub(super) fn open(config: NftConfig) -> Result<Self, FirewallError> {
-        Ok(Self { config, connection: Connection::open()?, inventory: None, applied: HashMap::new() })
+        Ok(Self {
+            config,
+            connection: Connection::open()?,
+            inventory: None,
+            applied: HashMap::new(),
+            hosts: HostSets::default(),
+        })
     }
 
     /// The address of the socket that changes the table.
@@ -163,9 +171,14 @@ impl Worker {
             inventory.port_sets.extend(made);
             let mut batch = Batch::new(&worker.config.table);
             let next = change::apply(&mut batch, inventory, policy, &chains);
+            let stood = inventory.containers.get(&policy.id).map(|installed| installed.hosts.clone());
+            for set in next.hosts.difference(&stood.unwrap_or_default()) {
+                worker.hosts.refill(&mut batch, set);
+            }
             worker.connection.commit(batch)?;
             hoody_fault::point!("firewall.committed");
             let before = inventory.containers.get(&policy.id).cloned();
+            worker.hosts.retain(policy.id, &next.hosts);
             inventory.record(policy.id, Some(next));
             Ok(before)
         })?;
@@ -231,6 +244,7 @@ impl Worker {
             worker.connection.commit(batch)?;
             hoody_fault::point!("firewall.removed");
             inventory.record(id, None);
+            worker.hosts.retain(id, &BTreeSet::new());
             Ok(Some(before))
         })?;
         let mut addresses = before.map(|installed| installed.addresses()).unwrap_or_default();
@@ -242,6 +256,19 @@ impl Worker {
             self.stop_counting(address)?;
         }
         self.clear_empty_owners();
+        Ok(())
+    }
+
+    pub(super) fn resolved(&mut self, id: ContainerId, host: &str, answer: &Answer) -> Result<(), FirewallError> {
+        let inventory = self.known()?;
+        let standing = inventory.containers.get(&id).map(|installed| installed.hosts.clone()).unwrap_or_default();
+        self.inventory = Some(inventory);
+        for purpose in Purpose::ALL {
+            let set = names::host_set(id, purpose, host);
+            if standing.contains(&set) {
+                self.hosts.fill(&mut self.connection, &self.config.table, &set, purpose, answer)?;
+            }
+        }
         Ok(())
     }
 
@@ -331,6 +358,7 @@ impl Worker {
         if moved {
             return self.cut(policy.address, |_, _| true);
         }
+        let hosts = Known::read(&mut self.connection, &self.config.table, policy)?;
         let inventory = self.known()?;
         let strangers = |peer| inventory.is_strangers(peer, policy.owner);
         let cut = self.cut(policy.address, |end, entry| {
@@ -348,7 +376,7 @@ impl Worker {
                 End::Source => (Direction::Egress, flow.destination),
                 End::Destination => (Direction::Ingress, flow.source),
             };
-            strangers(peer) || verdict::decide(policy.rules.rules(direction), direction, flow) != Action::Allow
+            strangers(peer) || verdict::decide(policy.rules.rules(direction), direction, flow, &hosts) != Action::Allow
         });
         self.inventory = Some(inventory);
         cut

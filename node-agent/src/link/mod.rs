@@ -2,10 +2,11 @@
 //! what happens is journaled.
 //!
 //! [`supervisor`] keeps a session alive with jittered, growing pauses; [`session`] is one connection: the
-//! hello, then commands, reports, measurements and heartbeats beside each other. [`blobs`] has a
-//! connection of its own, so that bulk cannot slow commands.
+//! hello, then commands, reports, measurements and heartbeats beside each other. [`bulk`] is a connection of its own,
+//! for [`blobs`] and [`crate::transfer`], so that bulk cannot slow commands.
 
 pub mod blobs;
+pub mod bulk;
 mod commands;
 mod exec;
 pub mod identity;

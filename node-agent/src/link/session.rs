@@ -6,8 +6,8 @@ use super::{
     logs, renewal,
 };
 use crate::{
-    commands::Commands, desired::journal::Journal, exec::Execs, logs::Logs, reconcile::Reconciler, stats::Sampler,
-    timing::step,
+    commands::Commands, desired::journal::Journal, dial::DialPolicy, exec::Execs, logs::Logs, reconcile::Reconciler,
+    stats::Sampler, timing::step, transfer::BulkTransfers,
 };
 use hoody_protocol::{
     bounded::Text,
@@ -22,9 +22,11 @@ use hoody_protocol::{
     },
     logs::LogRequest,
     operation::OperationRequest,
+    snapshot::SnapshotQuery,
     stats::StatsBatch,
     stream::{self, StreamError},
     time::now_ms,
+    transfer::SendOrder,
     transport::Close,
     version,
 };
@@ -56,6 +58,10 @@ pub struct SessionWork {
     pub execs: Execs,
     /// What containers wrote.
     pub logs: Logs,
+    /// Where hosts may be that tenants name.
+    pub dial: DialPolicy,
+    /// File systems to and from other servers.
+    pub transfers: BulkTransfers,
     /// What the server is.
     pub facts: NodeFacts,
     /// The kernel's boot id.
@@ -145,7 +151,8 @@ async fn hello(connection: &Connection, work: &SessionWork) -> Result<(SendStrea
     let (send, reply) = tokio::time::timeout(HELLO_DEADLINE, exchange).await??;
     match reply {
         HelloReply::Refused { cause, retry } => Err(SessionEnd::Refused { cause, retry }),
-        HelloReply::Accepted { heartbeat_ms, .. } => {
+        HelloReply::Accepted { heartbeat_ms, allowed_networks, .. } => {
+            work.dial.allow(allowed_networks.into_inner());
             work.journal.loss_reported();
             let pause = Duration::from_millis(heartbeat_ms).clamp(HEARTBEAT_BOUNDS.0, HEARTBEAT_BOUNDS.1);
             Ok((send, pause))
@@ -231,6 +238,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
             Ok(request) => reconciler.operate(request).await,
             Err(error) => return refuse(send, "malformed", &error.to_string()).await,
         }
+    } else if frame.is::<SendOrder>() {
+        match frame.decode() {
+            Ok(order) => work.transfers.send(order).await,
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
     } else if frame.is::<SpecQuery>() {
         return match frame.decode::<SpecQuery>() {
             Ok(query) => stream::write(send, &SpecReply { spec: reconciler.held(query.container).await }).await,
@@ -256,6 +268,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
     } else if frame.is::<InspectionQuery>() {
         return match frame.decode::<InspectionQuery>() {
             Ok(query) => stream::write(send, &reconciler.inspect(query.container).await).await,
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
+    } else if frame.is::<SnapshotQuery>() {
+        return match frame.decode::<SnapshotQuery>() {
+            Ok(query) => stream::write(send, &reconciler.snapshots(query.container).await).await,
             Err(error) => refuse(send, "malformed", &error.to_string()).await,
         };
     } else if frame.is::<RenewalOrder>() {

@@ -3,6 +3,8 @@
 use crate::{
     images::{BlobError, ImageError},
     runtime::RuntimeError,
+    storage::StorageError,
+    transfer::TransferError,
 };
 use hoody_protocol::container::Cause;
 use std::{error::Error, io::ErrorKind};
@@ -26,6 +28,9 @@ pub(super) fn known(error: &(dyn Error + 'static)) -> Option<Cause> {
 fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
     let full =
         || Some(Cause::new("no_space", "a disk of the server is full: free space, then start the container again"));
+    if let Some(error) = error.downcast_ref::<TransferError>() {
+        return Some(error.cause());
+    }
     if let Some(error) = error.downcast_ref::<std::io::Error>() {
         return match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => full(),
@@ -44,6 +49,22 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             ImageError::Blob { source: BlobError::Unreachable, .. } => {
                 Some(Cause::new("image_unreachable", "the image is fetched when the control plane is reachable again"))
             }
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<StorageError>() {
+        return match error {
+            StorageError::NoSnapshot { .. } => {
+                Some(Cause::new("snapshot_missing", "the server does not hold the snapshot"))
+            }
+            StorageError::TooManySnapshots { most, .. } => Some(Cause::new(
+                "too_many_snapshots",
+                format!("the server keeps at most {most} snapshots of a container: delete one first"),
+            )),
+            StorageError::CopyTooLarge { needed, .. } => Some(Cause::new(
+                "copy_too_large",
+                format!("the copy begins with {} MiB: give it more storage", needed.div_ceil(1 << 20)),
+            )),
             _ => None,
         };
     }

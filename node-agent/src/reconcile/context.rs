@@ -5,9 +5,11 @@ use crate::{
     egress::Egress,
     firewall::Firewall,
     images::Images,
+    names::Names,
     network::Network,
     runtime::Runtime,
     storage::Storage,
+    transfer::Transfers,
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -26,6 +28,10 @@ pub struct Capabilities {
     pub firewall: Arc<dyn Firewall>,
     /// Relaying of what the packet filter takes.
     pub egress: Arc<dyn Egress>,
+    /// Host names in rules.
+    pub names: Arc<dyn Names>,
+    /// File systems from other servers.
+    pub transfers: Arc<dyn Transfers>,
 }
 
 /// What reconciliation needs of the configuration.

@@ -11,9 +11,12 @@ mod context;
 mod drift;
 mod egress;
 mod limits;
+mod names;
 mod operation;
 mod owner;
 mod pass;
+mod restore;
+mod snapshot;
 mod ssh_key;
 mod start;
 mod stop;
@@ -37,7 +40,8 @@ use hoody_protocol::{
     image::Digest,
     inspection::InspectionReply,
     link::{CommandReply, InventoryEntry},
-    operation::OperationRequest,
+    operation::{MAX_SNAPSHOTS, OperationRequest},
+    snapshot::SnapshotReply,
 };
 use owner::{Owner, Request};
 use std::{
@@ -215,6 +219,19 @@ impl Reconciler {
             Err(error) => {
                 tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "a look into a container failed");
                 InspectionReply::Failed(Cause::new("inspection_failed", "the server could not look into the container"))
+            }
+        }
+    }
+
+    /// Which snapshots there are of a container, whoever made them.
+    pub async fn snapshots(&self, id: ContainerId) -> SnapshotReply {
+        match self.0.context.capabilities.storage.snapshots(id).await {
+            Ok(held) => SnapshotReply::Held(
+                held.into_iter().take(MAX_SNAPSHOTS).collect::<Vec<_>>().try_into().unwrap_or_default(),
+            ),
+            Err(error) => {
+                tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "snapshots were not listed");
+                SnapshotReply::Failed(Cause::new("storage_failed", "the server could not list the snapshots"))
             }
         }
     }

@@ -5,10 +5,10 @@ use super::{
     Settings,
     owner::Cell,
     pass::{PassError, Settled, journal_ended, not_persisted},
-    start, stop,
+    restore, snapshot, start, stop,
 };
 use crate::{
-    desired::record::{Accepted, Phase, Record, Run},
+    desired::record::{Accepted, Phase, Record, Restoration, Run},
     runtime::Process,
 };
 use hoody_protocol::{
@@ -20,9 +20,9 @@ use hoody_protocol::{
 };
 use std::time::Duration;
 
-/// The time a restart has beside that in which the first process may end. With the default for stopping, whoever
+/// The time an operation has beside that in which the first process may end. With the default for stopping, whoever
 /// asked the control plane still waits for the answer.
-const RESTART_LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(15);
 
 /// Ends the next operation where its time to begin has passed, whatever else holds the container up.
 pub(super) async fn refuse_late(cell: &Cell, record: &Record) -> Result<Option<Settled>, PassError> {
@@ -31,7 +31,7 @@ pub(super) async fn refuse_late(cell: &Cell, record: &Record) -> Result<Option<S
     };
     let Some(accepted) = record.operations.first().filter(late) else { return Ok(None) };
     let cause = Cause::new("too_late", "the server did not begin the operation in time");
-    finish(cell, record, accepted.request.id, Some(cause)).await.map(Some)
+    finish(cell, record, accepted.request.id, Err(cause)).await.map(Some)
 }
 
 /// Ends the next operation where it was begun and has not come to its end in time: whoever asked learns it, and
@@ -43,14 +43,37 @@ pub(super) async fn give_up(cell: &Cell, record: &Record) -> Result<Option<Settl
         return Ok(None);
     }
     let why = cell.progress().cause.map_or_else(|| "it took too long".to_owned(), |cause| cause.message.to_string());
-    let cause = Cause::new("restart_failed", format!("the container was not restarted in time: {why}"));
-    finish(cell, record, accepted.request.id, Some(cause)).await.map(Some)
+    let id = accepted.request.id;
+    match (accepted.request.kind, &accepted.restoration) {
+        (OperationKind::RestoreSnapshot { .. }, restoration) => {
+            let cause = Cause::new("restore_failed", format!("the snapshot was not restored in time: {why}"));
+            match restoration {
+                None => finish(cell, record, id, Err(cause)).await.map(Some),
+                // Brought to its end, however long it takes: half a swap is no state to leave.
+                Some(Restoration::Reverting { .. }) => Ok(None),
+                Some(_) => restore::revert(cell, id, cause).await.map(Some),
+            }
+        }
+        (OperationKind::Restart, _) => {
+            let cause = Cause::new("restart_failed", format!("the container was not restarted in time: {why}"));
+            finish(cell, record, id, Err(cause)).await.map(Some)
+        }
+        (OperationKind::CreateSnapshot { snapshot }, _) => {
+            snapshot::forget(cell, snapshot).await?;
+            let cause = Cause::new("snapshot_failed", format!("the snapshot was not taken in time: {why}"));
+            finish(cell, record, id, Err(cause)).await.map(Some)
+        }
+        (OperationKind::DeleteSnapshot { .. }, _) => {
+            let cause = Cause::new("snapshot_failed", format!("the snapshot was not deleted in time: {why}"));
+            finish(cell, record, id, Err(cause)).await.map(Some)
+        }
+    }
 }
 
 /// What is left of the time of an operation that was begun; `None` where there is none.
 pub(super) fn time_left(record: &Record, settings: &Settings) -> Option<Duration> {
     let accepted = record.operations.first().filter(|accepted| accepted.begun)?;
-    let limit = settings.stop_timeout + RESTART_LIMIT;
+    let limit = settings.stop_timeout + LIMIT;
     let elapsed = now_ms().saturating_sub(accepted.begun_at.unwrap_or(accepted.at));
     Some(limit.saturating_sub(Duration::from_millis(elapsed)))
 }
@@ -64,6 +87,9 @@ pub(super) async fn execute(cell: &Cell, record: &Record, accepted: &Accepted) -
     }
     match accepted.request.kind {
         OperationKind::Restart => restart(cell, record, accepted).await,
+        OperationKind::CreateSnapshot { snapshot } => snapshot::create(cell, record, id, snapshot).await,
+        OperationKind::DeleteSnapshot { snapshot } => snapshot::delete(cell, record, id, snapshot).await,
+        OperationKind::RestoreSnapshot { snapshot } => restore::restore(cell, record, accepted, snapshot).await,
     }
 }
 
@@ -72,7 +98,7 @@ async fn restart(cell: &Cell, record: &Record, accepted: &Accepted) -> Result<Se
     let id = accepted.request.id;
     let Some(number) = record.wanted_run() else {
         let cause = Cause::new("superseded", "the container was asked to be stopped, which it now is");
-        return finish(cell, record, id, Some(cause)).await;
+        return finish(cell, record, id, Err(cause)).await;
     };
     let process = start::process(cell, record).await?;
     if !accepted.stopped {
@@ -96,13 +122,22 @@ async fn restart(cell: &Cell, record: &Record, accepted: &Accepted) -> Result<Se
             start::ensure_running(cell, record.clone(), number, process).await?;
         }
     }
-    finish(cell, record, id, None).await
+    finish(cell, record, id, Ok(None)).await
 }
 
 /// Journals the outcome, then moves the operation out of the record. A crash between the two is mended
-/// when the agent starts: the journal knows.
-async fn finish(cell: &Cell, record: &Record, id: OperationId, failure: Option<Cause>) -> Result<Settled, PassError> {
-    let outcome = OperationOutcome { id, container: record.spec.id, failure, at: now_ms() };
+/// when the agent starts: the journal knows. `ended` has the bytes of a snapshot that was taken.
+pub(super) async fn finish(
+    cell: &Cell,
+    record: &Record,
+    id: OperationId,
+    ended: Result<Option<u64>, Cause>,
+) -> Result<Settled, PassError> {
+    let (bytes, failure) = match ended {
+        Ok(bytes) => (bytes, None),
+        Err(cause) => (None, Some(cause)),
+    };
+    let outcome = OperationOutcome { id, container: record.spec.id, failure, bytes, at: now_ms() };
     conclude(cell, outcome).await?;
     Ok(Settled::Again)
 }
@@ -128,7 +163,7 @@ pub(super) async fn conclude(cell: &Cell, outcome: OperationOutcome) -> Result<(
     Ok(())
 }
 
-fn change(record: &mut Record, id: OperationId, change: impl FnOnce(&mut Accepted)) {
+pub(super) fn change(record: &mut Record, id: OperationId, change: impl FnOnce(&mut Accepted)) {
     if let Some(accepted) = record.operations.iter_mut().find(|accepted| accepted.request.id == id) {
         change(accepted);
     }

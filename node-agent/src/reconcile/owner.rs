@@ -433,8 +433,8 @@ impl Owner {
         // specifications and operations begins anew: what the lost state had numbered does not count.
         let new_epoch = spec.version.epoch > held.version.epoch;
         let moved = (spec.owner, spec.project) != (held.owner, held.project);
-        if spec.image.digest != held.image.digest || (moved && !new_epoch) {
-            return refused("immutable", "image, owner and project of a container do not change");
+        if (spec.image.digest, spec.origin) != (held.image.digest, held.origin) || (moved && !new_epoch) {
+            return refused("immutable", "image, origin, owner and project of a container do not change");
         }
         if moved {
             // Rules say who the owner is: they are put in force again.
@@ -466,7 +466,14 @@ impl Owner {
         }
         self.persisted(|record| {
             record.sequence = request.sequence;
-            record.operations.push(Accepted { request, at: now_ms(), begun: false, begun_at: None, stopped: false });
+            record.operations.push(Accepted {
+                request,
+                at: now_ms(),
+                begun: false,
+                begun_at: None,
+                stopped: false,
+                restoration: None,
+            });
         })
         .await
     }

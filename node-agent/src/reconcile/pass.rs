@@ -1,7 +1,7 @@
 //! One pass: read what is, do what is missing. Steps are idempotent; a pass that ends half-way is
 //! continued by the next.
 
-use super::{cause, operation, owner::Cell, start, stop};
+use super::{cause, operation, owner::Cell, snapshot, start, stop};
 use crate::{
     desired::record::{Phase, Record, Run},
     runtime::Process,
@@ -98,6 +98,7 @@ pub(super) async fn converge(cell: &Cell) -> Result<Settled, PassError> {
     if let Some(accepted) = record.operations.first() {
         return operation::execute(cell, &record, accepted).await;
     }
+    snapshot::discard(cell, &record).await?;
     match record.wanted_run() {
         Some(number) => {
             let process = start::process(cell, &record).await?;

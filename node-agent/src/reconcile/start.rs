@@ -2,7 +2,7 @@
 //! link before the first process starts.
 
 use super::{
-    egress, limits,
+    egress, limits, names,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
     ssh_key, stop,
@@ -13,9 +13,11 @@ use crate::{
     network::{NetworkError, host_interface},
     runtime::{Bundle, Process},
     timing::step,
+    transfer::Incoming,
 };
 use hoody_protocol::{
-    container::{Cause, Desired, State},
+    container::{Cause, ContainerSpec, Desired, State},
+    id::TransferId,
     time::now_ms,
 };
 use std::{
@@ -26,6 +28,11 @@ use std::{
 
 /// What a program finds where neither image nor owner says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Bytes of an unpacked layer for each of its blob, at most: generous for what compression does to programs.
+const LAYER_FACTOR: u64 = 8;
+/// Bytes of a stream for each on the disk, which may be compressed there.
+const STREAM_FACTOR: u64 = 4;
 
 /// How long a first process without namespaces has to be gone.
 const EXIT_LIMIT: Duration = Duration::from_secs(5);
@@ -49,6 +56,27 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
         return Ok(());
     }
     cell.report(record, State::Creating, false, None).await;
+    if let Some(origin) = spec.origin {
+        let copied = step("agent: copy", capabilities.storage.copy(spec.id, origin, spec.limits.disk_bytes)).await;
+        copied.map_err(failed(
+            "copy the root file system",
+            "copy_failed",
+            "the container could not be copied: its origin is not there",
+        ))?;
+        hoody_fault::point!("root.copied");
+        cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
+        return Ok(());
+    }
+    if let Some(transfer) = spec.transfer {
+        let received = unless_requested(cell, capabilities.transfers.receive(&incoming(spec, transfer))).await?;
+        let received =
+            received.map_err(failed("transfer", "transfer_failed", "the file system could not be received"))?;
+        let created = capabilities.storage.create(spec.id, &received, spec.limits.disk_bytes).await;
+        created.map_err(storage_failed("create the root file system"))?;
+        hoody_fault::point!("root.received");
+        cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
+        return Ok(());
+    }
     let image = unless_requested(cell, step("agent: image", capabilities.images.ensure(&spec.image))).await?;
     let image = image.map_err(failed("image", "image_unavailable", "the image could not be fetched or unpacked"))?;
     hoody_fault::point!("image.ready");
@@ -57,6 +85,14 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     hoody_fault::point!("root.created");
     cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
     Ok(())
+}
+
+/// What may come by a transfer: what the container may have written, and what its image was.
+fn incoming(spec: &ContainerSpec, transfer: TransferId) -> Incoming {
+    let image: u64 = spec.image.layers.iter().map(|layer| layer.size.saturating_mul(LAYER_FACTOR)).sum();
+    let room_bytes = spec.limits.disk_bytes.saturating_add(image);
+    let stream_bytes = room_bytes.saturating_mul(STREAM_FACTOR);
+    Incoming { transfer, container: spec.id, base: None, room_bytes, stream_bytes }
 }
 
 /// Brings the first process up, or adopts the one that runs, and puts rules, limits and freezing in
@@ -130,6 +166,7 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
     hoody_fault::point!("process.created");
     ruled?;
     egress::relay(cell, &record).await;
+    names::resolve(cell, &record).await;
     // Always: the link of a process that has just ended can still stand for a moment.
     step("agent: link", attach(cell, &record, pid)).await?;
     hoody_fault::point!("link.attached");
@@ -188,6 +225,7 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
         repaired.push("firewall");
     }
     egress::relay(cell, record).await;
+    names::resolve(cell, record).await;
     let spec = &record.spec;
     let capabilities = &cell.context.capabilities;
     let anew = match link(cell, record, pid).await {

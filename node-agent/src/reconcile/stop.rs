@@ -1,7 +1,7 @@
 //! From a running first process to none, and from a container to nothing.
 
 use super::{
-    operation,
+    names, operation,
     owner::Cell,
     pass::{PassError, Settled, failed, journal_ended, not_persisted, unless_requested},
 };
@@ -125,6 +125,7 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
     };
     if let (Ok(()), Ok(()), Ok(())) = (&network, &runtime, &firewall) {
         // Last: nothing of the container's is left that could be taken.
+        names::forget(cell, record).await;
         capabilities.egress.set(id, record.address, None).await;
         hoody_fault::point!("egress.cleared");
     }
@@ -173,12 +174,15 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
     cell.report(record, State::Deleting, false, None).await;
     for accepted in &record.operations {
         let failure = Some(Cause::new("deleted", "the container was deleted"));
-        let outcome = OperationOutcome { id: accepted.request.id, container: record.spec.id, failure, at: now_ms() };
+        let outcome =
+            OperationOutcome { id: accepted.request.id, container: record.spec.id, failure, bytes: None, at: now_ms() };
         operation::conclude(cell, outcome).await?;
     }
     clear(cell, record).await?;
     let deleted = cell.context.capabilities.storage.delete(record.spec.id).await;
     deleted.map_err(failed("delete", "storage_failed", "the container's root file system could not be deleted"))?;
+    let forgotten = cell.context.capabilities.transfers.forget(record.spec.id).await;
+    forgotten.map_err(failed("forget transfers", "storage_failed", "what copies are based on could not be deleted"))?;
     let forgotten = cell.context.capabilities.runtime.forget(record.spec.id).await;
     forgotten.map_err(runtime_failed("remove what the processes wrote"))?;
     hoody_fault::point!("root.deleted");

@@ -12,14 +12,14 @@ use hoody_protocol::{
     container::{ContainerSpec, Desired, Limits, State, StatusReport},
     egress::Upstream,
     firewall::{Action, FirewallRule, FirewallSpec, Match, Ports},
-    id::{ContainerId, OperationId, ProjectId, RuleId, UserId},
+    id::{ContainerId, OperationId, ProjectId, RuleId, SnapshotId, UserId},
     image::{ImageConfig, ImageSpec},
     link::{CommandReply, Report, ReportEntry},
     operation::{OperationKind, OperationOutcome, OperationRequest},
     version::SpecVersion,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -84,6 +84,12 @@ pub(super) struct World {
     /// First processes are exiting: alive, but without their namespaces.
     pub(super) exiting: bool,
     pub(super) roots: HashMap<ContainerId, u64>,
+    /// What tells one state of a root file system from another.
+    pub(super) contents: HashMap<ContainerId, u32>,
+    /// The content that each snapshot keeps.
+    pub(super) snapshots: BTreeMap<(ContainerId, SnapshotId), u32>,
+    /// The content that was before a restoration.
+    pub(super) aside: HashMap<ContainerId, u32>,
     pub(super) ssh_keys: HashMap<ContainerId, Option<String>>,
     pub(super) mounts: HashSet<ContainerId>,
     pub(super) processes: HashMap<ContainerId, Process>,
@@ -94,6 +100,8 @@ pub(super) struct World {
     pub(super) rules: HashMap<ContainerId, FirewallSpec>,
     /// What the policies let leave.
     pub(super) egress: HashMap<ContainerId, crate::firewall::Egress>,
+    /// Names that are kept resolved, and how.
+    pub(super) names: HashMap<ContainerId, (BTreeSet<String>, crate::names::Path)>,
     /// Upstreams that the relay was told.
     pub(super) relayed: HashMap<ContainerId, Upstream>,
     /// The base chains stand.
@@ -129,6 +137,7 @@ impl World {
     #[track_caller]
     pub(super) fn assert_empty(&self) {
         assert!(self.roots.is_empty() && self.mounts.is_empty(), "storage left: {self:?}");
+        assert!(self.snapshots.is_empty() && self.aside.is_empty(), "snapshots left: {self:?}");
         assert!(self.processes.is_empty(), "processes left: {self:?}");
         assert!(self.links.is_empty() && self.rules.is_empty(), "network left: {self:?}");
         assert!(self.violations.is_empty(), "{:?}", self.violations);
@@ -347,6 +356,8 @@ impl Node {
             network: Arc::new(kernel.clone()),
             firewall: Arc::new(kernel.clone()),
             egress: Arc::new(kernel.clone()),
+            names: Arc::new(kernel.clone()),
+            transfers: Arc::new(kernel.clone()),
         };
         let allocation = Allocation::new(AddressPool::new("10.9.0.0/24".parse().unwrap()).unwrap(), 1 << 20);
         let journal = Journal::open(&self.folder.path().join("journal")).unwrap();
@@ -491,6 +502,8 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         egress: None,
         ssh_public_key: None,
         kvm: false,
+        origin: None,
+        transfer: None,
     }
 }
 
@@ -510,17 +523,20 @@ pub(super) fn dropping() -> FirewallSpec {
         action: Action::Drop,
         matches: Match::Tcp(Ports::default()),
         peer: None,
+        host: None,
         description: Text::truncated(""),
     };
     FirewallSpec { ingress: vec![rule].try_into().unwrap(), egress: List::default() }
 }
 
 pub(super) fn restart(number: u8, sequence: u64) -> OperationRequest {
-    OperationRequest {
-        id: OperationId::from_bytes([number; 12]),
-        container: ID,
-        sequence,
-        begin_within_ms: 60_000,
-        kind: OperationKind::Restart,
-    }
+    operation(number, sequence, OperationKind::Restart)
+}
+
+/// The snapshot of most tests.
+pub(super) const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([9; 12]);
+
+pub(super) fn operation(number: u8, sequence: u64, kind: OperationKind) -> OperationRequest {
+    let id = OperationId::from_bytes([number; 12]);
+    OperationRequest { id, container: ID, sequence, begin_within_ms: 60_000, kind }
 }

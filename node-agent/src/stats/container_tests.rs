@@ -8,7 +8,15 @@ use crate::{
     storage::{IdRange, StorageError, Usage},
 };
 use async_trait::async_trait;
-use hoody_protocol::{bounded::Text, codec, container::Limits, id::RuleId, stats::NetworkStats, tag::Message};
+use hoody_protocol::{
+    bounded::Text,
+    codec,
+    container::Limits,
+    id::{RuleId, SnapshotId},
+    snapshot::{HeldSnapshot, Origin},
+    stats::NetworkStats,
+    tag::Message,
+};
 use std::{
     future::pending,
     io,
@@ -121,6 +129,27 @@ impl Storage for Node {
     async fn delete(&self, _: ContainerId) -> Result<(), StorageError> {
         unreachable!()
     }
+    async fn copy(&self, _: ContainerId, _: Origin, _: u64) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn take_snapshot(&self, _: ContainerId, _: SnapshotId) -> Result<u64, StorageError> {
+        unreachable!()
+    }
+    async fn delete_snapshot(&self, _: ContainerId, _: SnapshotId) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn snapshots(&self, _: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
+        unreachable!()
+    }
+    async fn swap_in(&self, _: ContainerId, _: SnapshotId) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn swap_back(&self, _: ContainerId) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn forget_aside(&self, _: ContainerId) -> Result<(), StorageError> {
+        unreachable!()
+    }
     async fn pool_usage(&self) -> Result<Usage, StorageError> {
         unreachable!()
     }
@@ -187,6 +216,9 @@ impl Firewall for Node {
         unreachable!()
     }
     async fn is_prepared(&self) -> Result<bool, FirewallError> {
+        unreachable!()
+    }
+    async fn resolved(&self, _: ContainerId, _: &str, _: crate::firewall::Answer) -> Result<(), FirewallError> {
         unreachable!()
     }
     async fn apply(&self, _: &Policy) -> Result<(), FirewallError> {

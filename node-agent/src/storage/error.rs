@@ -1,6 +1,6 @@
 //! What can go wrong here.
 
-use hoody_protocol::id::ContainerId;
+use hoody_protocol::id::{ContainerId, SnapshotId};
 use std::{io, path::Path, path::PathBuf};
 
 /// Why a call failed.
@@ -52,6 +52,32 @@ pub enum StorageError {
     Missing {
         /// The container.
         id: ContainerId,
+    },
+    /// The container has no such snapshot in this pool.
+    #[error("container {id} has no snapshot {snapshot}")]
+    NoSnapshot {
+        /// The container.
+        id: ContainerId,
+        /// What was asked for.
+        snapshot: SnapshotId,
+    },
+    /// The container has as many snapshots as a pool keeps.
+    #[error("container {id} has {most} snapshots")]
+    TooManySnapshots {
+        /// The container.
+        id: ContainerId,
+        /// As many as there may be.
+        most: usize,
+    },
+    /// A copy's disk limit is less than what it begins with.
+    #[error("container {id} may take {limit} bytes, and would begin with {needed}")]
+    CopyTooLarge {
+        /// The copy.
+        id: ContainerId,
+        /// Its limit.
+        limit: u64,
+        /// What its origin holds of its own.
+        needed: u64,
     },
     /// The id range touches the host's own ids or passes the last id.
     #[error("id range from {first} is not usable")]

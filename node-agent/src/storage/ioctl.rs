@@ -59,6 +59,20 @@ struct QgroupInherit {
     limit: QgroupLimit,
 }
 
+/// With the one group that the new subvolume is put into.
+#[repr(C)]
+struct QgroupInheritOne {
+    head: QgroupInherit,
+    group: u64,
+}
+
+#[repr(C)]
+struct QgroupAssign {
+    assign: u64,
+    member: u64,
+    group: u64,
+}
+
 #[repr(C)]
 struct QgroupLimitArgs {
     qgroup: u64,
@@ -133,6 +147,7 @@ mod raw {
     nix::ioctl_read!(subvolume_flags, MAGIC, 25, u64);
     nix::ioctl_write_ptr!(set_subvolume_flags, MAGIC, 26, u64);
     nix::ioctl_readwrite!(quota_control, MAGIC, 40, QuotaControl);
+    nix::ioctl_write_ptr!(qgroup_assign, MAGIC, 41, QgroupAssign);
     nix::ioctl_write_ptr!(qgroup_create, MAGIC, 42, QgroupCreate);
     // The kernel's header says "read" although the argument is only written.
     nix::ioctl_read!(qgroup_limit, MAGIC, 43, QgroupLimitArgs);
@@ -177,30 +192,45 @@ pub(crate) fn create_subvolume(parent: BorrowedFd<'_>, name: &str) -> io::Result
     Ok(())
 }
 
-/// Makes `name` in the folder `parent` as a writable snapshot of the subvolume `source`. With simple
-/// accounting the limit on exclusive bytes is in force from the first instant; with full accounting the kernel
-/// (6.18, `btrfs_qgroup_inherit`) puts the source's limits in its place. Returns after the file system's transaction is
-/// committed.
-pub(crate) fn snapshot(
-    source: BorrowedFd<'_>,
-    parent: BorrowedFd<'_>,
-    name: &str,
-    exclusive_bytes: u64,
-) -> io::Result<()> {
-    let inherit = QgroupInherit {
-        flags: QGROUP_INHERIT_SET_LIMITS,
-        qgroups: 0,
-        referenced_copies: 0,
-        exclusive_copies: 0,
-        limit: QgroupLimit::new(Some(exclusive_bytes)),
+/// What a writable snapshot may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Charge {
+    /// So many exclusive bytes. With simple accounting that is in force from the first instant; with full accounting
+    /// the kernel (6.18, `btrfs_qgroup_inherit`) puts the source's limits in its place.
+    Bytes(u64),
+    /// What this quota group of a higher level, which exists, leaves. With full accounting this makes all counts
+    /// inconsistent.
+    Group(u64),
+}
+
+/// Makes `name` in the folder `parent` as a writable snapshot of the subvolume `source`. Returns after the file
+/// system's transaction is committed.
+pub(crate) fn snapshot(source: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &str, charge: Charge) -> io::Result<()> {
+    let (flags, qgroups, limit, group) = match charge {
+        Charge::Bytes(bytes) => (QGROUP_INHERIT_SET_LIMITS, 0, QgroupLimit::new(Some(bytes)), 0),
+        Charge::Group(group) => (0, 1, QgroupLimit { flags: 0, ..QgroupLimit::new(None) }, group),
     };
+    let head = QgroupInherit { flags, qgroups, referenced_copies: 0, exclusive_copies: 0, limit };
+    let inherit = QgroupInheritOne { head, group };
     let mut args = VolArgsV2::new(name)?;
     args.fd = source.as_raw_fd().into();
     args.flags = SUBVOL_QGROUP_INHERIT;
-    args.inherit_size = size_of::<QgroupInherit>() as u64;
+    // The kernel wants exactly as many groups as are named.
+    args.inherit_size = size_of::<QgroupInherit>() as u64 + qgroups * size_of::<u64>() as u64;
     args.inherit = (&raw const inherit) as u64;
-    // SAFETY: `args` is a whole btrfs_ioctl_vol_args_v2 whose `inherit` points at a structure of the stated
-    // size that lives until the call returns; the kernel only reads both.
+    // SAFETY: `args` is a whole btrfs_ioctl_vol_args_v2 whose `inherit` points at a structure of at least the
+    // stated size that lives until the call returns; the kernel only reads both.
+    unsafe { raw::snapshot_create_v2(parent.as_raw_fd(), &args) }?;
+    Ok(())
+}
+
+/// Makes `name` in the folder `parent` as a read-only snapshot of the subvolume `source`, whole or not at all. Returns
+/// after the file system's transaction is committed.
+pub(crate) fn read_only_snapshot(source: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let mut args = VolArgsV2::new(name)?;
+    args.fd = source.as_raw_fd().into();
+    args.flags = SUBVOL_RDONLY;
+    // SAFETY: `args` is a whole btrfs_ioctl_vol_args_v2 with a terminated name; the kernel only reads it.
     unsafe { raw::snapshot_create_v2(parent.as_raw_fd(), &args) }?;
     Ok(())
 }
@@ -316,7 +346,27 @@ pub(crate) fn limit_quota(pool: BorrowedFd<'_>, qgroup: u64, bytes: Option<u64>)
     Ok(())
 }
 
-/// Removes a quota group whose subvolume is gone.
+/// Makes a quota group of a higher level; success where it is there.
+pub(crate) fn create_qgroup(pool: BorrowedFd<'_>, qgroup: u64) -> io::Result<()> {
+    // SAFETY: the kernel reads a whole btrfs_ioctl_qgroup_create_args.
+    let made = unsafe { raw::qgroup_create(pool.as_raw_fd(), &QgroupCreate { create: 1, qgroup }) };
+    match made {
+        Ok(_) | Err(nix::errno::Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Puts a quota group into one of a higher level; false where it was in it.
+pub(crate) fn assign_qgroup(pool: BorrowedFd<'_>, member: u64, group: u64) -> io::Result<bool> {
+    // SAFETY: the kernel reads a whole btrfs_ioctl_qgroup_assign_args.
+    match unsafe { raw::qgroup_assign(pool.as_raw_fd(), &QgroupAssign { assign: 1, member, group }) } {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EEXIST) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Removes a quota group whose subvolume, or whose members, are gone.
 pub(crate) fn remove_qgroup(pool: BorrowedFd<'_>, qgroup: u64) -> io::Result<()> {
     // SAFETY: the kernel reads a whole btrfs_ioctl_qgroup_create_args.
     unsafe { raw::qgroup_create(pool.as_raw_fd(), &QgroupCreate { create: 0, qgroup }) }?;

@@ -5,21 +5,33 @@ mod authorized_keys;
 pub(crate) mod blocking;
 mod devices;
 mod error;
+mod identity;
 pub(crate) mod ioctl;
+mod lineages;
 pub(crate) mod mount;
 mod pool;
 mod quota;
+pub mod receive;
+pub(crate) mod send;
+mod snapshot;
 pub(crate) mod subvolume;
+mod transfer_ioctl;
 pub(crate) mod user_namespace;
 
 pub use devices::devices;
 pub use error::StorageError;
+pub use lineages::{Lineages, StageError, Staging};
 pub(crate) use pool::space;
 pub use pool::{BtrfsPool, PoolConfig};
 pub use quota::QuotaMode;
+pub use receive::{ReceiveError, Refusal};
+pub use send::SendStream;
 
 use async_trait::async_trait;
-use hoody_protocol::id::ContainerId;
+use hoody_protocol::{
+    id::{ContainerId, SnapshotId},
+    snapshot::{HeldSnapshot, Origin},
+};
 use std::path::{Path, PathBuf};
 
 /// The block of user and group ids that a container's user namespace maps to 0..65536.
@@ -56,7 +68,25 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     async fn mount(&self, id: ContainerId, ids: IdRange) -> Result<PathBuf, StorageError>;
     /// Unmounts it; success where it is not mounted.
     async fn unmount(&self, id: ContainerId) -> Result<(), StorageError>;
-    /// Deletes the root file system, nested subvolumes first; success where there is none.
+    /// Makes the container's root file system as a writable snapshot of another's, or of one of that one's
+    /// snapshots, limited to `disk_bytes` with what it begins with. Where it exists, only the limit is set.
+    async fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError>;
+    /// Keeps the root file system as it is now, read-only; gives the bytes of the container's own that the snapshot may
+    /// keep from being freed. Success where the snapshot exists.
+    async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError>;
+    /// Deletes a snapshot; success where there is none.
+    async fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError>;
+    /// The container's snapshots, in the order of their ids.
+    async fn snapshots(&self, id: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError>;
+    /// Puts a writable copy of the snapshot in the place of the root file system, which is kept aside. Where one is
+    /// kept aside already, this was done. Nothing may be mounted.
+    async fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError>;
+    /// Puts the root file system that is kept aside back in its place; success where none is.
+    async fn swap_back(&self, id: ContainerId) -> Result<(), StorageError>;
+    /// Deletes the root file system that is kept aside; success where none is.
+    async fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError>;
+    /// Deletes the root file system, its snapshots, and what is kept aside, nested subvolumes first; success where
+    /// there is none.
     async fn delete(&self, id: ContainerId) -> Result<(), StorageError>;
     /// Makes `key` the platform's own line of the container's `/root/.ssh/authorized_keys`; `None`: takes it out. All
     /// other lines stay.

@@ -1,7 +1,7 @@
 //! [`Storage`] on a btrfs pool.
 //!
-//! Layout: `<pool>/containers/<id>` is the subvolume of a container. A snapshot is atomic, so it exists
-//! whole or not at all. `<mounts>/<id>/rootfs` is where it is mounted idmapped. An OCI runtime opens that path
+//! Layout: `<pool>/containers/<id>` is the subvolume of a container, `<pool>/snapshots/<id>/` has its snapshots (see
+//! [`super::snapshot`]). A snapshot is atomic, so it exists whole or not at all. `<mounts>/<id>/rootfs` is where it is mounted idmapped. An OCI runtime opens that path
 //! as the container's root, so every folder above has to let it pass; of `<mounts>/<id>` only its group is
 //! let pass, or any user of the host could run the container's setuid programs. Calls for one container are
 //! serialised by a lock of their own; nothing else is shared but the kernel.
@@ -9,10 +9,14 @@
 use super::{
     IdRange, QuotaMode, Storage, StorageError, Usage, authorized_keys,
     blocking::{Blocking, Locks, Step},
-    ioctl, mount, quota, subvolume, user_namespace,
+    ioctl::{self, Charge},
+    mount, quota, snapshot, subvolume, user_namespace,
 };
 use async_trait::async_trait;
-use hoody_protocol::id::ContainerId;
+use hoody_protocol::{
+    id::{ContainerId, SnapshotId},
+    snapshot::{HeldSnapshot, Origin},
+};
 use std::{
     collections::BTreeSet,
     fs::{self, Permissions},
@@ -20,11 +24,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 const CONTAINERS: &str = "containers";
+const SNAPSHOTS: &str = "snapshots";
 /// Begins the name of a snapshot that has no limit yet; no id begins so.
 const UNLIMITED: &str = ".unlimited-";
 /// Name of the mount point inside its gate.
@@ -63,12 +68,15 @@ pub struct BtrfsPool {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     pool: PathBuf,
-    containers: PathBuf,
+    pub(super) containers: PathBuf,
+    pub(super) snapshots: PathBuf,
     mounts: PathBuf,
-    handle: OwnedFd,
-    mode: QuotaMode,
+    pub(super) handle: OwnedFd,
+    pub(super) mode: QuotaMode,
+    /// Held while a quota group is made and before it has a member; alone by whoever removes those without.
+    pub(super) groups: RwLock<()>,
     /// When quota groups were last looked through.
     swept: Mutex<Instant>,
 }
@@ -131,6 +139,34 @@ impl Storage for BtrfsPool {
         self.run("delete", DELETE_DEADLINE, Some(id), move |s| s.delete(id)).await
     }
 
+    async fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError> {
+        self.run("copy", CREATE_DEADLINE, Some(id), move |s| s.copy(id, origin, disk_bytes)).await
+    }
+
+    async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError> {
+        self.run("snapshot", CREATE_DEADLINE, Some(id), move |s| s.take_snapshot(id, snapshot)).await
+    }
+
+    async fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+        self.run("delete a snapshot of", DELETE_DEADLINE, Some(id), move |s| s.delete_snapshot(id, snapshot)).await
+    }
+
+    async fn snapshots(&self, id: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
+        self.run("list snapshots of", LOOKUP_DEADLINE, None, move |s| s.held_snapshots(id)).await
+    }
+
+    async fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+        self.run("restore", CREATE_DEADLINE, Some(id), move |s| s.swap_in(id, snapshot)).await
+    }
+
+    async fn swap_back(&self, id: ContainerId) -> Result<(), StorageError> {
+        self.run("bring back", DELETE_DEADLINE, Some(id), move |s| s.swap_back(id)).await
+    }
+
+    async fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError> {
+        self.run("delete what was before", DELETE_DEADLINE, Some(id), move |s| s.forget_aside(id)).await
+    }
+
     async fn place_ssh_key(&self, id: ContainerId, key: Option<&str>) -> Result<(), StorageError> {
         let key = key.map(str::to_owned);
         self.run("write the SSH key into", LOOKUP_DEADLINE, Some(id), move |s| {
@@ -161,19 +197,21 @@ impl Shared {
         if !subvolume::is_btrfs(handle.as_fd()).map_err(StorageError::io("inspect", &pool))? {
             return Err(StorageError::NotBtrfs { path: pool });
         }
-        let containers = pool.join(CONTAINERS);
+        let (containers, snapshots) = (pool.join(CONTAINERS), pool.join(SNAPSHOTS));
         make_folder(&containers, 0o700)?;
+        make_folder(&snapshots, 0o700)?;
         make_folder(&mounts, 0o711)?;
         mount::make_private(&mounts).map_err(StorageError::io("make private", &mounts))?;
         let mode = quota::enable(handle.as_fd(), preferred).map_err(StorageError::io("enable quotas on", &pool))?;
-        let opened = Self { pool, containers, mounts, handle, mode, swept: Mutex::new(Instant::now()) };
-        opened.remove_unlimited()?;
+        let (groups, swept) = (RwLock::default(), Mutex::new(Instant::now()));
+        let opened = Self { pool, containers, snapshots, mounts, handle, mode, groups, swept };
+        opened.mend()?;
         let removed_quota_groups = opened.remove_stale_quotas()?;
         tracing::info!(pool = %opened.pool.display(), ?mode, removed_quota_groups, "pool open");
         Ok(opened)
     }
 
-    fn root(&self, id: ContainerId) -> PathBuf {
+    pub(super) fn root(&self, id: ContainerId) -> PathBuf {
         self.containers.join(id.to_string())
     }
 
@@ -186,19 +224,15 @@ impl Shared {
         self.gate(id).join(MOUNT_POINT)
     }
 
-    fn find(&self, id: ContainerId) -> Result<Option<OwnedFd>, StorageError> {
+    pub(super) fn find(&self, id: ContainerId) -> Result<Option<OwnedFd>, StorageError> {
         let path = self.root(id);
         subvolume::open(&path).map_err(StorageError::io("open", &path))
     }
 
     fn create(&self, id: ContainerId, image: &Path, disk_bytes: u64) -> Result<(), StorageError> {
         let path = self.root(id);
-        let set_limit = |root: OwnedFd| {
-            let subvolume = ioctl::subvolume_id(root.as_fd())?;
-            ioctl::limit_quota(self.handle.as_fd(), subvolume, Some(disk_bytes))
-        };
         if let Some(root) = self.find(id)? {
-            return set_limit(root).map_err(StorageError::io("limit", &path));
+            return self.limit(id, root.as_fd(), disk_bytes).map_err(StorageError::io("limit", &path));
         }
         let source = subvolume::open(image)
             .map_err(StorageError::io("open", image))?
@@ -206,31 +240,79 @@ impl Shared {
         if !ioctl::is_read_only(source.as_fd()).map_err(StorageError::io("inspect", image))? {
             return Err(StorageError::NotAnImage { path: image.to_owned() });
         }
-        let parent = subvolume::open_folder(&self.containers).map_err(StorageError::io("open", &self.containers))?;
-        let snapshot = |name: &str| {
-            ioctl::snapshot(source.as_fd(), parent.as_fd(), name, disk_bytes)
-                .map_err(StorageError::io("snapshot to", &path))
-        };
         if self.mode == QuotaMode::Simple {
-            return snapshot(&id.to_string());
+            return self.writable(id, source.as_fd(), &id.to_string(), disk_bytes).map(drop);
         }
         // With full accounting the kernel puts the image's limit over the one that comes with the snapshot,
         // so the limit is set before the container's name stands for it.
         let name = format!("{UNLIMITED}{id}");
         let made = self.containers.join(&name);
         subvolume::delete(self.handle.as_fd(), &made).map_err(StorageError::io("delete", &made))?;
-        snapshot(&name)?;
-        subvolume::open_folder(&made).and_then(set_limit).map_err(StorageError::io("limit", &made))?;
+        self.writable(id, source.as_fd(), &name, disk_bytes)?;
         fs::rename(&made, &path).map_err(StorageError::io("rename", &made))
     }
 
-    /// Deletes snapshots that never got their limit and name.
-    fn remove_unlimited(&self) -> Result<(), StorageError> {
+    /// Makes `name` beside the root file systems as a writable snapshot of `source`, under the container's limit.
+    pub(super) fn writable(
+        &self,
+        id: ContainerId,
+        source: BorrowedFd<'_>,
+        name: &str,
+        disk_bytes: u64,
+    ) -> Result<OwnedFd, StorageError> {
+        let made = self.containers.join(name);
+        let parent = subvolume::open_folder(&self.containers).map_err(StorageError::io("open", &self.containers))?;
+        let pool = self.handle.as_fd();
+        let inherited = snapshot::inherited(source).map_err(StorageError::io("inspect", &made))?;
+        let snapshot = || {
+            let _held = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+            let charge = match self.mode {
+                QuotaMode::Full => Charge::Bytes(disk_bytes),
+                QuotaMode::Simple => {
+                    let group = quota::group_of(id);
+                    ioctl::create_qgroup(pool, group)?;
+                    ioctl::limit_quota(pool, group, Some(disk_bytes.saturating_sub(inherited)))?;
+                    Charge::Group(group)
+                }
+            };
+            ioctl::snapshot(source, parent.as_fd(), name, charge)
+        };
+        snapshot().map_err(StorageError::io("snapshot to", &made))?;
+        let root = subvolume::open_folder(&made).map_err(StorageError::io("open", &made))?;
+        if self.mode == QuotaMode::Full {
+            self.limit(id, root.as_fd(), disk_bytes).map_err(StorageError::io("limit", &made))?;
+        }
+        Ok(root)
+    }
+
+    /// Limits what the container takes; its root file system, or what will be it, is `root`.
+    pub(super) fn limit(&self, id: ContainerId, root: BorrowedFd<'_>, disk_bytes: u64) -> io::Result<()> {
+        let pool = self.handle.as_fd();
+        let subvolume = ioctl::subvolume_id(root)?;
+        if self.mode == QuotaMode::Full {
+            return ioctl::limit_quota(pool, subvolume, Some(disk_bytes));
+        }
+        let group = quota::group_of(id);
+        let _held = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        ioctl::create_qgroup(pool, group)?;
+        ioctl::limit_quota(pool, group, Some(disk_bytes.saturating_sub(snapshot::inherited(root)?)))?;
+        // Made by an agent from before there were groups of containers: the limit was its own.
+        if ioctl::assign_qgroup(pool, subvolume, group)? {
+            ioctl::limit_quota(pool, subvolume, None)?;
+        }
+        Ok(())
+    }
+
+    /// After a crash: deletes what never got its name, and brings back what was set aside for nothing.
+    fn mend(&self) -> Result<(), StorageError> {
         for entry in fs::read_dir(&self.containers).map_err(StorageError::io("list", &self.containers))? {
             let entry = entry.map_err(StorageError::io("list", &self.containers))?;
-            if entry.file_name().as_encoded_bytes().starts_with(UNLIMITED.as_bytes()) {
-                let path = entry.path();
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            if name.starts_with(UNLIMITED) || name.starts_with(snapshot::STAGED) {
                 subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+            } else if let Some(Ok(id)) = name.strip_prefix(snapshot::ASIDE).map(str::parse) {
+                self.settle_swap(id)?;
             }
         }
         Ok(())
@@ -277,6 +359,7 @@ impl Shared {
         self.unmount(id)?;
         let path = self.root(id);
         subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+        self.delete_beside(id)?;
         // Groups of earlier deletions whose space has come back since; this one's is too early. (Newer
         // kernels do it themselves.)
         let due = {
@@ -294,14 +377,39 @@ impl Shared {
     }
 
     fn remove_stale_quotas(&self) -> Result<usize, StorageError> {
-        quota::remove_stale(self.handle.as_fd()).map_err(StorageError::io("clean quotas of", &self.pool))
+        let pool = self.handle.as_fd();
+        let sweep = || {
+            let removed = quota::remove_stale(pool)?;
+            if self.mode == QuotaMode::Simple {
+                let _alone = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+                let entries = fs::read_dir(&self.containers)?.collect::<io::Result<Vec<_>>>()?;
+                let names =
+                    entries.iter().filter_map(|entry| entry.file_name().to_str()?.rsplit('-').next()?.parse().ok());
+                let used: BTreeSet<u64> = names.map(quota::group_of).collect();
+                quota::remove_unused(pool, |group| used.contains(&group))?;
+            }
+            Ok(removed)
+        };
+        sweep().map_err(StorageError::io("clean quotas of", &self.pool))
     }
 
-    fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
+    pub(super) fn usage(&self, id: ContainerId) -> Result<Usage, StorageError> {
         let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
-        let (used_bytes, limit) = ioctl::subvolume_id(root.as_fd())
-            .and_then(|subvolume| quota::usage(self.handle.as_fd(), subvolume))
-            .map_err(StorageError::io("measure", &self.root(id)))?;
+        let measured = || {
+            let pool = self.handle.as_fd();
+            let own = quota::usage(pool, ioctl::subvolume_id(root.as_fd())?)?;
+            let (used, limit) = match self.mode {
+                QuotaMode::Full => own,
+                // One without a limit: the root file system's own still counts.
+                QuotaMode::Simple => match quota::usage(pool, quota::group_of(id))? {
+                    (_, None) => own,
+                    group => group,
+                },
+            };
+            let inherited = snapshot::inherited(root.as_fd())?;
+            Ok((used + inherited, limit.map(|limit| limit.saturating_add(inherited))))
+        };
+        let (used_bytes, limit) = measured().map_err(StorageError::io("measure", &self.root(id)))?;
         let total_bytes = match limit {
             Some(limit) => limit,
             None => space(self.handle.as_fd(), &self.pool)?.total_bytes,
@@ -311,7 +419,7 @@ impl Shared {
 
     fn inventory(&self) -> Result<Vec<ContainerId>, StorageError> {
         let mut found = BTreeSet::new();
-        for folder in [&self.containers, &self.mounts] {
+        for folder in [&self.containers, &self.snapshots, &self.mounts] {
             let wrap = |error| StorageError::io("list", folder)(error);
             for entry in fs::read_dir(folder).map_err(wrap)? {
                 let name = entry.map_err(wrap)?.file_name();
@@ -330,6 +438,6 @@ pub(crate) fn space(file: BorrowedFd<'_>, path: &Path) -> Result<Usage, StorageE
     Ok(Usage { used_bytes: total_bytes.saturating_sub(found.blocks_available().saturating_mul(block)), total_bytes })
 }
 
-fn make_folder(path: &Path, mode: u32) -> Result<(), StorageError> {
+pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), StorageError> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(StorageError::io("make folder", path))
 }

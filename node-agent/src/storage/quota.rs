@@ -5,8 +5,13 @@
 //! Full accounting, the only kind before Linux 6.7, walks references and goes inconsistent when big trees
 //! are dropped. In both, the limit and the usage are *exclusive* bytes: what the container wrote, without
 //! the image that it shares with others.
+//!
+//! With simple accounting the limit is on a group of level 1 per container. Every root file system that the container
+//! has had is in it: what an earlier one wrote and a snapshot still holds goes on counting, so that a container
+//! and all its snapshots together never take more than its limit.
 
 use super::ioctl;
+use hoody_protocol::id::ContainerId;
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -36,7 +41,17 @@ const INFO_EXCLUSIVE_AT: usize = 24;
 const LIMIT_EXCLUSIVE_AT: usize = 16;
 const LIMIT_HAS_EXCLUSIVE: u64 = 1 << 1;
 /// Highest group id of level 0; above it the upper 16 bits are the level.
-const LAST_LEVEL_0: u64 = (1 << 48) - 1;
+const LAST_LEVEL_0: u64 = LEVEL_1 - 1;
+/// Bit of groups of level 1.
+const LEVEL_1: u64 = 1 << 48;
+
+/// The group of level 1 that stands for a container. Two containers of one pool could get the same (48 bits of an id
+/// are random): they would then share the smaller room.
+pub(crate) fn group_of(container: ContainerId) -> u64 {
+    let mut number = [0; 8];
+    number[2..].copy_from_slice(&container.as_bytes()[6..]);
+    LEVEL_1 | u64::from_be_bytes(number)
+}
 
 /// Turns quotas on where they are off, in the preferred mode where the kernel has it; full quotas that went
 /// inconsistent are counted anew in the background. Returns the mode in force: a mode that is already on is
@@ -62,11 +77,11 @@ pub(crate) fn enable(pool: BorrowedFd<'_>, preferred: QuotaMode) -> io::Result<Q
     Ok(QuotaMode::Full)
 }
 
-/// Exclusive bytes of a subvolume and their limit, as of the file system's last commit (at most its commit
+/// Exclusive bytes of a quota group (a subvolume's has its id) and their limit, as of the file system's last commit (at most its commit
 /// interval ago, 30 s by default).
-pub(crate) fn usage(pool: BorrowedFd<'_>, subvolume: u64) -> io::Result<(u64, Option<u64>)> {
-    let info = ioctl::search(pool, ioctl::QUOTA_TREE, 0, INFO_ITEM, subvolume..=subvolume)?;
-    let limit = ioctl::search(pool, ioctl::QUOTA_TREE, 0, LIMIT_ITEM, subvolume..=subvolume)?;
+pub(crate) fn usage(pool: BorrowedFd<'_>, group: u64) -> io::Result<(u64, Option<u64>)> {
+    let info = ioctl::search(pool, ioctl::QUOTA_TREE, 0, INFO_ITEM, group..=group)?;
+    let limit = ioctl::search(pool, ioctl::QUOTA_TREE, 0, LIMIT_ITEM, group..=group)?;
     let used = info.first().map_or(0, |item| item.u64_at(INFO_EXCLUSIVE_AT));
     let limit = limit.first().filter(|item| item.u64_at(0) & LIMIT_HAS_EXCLUSIVE != 0);
     Ok((used, limit.map(|item| item.u64_at(LIMIT_EXCLUSIVE_AT))))
@@ -88,6 +103,22 @@ pub(crate) fn remove_stale(pool: BorrowedFd<'_>) -> io::Result<usize> {
         }
     }
     Ok(removed)
+}
+
+/// Removes the groups of level 1 that are not `in_use`; those that something is still charged to stay for a later call.
+pub(crate) fn remove_unused(pool: BorrowedFd<'_>, in_use: impl Fn(u64) -> bool) -> io::Result<()> {
+    for group in ioctl::search(pool, ioctl::QUOTA_TREE, 0, INFO_ITEM, LEVEL_1..=(LEVEL_1 | LAST_LEVEL_0))? {
+        if in_use(group.offset) {
+            continue;
+        }
+        match ioctl::remove_qgroup(pool, group.offset) {
+            Err(error) if !matches!(error.raw_os_error(), Some(nix::libc::EBUSY | nix::libc::ENOENT)) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn status_flags(pool: BorrowedFd<'_>) -> io::Result<Option<u64>> {

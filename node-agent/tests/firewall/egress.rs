@@ -2,6 +2,7 @@
 
 use super::{probe::*, world::*};
 use hoody_agent::{
+    dial::DialPolicy,
     egress::{Egress as _, Relay, listener_address},
     firewall::{Egress, Firewall},
 };
@@ -26,7 +27,9 @@ fn world() -> World {
 fn route(world: &World) {
     world.node.within(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { Relay::start("/nowhere".into(), Vec::new()).prepare().await.unwrap() });
+        runtime.block_on(async {
+            Relay::start("/nowhere".into(), DialPolicy::open("/nowhere".into(), Vec::new())).prepare().await.unwrap()
+        });
     });
 }
 

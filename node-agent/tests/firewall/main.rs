@@ -7,6 +7,7 @@ mod connections;
 mod counters;
 mod drift;
 mod egress;
+mod hosts;
 mod isolation;
 mod model;
 mod ownership;

@@ -186,6 +186,7 @@ pub(crate) fn rule(action: Action, matches: Match) -> FirewallRule {
         action,
         matches,
         peer: None,
+        host: None,
         description: String::new().try_into().unwrap(),
     }
 }

@@ -27,20 +27,25 @@ pub const EXEC_STREAMS: u32 = 320;
 const AGENT_BIDI_STREAMS: u32 = 8;
 /// Batches of measurements on their way at once.
 const AGENT_UNI_STREAMS: u32 = 8;
-/// Blobs that a node fetches at once.
-const BLOB_STREAMS: u32 = 8;
+/// Blobs that a node fetches, and transfers that it sends and receives, at once.
+const BULK_STREAMS: u32 = 16;
 /// An enrolment is one question.
 const ENROL_STREAMS: u32 = 1;
 
-/// Bytes on their way to us on one stream.
+/// Bytes on their way to an agent on one stream of a link.
 const STREAM_WINDOW: u32 = 256 << 10;
+/// Bytes on their way to the control plane on one stream, whatever its connection: what this is comes before the
+/// protocol is known. A transfer is sent at this many bytes in a round trip.
+const SERVER_STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes on their way on one link, in each direction.
 const LINK_WINDOW: u32 = 2 << 20;
 /// Bytes that a stranger may send before it is admitted.
 const STRANGER_WINDOW: u32 = 64 << 10;
 /// Bytes of one blob on their way to a node.
 const BULK_STREAM_WINDOW: u32 = 4 << 20;
-/// Bytes of all blobs on their way to a node.
+/// Bytes of all transfers on their way from a node.
+const BULK_UPLOAD_WINDOW: u32 = 4 << 20;
+/// Bytes of all blobs and transfers on their way to a node.
 const BULK_WINDOW: u32 = 16 << 20;
 
 /// Handshakes that the listener holds before it drops new ones.
@@ -80,7 +85,7 @@ pub fn server_config(
     let mut validation = ValidationTokenConfig::default();
     validation.sent(0);
     config
-        .transport_config(transport(STREAM_WINDOW, STRANGER_WINDOW, STRANGER_WINDOW, 0, 0))
+        .transport_config(transport(SERVER_STREAM_WINDOW, STRANGER_WINDOW, STRANGER_WINDOW, 0, 0))
         .validation_token_config(validation)
         .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
         .max_incoming(MAX_INCOMING)
@@ -97,7 +102,7 @@ pub fn client_config(
     alpn: &'static [u8],
 ) -> Result<quinn::ClientConfig, TransportError> {
     let transport = if alpn == BULK {
-        transport(BULK_STREAM_WINDOW, BULK_WINDOW, STRANGER_WINDOW, 0, 0)
+        transport(BULK_STREAM_WINDOW, BULK_WINDOW, BULK_UPLOAD_WINDOW, 0, 0)
     } else {
         transport(STREAM_WINDOW, LINK_WINDOW, LINK_WINDOW, COMMAND_STREAMS + EXEC_STREAMS, 0)
     };
@@ -152,7 +157,7 @@ pub fn admit(connection: &Connection) -> Result<Admitted, AdmitError> {
             LINK_WINDOW,
             LINK_WINDOW,
         ),
-        BULK => (Admitted::Bulk(peer_identity(connection)?), BLOB_STREAMS, 0, STREAM_WINDOW, BULK_WINDOW),
+        BULK => (Admitted::Bulk(peer_identity(connection)?), BULK_STREAMS, 0, BULK_UPLOAD_WINDOW, BULK_WINDOW),
         ENROL => (Admitted::Enrol, ENROL_STREAMS, 0, STRANGER_WINDOW, STREAM_WINDOW),
         _ => return Err(AdmitError::Protocol),
     };

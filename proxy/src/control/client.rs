@@ -2,14 +2,15 @@
 
 use super::{
     changes::Changes,
-    message::{Answer, FromAgent, FromProxy, Notice, PROTOCOL, Request},
+    message::{Answer, FromAgent, FromProxy, Notice, OLDEST, PROTOCOL, QUERIES, Request},
     packet::{self, PacketError},
     policy::Egress,
+    queries::Queries,
     socket::{self, Listeners},
     status::Status,
 };
 use hoody_protocol::id::ContainerId;
-use std::{io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinHandle,
@@ -19,6 +20,10 @@ use tokio_seqpacket::UnixSeqpacket;
 
 /// The longest time for connecting, and for the answer to a request.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// The longest time for the answer to a query: the proxy asks up to four servers, twice.
+const QUERY_DEADLINE: Duration = Duration::from_secs(35);
+/// No descriptors.
+const NONE: &[OwnedFd] = &[];
 /// Parts of answers that wait to be read: a request reads them as they come.
 const ANSWERS_WAITING: usize = 64;
 
@@ -40,6 +45,9 @@ pub enum ControlError {
     /// The proxy speaks another protocol.
     #[error("the proxy speaks version {0} of the control protocol, this agent {PROTOCOL}")]
     Protocol(u16),
+    /// The proxy is older than what it is asked for.
+    #[error("the proxy is older than this agent and cannot do this: restart it")]
+    TooOld,
     /// The proxy refused, and nothing changed.
     #[error("the proxy refused: {0}")]
     Refused(String),
@@ -54,6 +62,9 @@ pub struct Client {
     socket: Arc<UnixSeqpacket>,
     turn: Mutex<Turn>,
     reader: JoinHandle<()>,
+    protocol: u16,
+    version: String,
+    queries: Arc<Queries>,
 }
 
 #[derive(Debug)]
@@ -80,17 +91,25 @@ impl Client {
         let connect = async {
             let socket = UnixSeqpacket::connect(path).await.map_err(ControlError::Connect)?;
             match packet::receive::<FromProxy>(&socket).await? {
-                Some((FromProxy::Notice(Notice::Welcome { protocol: PROTOCOL, .. }), _)) => Ok(socket),
+                Some((FromProxy::Notice(Notice::Welcome { protocol: protocol @ OLDEST..=PROTOCOL, version }), _)) => {
+                    Ok((socket, protocol, version.to_string()))
+                }
                 Some((FromProxy::Notice(Notice::Welcome { protocol, .. }), _)) => Err(ControlError::Protocol(protocol)),
                 _ => Err(ControlError::Ended),
             }
         };
-        let socket = Arc::new(timeout(DEADLINE, connect).await.map_err(|_| ControlError::TimedOut)??);
+        let (socket, protocol, version) = timeout(DEADLINE, connect).await.map_err(|_| ControlError::TimedOut)??;
+        let (socket, queries) = (Arc::new(socket), Arc::new(Queries::default()));
         let changes = Arc::new(Changes::default());
         let (sender, answers) = mpsc::channel(ANSWERS_WAITING);
-        let reader = tokio::spawn(read(socket.clone(), changes.clone(), sender));
+        let reader = tokio::spawn(read(socket.clone(), changes.clone(), sender, queries.clone()));
         let turn = Mutex::new(Turn { answers, last: 0, broken: false });
-        Ok((Self { socket, turn, reader }, Events(changes)))
+        Ok((Self { socket, turn, reader, protocol, version, queries }, Events(changes)))
+    }
+
+    /// The version of the proxy's program.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Makes `egress` hold for its container. With `listeners` those are used from now on; without, the ones that the
@@ -109,6 +128,28 @@ impl Client {
     /// Every container that the proxy holds.
     pub async fn list(&self) -> Result<Vec<Status>, ControlError> {
         self.ask(Request::List, &[]).await
+    }
+
+    /// Asks for something in the container's place, through its upstream: `server`, where its policy names none. The
+    /// container is told the same where it asks the same. `None` where no server answered. Several at once are well.
+    pub async fn query(
+        &self,
+        container: ContainerId,
+        server: IpAddr,
+        query: &[u8],
+    ) -> Result<Option<Vec<u8>>, ControlError> {
+        if self.protocol < QUERIES {
+            return Err(ControlError::TooOld);
+        }
+        let query =
+            query.to_vec().try_into().map_err(|_| ControlError::Refused("a query over its limit".to_owned()))?;
+        let (number, answer) = self.queries.begin();
+        packet::send(&self.socket, &FromAgent::Query { number, container, server, query }, NONE)
+            .await
+            .map_err(PacketError::from)?;
+        let answered = timeout(QUERY_DEADLINE, answer).await;
+        self.queries.forget(number);
+        answered.map_err(|_| ControlError::TimedOut)?.map_err(|_| ControlError::Ended)
     }
 
     async fn ask(&self, request: Request, descriptors: &[OwnedFd]) -> Result<Vec<Status>, ControlError> {
@@ -154,21 +195,30 @@ impl Drop for Client {
 }
 
 /// Reads what the proxy sends until the connection ends.
-async fn read(socket: Arc<UnixSeqpacket>, changes: Arc<Changes>, answers: mpsc::Sender<(u64, Answer)>) {
+async fn read(
+    socket: Arc<UnixSeqpacket>,
+    changes: Arc<Changes>,
+    answers: mpsc::Sender<(u64, Answer)>,
+    queries: Arc<Queries>,
+) {
     // Also where the task is cancelled, so that nobody waits for an event of a connection that is gone.
-    struct End(Arc<Changes>);
+    struct End(Arc<Changes>, Arc<Queries>);
     impl Drop for End {
         fn drop(&mut self) {
             self.0.end();
+            self.1.end();
         }
     }
-    let changes = End(changes);
+    let changes = End(changes, queries);
     loop {
         match packet::receive::<FromProxy>(&socket).await {
             Ok(Some((FromProxy::Answer { number, answer }, _))) => {
                 if answers.send((number, answer)).await.is_err() {
                     return;
                 }
+            }
+            Ok(Some((FromProxy::Queried { number, answer }, _))) => {
+                changes.1.answer(number, answer.map(|answer| answer.to_vec()));
             }
             Ok(Some((FromProxy::Notice(Notice::Changed(status)), _))) => changes.0.put(*status),
             Ok(Some((FromProxy::Notice(Notice::ReplySocketWanted { port }), _))) => {

@@ -6,16 +6,28 @@
 //! upgrade.
 
 use super::{policy::Egress, status::Status};
-use hoody_protocol::{bounded::Text, id::ContainerId};
+use hoody_protocol::{
+    bounded::{Bytes, Text},
+    id::ContainerId,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::net::IpAddr;
 use zeroize::Zeroizing;
 
-/// The version of the protocol.
-pub const PROTOCOL: u16 = 1;
+/// The version of the protocol. 2: [`FromAgent::Query`].
+pub const PROTOCOL: u16 = 2;
+/// The oldest version of a proxy that the agent speaks to.
+pub const OLDEST: u16 = 1;
+/// The version from which on a proxy asks for names.
+pub const QUERIES: u16 = 2;
 /// Bytes of the largest message. Larger packets are cut off by the kernel and refused.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 10;
 /// Descriptors that one message carries at most.
 pub const MAX_DESCRIPTORS: usize = 2;
+/// Bytes of a query.
+pub const MAX_QUERY_BYTES: usize = 512;
+/// Bytes of an answer to it. Longer ones count as none.
+pub const MAX_ANSWER_BYTES: usize = 8 << 10;
 /// Bytes of a refusal's reason.
 pub const REASON_BYTES: usize = 240;
 
@@ -29,6 +41,18 @@ pub enum FromAgent {
         number: u64,
         /// What.
         request: Request,
+    },
+    /// Ask for this in the container's place, through its upstream; answered with the same number, in any order. What
+    /// is answered the container is told too, where it asks the same. From [`PROTOCOL`] 2 on.
+    Query {
+        /// The agent's number for it, rising.
+        number: u64,
+        /// The container.
+        container: ContainerId,
+        /// The server that is asked where the container's policy names none.
+        server: IpAddr,
+        /// The query (RFC 1035).
+        query: Bytes<MAX_QUERY_BYTES>,
     },
     /// The socket that [`Notice::ReplySocketWanted`] asked for, as the packet's descriptor; without one where it
     /// could not be opened.
@@ -60,6 +84,13 @@ pub enum FromProxy {
         number: u64,
         /// What.
         answer: Answer,
+    },
+    /// Belongs to a query.
+    Queried {
+        /// The query's number.
+        number: u64,
+        /// The answer; none where no server gave one.
+        answer: Option<Bytes<MAX_ANSWER_BYTES>>,
     },
     /// On its own.
     Notice(Notice),

@@ -14,6 +14,7 @@ pub mod client;
 pub mod message;
 mod packet;
 pub mod policy;
+mod queries;
 pub(crate) mod server;
 pub mod socket;
 pub mod status;

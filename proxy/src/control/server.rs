@@ -4,10 +4,16 @@ use super::{
     message::{Answer, FromAgent, FromProxy, Notice, PROTOCOL, Request},
     packet::{self, PacketError},
 };
-use crate::{containers::Containers, shared::Shared};
+use crate::{
+    containers::Containers,
+    dns::{self, Query},
+    route::Route,
+    shared::Shared,
+};
 use hoody_protocol::bounded::Text;
 use std::{
     fs, io,
+    net::IpAddr,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::Path,
     sync::Arc,
@@ -25,6 +31,8 @@ const CONNECTIONS: usize = 4;
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
 /// How long nothing is accepted after accepting failed.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Queries of the agent on their way; what is beyond gets no answer.
+const QUERIES: usize = 256;
 /// No descriptors.
 const NONE: &[OwnedFd] = &[];
 
@@ -91,6 +99,7 @@ async fn converse(socket: Arc<UnixSeqpacket>, shared: &Shared, containers: &Cont
     let reading = tokio::spawn(read(socket.clone(), sender));
     // Ports that this agent was asked for and has not opened yet.
     let mut asked = std::collections::BTreeSet::new();
+    let queries = Arc::new(Semaphore::new(QUERIES));
     let result = loop {
         tokio::select! {
             message = messages.recv() => match message {
@@ -99,6 +108,18 @@ async fn converse(socket: Arc<UnixSeqpacket>, shared: &Shared, containers: &Cont
                 Some(Ok((FromAgent::ReplySocket { port }, descriptors))) => {
                     asked.remove(&port);
                     shared.replies.supply(port, descriptors.into_iter().next());
+                }
+                Some(Ok((FromAgent::Query { number, container, server, query }, _))) => {
+                    let work = queried(containers.route(container), server, query.to_vec());
+                    let (socket, turn) = (socket.clone(), queries.clone().try_acquire_owned());
+                    tokio::spawn(async move {
+                        let answer = match turn {
+                            Ok(_turn) => work.await.and_then(|answer| answer.try_into().ok()),
+                            Err(_) => None,
+                        };
+                        // Where the agent is gone, nobody waits.
+                        let _ = send_one(&socket, FromProxy::Queried { number, answer }).await;
+                    });
                 }
                 Some(Ok((FromAgent::Request { number, request }, descriptors))) => {
                     if let Err(error) = answer(&socket, containers, number, request, descriptors).await {
@@ -126,6 +147,15 @@ async fn converse(socket: Arc<UnixSeqpacket>, shared: &Shared, containers: &Cont
         shared.replies.want_again(port);
     }
     result
+}
+
+/// What a query of the agent's was answered.
+async fn queried(route: Option<Arc<Route>>, server: IpAddr, bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let (route, query) = (route?, Query::parse(&bytes)?);
+    let answer = dns::resolve(&route, query.clone(), server).await;
+    let usable = answer.as_deref().filter(|answer| query.addresses(answer).is_some());
+    route.told.note(&query, usable);
+    answer
 }
 
 type Received = Result<(FromAgent, Vec<OwnedFd>), PacketError>;

@@ -33,7 +33,7 @@ pub(super) struct Question {
 pub(crate) struct Servers(Mutex<HashMap<IpAddr, mpsc::Sender<Question>>>);
 
 /// The answer, from the first server that gives one.
-pub(super) async fn resolve(route: &Arc<Route>, query: Query, asked: IpAddr) -> Option<Vec<u8>> {
+pub(crate) async fn resolve(route: &Arc<Route>, query: Query, asked: IpAddr) -> Option<Vec<u8>> {
     let named = &route.egress.policy.dns_servers;
     // Without servers in the policy the container's own choice holds, as it does for every other connection; but
     // a private one is the server's or a stranger's behind the upstream, and never what was meant.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// Bytes of a message's head.
-const HEAD: usize = 12;
+pub(super) const HEAD: usize = 12;
 /// Bytes of the longest name.
 const MAX_NAME: usize = 255;
 /// Bytes of an answer over UDP where the asker does not say more.
@@ -24,7 +24,7 @@ const SERVFAIL: u8 = 2;
 
 /// A query with exactly one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Query {
+pub struct Query {
     bytes: Vec<u8>,
     question: Range<usize>,
     /// Bytes of an answer that its asker takes over UDP.
@@ -33,7 +33,7 @@ pub(crate) struct Query {
 
 impl Query {
     /// Parses a query; `None` where it is none.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let head = bytes.first_chunk::<HEAD>()?;
         if head[2] & QR != 0 || count(head, 4) != 1 {
             return None;
@@ -41,6 +41,24 @@ impl Query {
         let question = question(bytes)?;
         let room = room(bytes, question.end).unwrap_or(PLAIN_UDP).clamp(PLAIN_UDP, MAX_UDP);
         Some(Self { bytes: bytes.to_vec(), question, room })
+    }
+
+    /// The query as it is sent.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What is asked, whoever asks: name in lower case, type and class.
+    pub(crate) fn asked(&self) -> Vec<u8> {
+        self.bytes[self.question.clone()].to_ascii_lowercase()
+    }
+
+    /// An accepted answer with the question in the asker's own letters, which some compare.
+    pub(crate) fn in_its_letters(&self, mut answer: Vec<u8>) -> Vec<u8> {
+        if let Some(place) = answer.get_mut(self.question.clone()) {
+            place.copy_from_slice(&self.bytes[self.question.clone()]);
+        }
+        answer
     }
 
     /// The query with another id.
@@ -92,7 +110,7 @@ fn with_id(mut message: Vec<u8>, id: u16) -> Vec<u8> {
     message
 }
 
-fn count(head: &[u8; HEAD], at: usize) -> usize {
+pub(super) fn count(head: &[u8; HEAD], at: usize) -> usize {
     usize::from(u16::from_be_bytes([head[at], head[at + 1]]))
 }
 
@@ -103,7 +121,7 @@ fn question(message: &[u8]) -> Option<Range<usize>> {
 }
 
 /// The end of the name at `at`. A pointer, where allowed, ends a name.
-fn name_end(message: &[u8], mut at: usize, pointers: bool) -> Option<usize> {
+pub(super) fn name_end(message: &[u8], mut at: usize, pointers: bool) -> Option<usize> {
     let begin = at;
     loop {
         match *message.get(at)? {

@@ -122,6 +122,9 @@ async fn read(client: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Vec
 
 /// The answer, or that there is none.
 async fn answer(container: &Container, route: &Arc<Route>, query: Query, server: IpAddr) -> Vec<u8> {
+    if let Some(answer) = route.told.answer(&query) {
+        return answer;
+    }
     match resolve(route, query.clone(), server).await {
         Some(answer) => answer,
         None => {

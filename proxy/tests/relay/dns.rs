@@ -146,3 +146,28 @@ fn without_servers_in_the_policy_the_public_one_that_is_asked_answers() {
     assert_eq!(rcode(&ask(&socket, NAME_SERVER, &asked)), SERVFAIL, "nothing is asked another way");
     assert!(world.status().counters.dns_failures >= 2);
 }
+
+#[test]
+fn what_the_agent_asks_for_a_container_the_container_is_told_too() {
+    let mut world = World::new();
+    let _upstream = world.microsocks(1080, None);
+    let names = world.name_server();
+    world.set_up(with_servers(&[NAME_SERVER]));
+    let agents = |world: &World, name: &str| {
+        world.block_on(world.client().query(world.id, ANYWHERE.into(), &query(9, name, A))).unwrap()
+    };
+    let answer = agents(&world, "example.test").unwrap();
+    assert_eq!((&answer[..2], answer[answer.len() - 4..].to_vec()), (&[0, 9][..], vec![203, 0, 113, 77]));
+    let socket = world.udp();
+    // The name server is gone: whoever asks the same gets the agent's answer, and for other names there is none.
+    drop(names);
+    let told = ask(&socket, ANYWHERE, &query(3, "EXAMPLE.test", A));
+    assert_eq!((rcode(&told), &told[told.len() - 4..]), (NOERROR, &[203, 0, 113, 77][..]));
+    assert_eq!(rcode(&ask(&socket, ANYWHERE, &query(4, "www.example.test", A))), SERVFAIL);
+    // The agent is told nothing any more, and so is the container.
+    assert_eq!(agents(&world, "example.test"), None);
+    assert_eq!(rcode(&ask(&socket, ANYWHERE, &query(5, "example.test", A))), SERVFAIL);
+    let nobody = hoody_protocol::id::ContainerId::generate();
+    let unknown = world.block_on(world.client().query(nobody, ANYWHERE.into(), &query(9, "example.test", A)));
+    assert_eq!(unknown.unwrap(), None, "a container that the relay does not have");
+}

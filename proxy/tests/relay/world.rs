@@ -44,10 +44,16 @@ pub(crate) struct World {
     runtime: tokio::runtime::Runtime,
     agent: Option<(Client, Events)>,
     revision: u64,
+    log: &'static str,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::logging("debug")
+    }
+
+    /// With this much in the proxy's log.
+    pub(crate) fn logging(log: &'static str) -> Self {
         let server = Namespace::new("server");
         let container = Namespace::new("container");
         let outside = Namespace::new("outside");
@@ -95,7 +101,8 @@ impl World {
             .build()
             .unwrap();
         let id = ContainerId::generate();
-        let mut world = Self { server, container, outside, folder, id, proxy: None, runtime, agent: None, revision: 0 };
+        let mut world =
+            Self { server, container, outside, folder, id, proxy: None, runtime, agent: None, revision: 0, log };
         world.direct_to_listeners();
         world.start_proxy();
         world
@@ -137,7 +144,7 @@ impl World {
             .arg("--config")
             .arg(settings)
             .env("SSL_CERT_FILE", self.authority())
-            .env("HOODY_LOG", "debug")
+            .env("HOODY_LOG", self.log)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -182,7 +182,7 @@ impl Identified {
         } else {
             let request: OperationRequest = frame.decode()?;
             let (id, container) = (request.id, request.container);
-            Report::Outcome(OperationOutcome { id, container, failure: None, at: now_ms() })
+            Report::Outcome(OperationOutcome { id, container, failure: None, bytes: None, at: now_ms() })
         };
         stream::write(&mut send, &CommandReply::Accepted).await?;
         send.finish()?;

@@ -2,6 +2,7 @@
 
 mod capture;
 mod chaos;
+mod names;
 mod outside;
 
 use anyhow::{Context, Result, ensure};
@@ -26,8 +27,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Result<Self> {
+        Self::allowing("10.241.0.0/16").await
+    }
+
+    /// With these networks allowed beyond the internet.
+    pub(crate) async fn allowing(networks: &str) -> Result<Self> {
         let plan = Plan {
-            settings: vec![("HOODY_EGRESS_ALLOWED_NETWORKS", "10.241.0.0/16".to_owned())],
+            settings: vec![("HOODY_EGRESS_ALLOWED_NETWORKS", networks.to_owned())],
             agent_settings: "drift_interval_s = 2".to_owned(),
             ..Plan::default()
         };

@@ -198,11 +198,26 @@ impl Outside {
         command
     }
 
+    /// Another page at an address of the upstreams' side, which the server reaches without them.
+    pub(crate) fn serve_near(&self, address: Ipv4Addr) -> Result<()> {
+        ip(&format!("-n {} addr replace {address}/32 dev lo", self.upstreams))?;
+        self.serve_in(&self.upstreams, address, 80, page)
+    }
+
     /// Answers connections to a port of the web's for as long as this process runs.
     fn serve(&self, port: u16, answer: fn(&mut TcpStream) -> std::io::Result<()>) -> Result<()> {
+        self.serve_in(&self.web, WEB, port, answer)
+    }
+
+    fn serve_in(
+        &self,
+        namespace: &str,
+        address: Ipv4Addr,
+        port: u16,
+        answer: fn(&mut TcpStream) -> std::io::Result<()>,
+    ) -> Result<()> {
         let listener = std::thread::scope(|scope| {
-            let web = &self.web;
-            scope.spawn(move || within(web, || TcpListener::bind((WEB, port)))).join().expect("a thread ends")
+            scope.spawn(move || within(namespace, || TcpListener::bind((address, port)))).join().expect("a thread ends")
         })??;
         let peers = self.peers.clone();
         std::thread::spawn(move || {

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 /// The name of the container that is walked over.
 pub(super) const NAME: &str = "subject";
+/// The name of its snapshot.
+pub(super) const KEPT: &str = "kept";
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +21,19 @@ pub(super) enum Verb {
     /// And directly again.
     Direct,
     Restart,
+    /// A snapshot is taken.
+    Keep,
+    /// It is restored.
+    Restore,
+    /// It is deleted.
+    Forget,
     Pause,
     Resume,
     Stop,
     ForceStop,
     Delete,
+    /// It is made as a copy of the container beside.
+    Copy,
     /// The program itself starts, with a running container there.
     Return,
 }
@@ -38,36 +48,44 @@ pub(super) enum Shape {
     Ruled,
     /// Running, with an upstream proxy.
     Proxied,
+    /// Running, with a snapshot.
+    Kept,
     /// Frozen.
     Paused,
 }
 
 impl Verb {
     /// In an order in which each is possible after the one before it.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Create,
         Self::Start,
         Self::Rules,
         Self::Proxy,
         Self::Direct,
         Self::Restart,
+        Self::Keep,
+        Self::Restore,
+        Self::Forget,
         Self::Pause,
         Self::Resume,
         Self::Stop,
         Self::ForceStop,
         Self::Delete,
+        Self::Copy,
         Self::Return,
     ];
 
     pub(super) fn before(self) -> Shape {
         match self {
-            Self::Create => Shape::Absent,
+            Self::Create | Self::Copy => Shape::Absent,
+            Self::Restore | Self::Forget => Shape::Kept,
             Self::Start => Shape::Stopped,
             Self::Direct => Shape::Proxied,
             Self::Resume => Shape::Paused,
             Self::Rules
             | Self::Proxy
             | Self::Restart
+            | Self::Keep
             | Self::Pause
             | Self::Stop
             | Self::ForceStop
@@ -79,12 +97,26 @@ impl Verb {
     pub(super) fn after(self) -> Shape {
         match self {
             Self::Delete => Shape::Absent,
-            Self::Create | Self::Stop | Self::ForceStop => Shape::Stopped,
-            Self::Start | Self::Restart | Self::Resume | Self::Return | Self::Direct => Shape::Running,
+            Self::Create | Self::Copy | Self::Stop | Self::ForceStop => Shape::Stopped,
+            Self::Start | Self::Restart | Self::Forget | Self::Resume | Self::Return | Self::Direct => Shape::Running,
+            Self::Keep | Self::Restore => Shape::Kept,
             Self::Pause => Shape::Paused,
             Self::Rules => Shape::Ruled,
             Self::Proxy => Shape::Proxied,
         }
+    }
+
+    /// It runs now or never: where it was not done, everything is as before.
+    pub(super) fn is_operation(self) -> bool {
+        matches!(self, Self::Restart | Self::Keep | Self::Restore | Self::Forget)
+    }
+
+    /// True where the program is to die at this point in this verb. Snapshots and copies go through much that others
+    /// are killed in already: only what is theirs, and what makes their outcome the only one, is walked again.
+    pub(super) fn is_walked_at(self, point: &str) -> bool {
+        const OWN: [&str; 7] = ["snapshot.", "swap.", "restoration.", "copy.", "root.copied", "operation.", "outcome."];
+        !matches!(self, Self::Keep | Self::Restore | Self::Forget | Self::Copy)
+            || OWN.iter().any(|own| point.starts_with(own))
     }
 
     /// Asks for it; with the same `key`, which all but a deletion take, it is done once.
@@ -99,10 +131,19 @@ impl Verb {
             let body = json!({ "name": NAME, "container_image": "busybox", "server_id": server, "specs": specs });
             return post(format!("/api/v1/projects/{project}/containers"), body).await;
         }
+        if self == Self::Copy {
+            return post(format!("/api/v1/containers/{}/copy", tenant.bystander), json!({ "name": NAME })).await;
+        }
         let path = tenant.subject().await?.context("there is no container")?;
         let path = format!("/api/v1/containers/{path}");
         let operation = match self {
             Self::Delete => return api.send(Method::DELETE, &path, None).await,
+            Self::Keep => return post(format!("{path}/snapshots"), json!({ "name": KEPT })).await,
+            Self::Restore | Self::Forget => {
+                let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+                let method = if self == Self::Restore { Method::PUT } else { Method::DELETE };
+                return api.send_bytes(method, &format!("{path}/snapshots/{KEPT}"), &headers, Vec::new()).await;
+            }
             Self::Rules => {
                 // A list of ports: its set is made in a transaction of its own.
                 let rule = json!({ "action": "drop", "protocol": "tcp", "port": "7000-7100,7777", "description": "" });
@@ -120,7 +161,7 @@ impl Verb {
             Self::Restart => "restart",
             Self::Pause => "pause",
             Self::Resume => "resume",
-            Self::Create | Self::Return => anyhow::bail!("{self:?} is no request on a container"),
+            Self::Create | Self::Copy | Self::Return => anyhow::bail!("{self:?} is no request on a container"),
         };
         post(format!("{path}/{operation}"), json!({})).await
     }
@@ -139,7 +180,7 @@ impl Shape {
         match self {
             Self::Absent => "absent",
             Self::Stopped => "stopped",
-            Self::Running | Self::Ruled | Self::Proxied => "running",
+            Self::Running | Self::Ruled | Self::Proxied | Self::Kept => "running",
             Self::Paused => "paused",
         }
     }
@@ -152,6 +193,8 @@ pub(super) struct Tenant {
     pub(super) admin: Api,
     pub(super) project: String,
     pub(super) server: String,
+    /// The container beside the walk.
+    pub(super) bystander: String,
 }
 
 impl Tenant {
@@ -171,5 +214,12 @@ impl Tenant {
         let total = list["pagination"]["total"].as_u64().context("no total")?;
         let rows = list["operations"].as_array().context("no operations")?;
         Ok((total, rows.iter().filter(|row| row["finished_at"].is_null()).cloned().collect()))
+    }
+
+    /// True where the container's last operation was done.
+    pub(super) async fn last_was_done(&self, id: &str) -> Result<bool> {
+        let path = format!("/api/v1/admin/operations?container_id={id}&limit=1");
+        let list = self.admin.get(&path).await?.data()?;
+        Ok(list["operations"][0]["state"] == "succeeded")
     }
 }

@@ -73,7 +73,8 @@ impl Walk {
         let bystander = api.container(&project, "busybox", serde_json::json!({ "name": "bystander" })).await?;
         api.operate(&bystander, "start").await?;
         api.wait_status(&bystander, "running").await?;
-        let tenant = Tenant { api, admin, project, server: cluster.servers[0].id.clone() };
+        let server = cluster.servers[0].id.clone();
+        let tenant = Tenant { api, admin, project, server, bystander: bystander.clone() };
         let mut this = Self {
             cluster,
             tenant,
@@ -102,7 +103,7 @@ impl Walk {
         let only = std::env::var("HOODY_WALK_ONLY").ok();
         for verb in verbs {
             for point in &found.iter().find(|(of, _)| of == verb).context("a verb was not tried")?.1 {
-                if only.as_ref().is_some_and(|only| only != point) {
+                if only.as_ref().is_some_and(|only| only != point) || !verb.is_walked_at(point) {
                     continue;
                 }
                 self.kill(*verb, point).await.with_context(|| format!("{verb:?}, killed at {point}"))?;
@@ -182,7 +183,7 @@ impl Walk {
             match request.await? {
                 // Offline for the moment, or an operation that the control plane gave up: its row says so.
                 Ok(answer) if self.program == Program::Agent => {
-                    ensure!(answer.status < 500 || verb == Verb::Restart, "{}: {}", answer.status, answer.body);
+                    ensure!(answer.status < 500 || verb.is_operation(), "{}: {}", answer.status, answer.body);
                 }
                 Ok(_) => {}
                 Err(error) if self.program == Program::Agent => return Err(error),
@@ -190,23 +191,27 @@ impl Walk {
                 Err(_) => {
                     if !verb.is_accepted(&self.tenant).await? {
                         let again = verb.ask(&self.tenant, &key).await?;
-                        ensure!(again.status < 300 || verb == Verb::Restart, "again: {}: {}", again.status, again.body);
+                        ensure!(again.status < 300 || verb.is_operation(), "again: {}: {}", again.status, again.body);
                         ensure!(again.status != 409, "again: {}", again.body);
                     }
                 }
             }
         }
-        if verb == Verb::Restart {
+        let mut after = verb.after();
+        if verb.is_operation() {
             // One operation, and it ends: one that was committed and not yet sent is begun only now.
             let id = self.subject().await?;
-            let ended = wait::until("the outcome of the restart", DEADLINE, async || {
+            let ended = wait::until("the outcome of the operation", DEADLINE, async || {
                 let (total, open) = self.tenant.operations(&id).await?;
                 ensure!(total == operations + 1, "{total} operations after {operations}");
                 Ok(open.is_empty().then_some(()))
             });
             ended.await?;
+            if !self.tenant.last_was_done(&id).await? {
+                after = verb.before();
+            }
         }
-        self.check(verb.after()).await.context("after")?;
+        self.check(after).await.context("after")?;
         Ok(())
     }
 
@@ -251,8 +256,10 @@ impl Walk {
         let is = |word: &str| row["status"] == word;
         match shape {
             Shape::Stopped if !is("stopped") => self.ask(Verb::ForceStop).await?,
-            Shape::Running | Shape::Proxied if is("paused") => self.ask(Verb::Resume).await?,
-            Shape::Running | Shape::Paused | Shape::Proxied if is("stopped") => self.ask(Verb::Start).await?,
+            Shape::Running | Shape::Proxied | Shape::Kept if is("paused") => self.ask(Verb::Resume).await?,
+            Shape::Running | Shape::Paused | Shape::Proxied | Shape::Kept if is("stopped") => {
+                self.ask(Verb::Start).await?;
+            }
             _ => {}
         }
         if shape == Shape::Paused && !is("paused") {
@@ -267,6 +274,12 @@ impl Walk {
         }
         if shape == Shape::Proxied {
             self.ask(Verb::Proxy).await?;
+        }
+        let kept = row["snapshot_count"] != 0;
+        match (shape, kept) {
+            (Shape::Kept, false) => self.ask(Verb::Keep).await?,
+            (Shape::Kept, true) | (_, false) => {}
+            (_, true) => self.ask(Verb::Forget).await?,
         }
         self.check(shape).await
     }
@@ -446,6 +459,7 @@ fn elements(kind: &str, line: &str) -> Vec<String> {
             let inner = line.trim_start_matches("elements = {").trim_end_matches(['}', ',', ' ']);
             inner.split(", ").map(|element| element.trim().to_owned()).collect()
         }
+        "files" if line.contains("/snapshots/") => vec![without_ids(line)],
         _ => vec![line.to_owned()],
     }
 }

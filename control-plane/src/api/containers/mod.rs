@@ -1,6 +1,7 @@
 //! `/containers` and `/projects/{id}/containers`.
 
 mod authorize;
+mod copy;
 mod create;
 pub(in crate::api) mod exec;
 mod get;
@@ -40,6 +41,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(terminals::end))
         .routes(routes!(authorize::authorize))
         .routes(routes!(kvm::set))
+        .routes(routes!(copy::copy))
         .routes(routes!(operate::operate))
         .routes(routes!(stats::stats))
         .routes(routes!(status_logs::status_logs))

@@ -64,9 +64,10 @@ pub struct ContainerData {
     /// It belongs to the owner's default project.
     is_default: bool,
     pool_id: Option<String>,
+    /// The container it is a copy of.
     source_container_id: Option<String>,
     last_used_snapshot: Option<String>,
-    snapshot_count: u32,
+    snapshot_count: i64,
     ssh_hostname: Option<String>,
     ssh_public_key: Option<String>,
     #[schema(value_type = Object)]
@@ -230,9 +231,9 @@ impl From<ContainerRow> for ContainerData {
             },
             is_default: row.project_is_default,
             pool_id: server_pool,
-            source_container_id: None,
-            last_used_snapshot: None,
-            snapshot_count: 0,
+            source_container_id: spec.origin.map(|origin| origin.container.to_string()),
+            last_used_snapshot: row.last_used_snapshot,
+            snapshot_count: row.snapshot_count,
             ssh_hostname: None,
             ssh_public_key: spec.ssh_public_key.map(|key| key.to_string()),
             volumes: Map::new(),

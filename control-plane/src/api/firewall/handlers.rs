@@ -103,7 +103,7 @@ async fn remove(
 #[utoipa::path(post, path = "/api/v1/containers/{id}/firewall/ingress", operation_id = "firewall.addIngressRule", tag = "firewall",
     params(("id" = String, Path)), request_body = RuleInput,
     responses((status = 200, body = Success<AddedRule>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure),
+        (status = 404, body = Failure), (status = 409, body = Failure),
         (status = 502, body = Failure)))]
 pub(super) async fn add_ingress(
     State(app): State<App>,
@@ -118,7 +118,7 @@ pub(super) async fn add_ingress(
 #[utoipa::path(patch, path = "/api/v1/containers/{id}/firewall/ingress", operation_id = "firewall.toggleIngressRule", tag = "firewall",
     params(("id" = String, Path)), request_body = RuleInput,
     responses((status = 200, body = Success<ToggledRule>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure),
+        (status = 404, body = Failure), (status = 409, body = Failure),
         (status = 502, body = Failure)))]
 pub(super) async fn toggle_ingress(
     State(app): State<App>,
@@ -133,7 +133,7 @@ pub(super) async fn toggle_ingress(
 #[utoipa::path(delete, path = "/api/v1/containers/{id}/firewall/ingress", operation_id = "firewall.removeIngressRule", tag = "firewall",
     params(("id" = String, Path)), request_body = RuleInput,
     responses((status = 200, body = Success<RemovedRules>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure),
+        (status = 404, body = Failure), (status = 409, body = Failure),
         (status = 502, body = Failure)))]
 pub(super) async fn remove_ingress(
     State(app): State<App>,
@@ -148,7 +148,7 @@ pub(super) async fn remove_ingress(
 #[utoipa::path(post, path = "/api/v1/containers/{id}/firewall/egress", operation_id = "firewall.addEgressRule", tag = "firewall",
     params(("id" = String, Path)), request_body = RuleInput,
     responses((status = 200, body = Success<AddedRule>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure),
+        (status = 404, body = Failure), (status = 409, body = Failure),
         (status = 502, body = Failure)))]
 pub(super) async fn add_egress(
     State(app): State<App>,
@@ -163,7 +163,7 @@ pub(super) async fn add_egress(
 #[utoipa::path(patch, path = "/api/v1/containers/{id}/firewall/egress", operation_id = "firewall.toggleEgressRule", tag = "firewall",
     params(("id" = String, Path)), request_body = RuleInput,
     responses((status = 200, body = Success<ToggledRule>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure),
+        (status = 404, body = Failure), (status = 409, body = Failure),
         (status = 502, body = Failure)))]
 pub(super) async fn toggle_egress(
     State(app): State<App>,
@@ -178,7 +178,7 @@ pub(super) async fn toggle_egress(
 #[utoipa::path(delete, path = "/api/v1/containers/{id}/firewall/egress", operation_id = "firewall.removeEgressRule", tag = "firewall",
     params(("id" = String, Path)), request_body = RuleInput,
     responses((status = 200, body = Success<RemovedRules>), (status = 400, body = Failure), (status = 401, body = Failure),
-        (status = 404, body = Failure), (status = 409, body = Failure), (status = 501, body = Failure),
+        (status = 404, body = Failure), (status = 409, body = Failure),
         (status = 502, body = Failure)))]
 pub(super) async fn remove_egress(
     State(app): State<App>,

@@ -37,7 +37,8 @@ pub(super) struct RuleData {
 
 impl RuleData {
     pub(super) fn new(direction: Direction, (rule, texts): Rule) -> Self {
-        let peer = texts.peer.or_else(|| rule.peer.map(render_peer));
+        let peer = texts.peer.or_else(|| rule.host.as_ref().map(ToString::to_string));
+        let peer = peer.or_else(|| rule.peer.map(render_peer));
         let (source, destination) = match direction {
             Direction::Ingress => (peer, None),
             Direction::Egress => (None, peer),

@@ -32,7 +32,7 @@ struct Changed {
 pub(super) async fn answer(app: &App, caller: &Caller, path: &str, effect: Effect) -> Result<Response, ServiceError> {
     let segments: Vec<_> = path.trim_matches('/').split('/').collect();
     Ok(match (&segments[..], &effect.id.parse(), &effect.id.parse()) {
-        (["api", "v1", "projects", _, "containers"], Ok(id), _) => {
+        (["api", "v1", "projects", _, "containers"] | ["api", "v1", "containers", _, "copy"], Ok(id), _) => {
             let row = container::get(app, caller, *id).await?;
             Reply::<ContainerData>::ok(row.into(), MESSAGE).into_response()
         }

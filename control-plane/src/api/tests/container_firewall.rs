@@ -125,7 +125,12 @@ async fn what_cannot_be_expressed_is_refused_and_changes_nothing() {
     ] {
         world.client.post(&ingress, rule(extra)).await.expect_invalid(&[field]);
     }
-    world.client.post(&egress, rule(json!({"destination": "api.example.com"}))).await.expect(501);
+    let named = json!({"destination": "api.example.com"});
+    let added = world.client.post(&egress, rule(named.clone())).await.expect(200);
+    assert_eq!(added.data()["destination"], "api.example.com");
+    let again = world.client.post(&egress, rule(json!({"destination": "API.example.com."}))).await.expect(200);
+    assert_eq!(again.data()["duplicate"], true, "the same name");
+    remove(&world, &egress, named).await.expect(200);
     world.client.patch(&ingress, json!({"port": 80})).await.expect_invalid(&["state"]);
     remove(&world, &ingress, json!({})).await.expect_invalid(&["all"]);
     let listed = world.client.get(&format!("{path}/firewall/rules")).await.expect(200);

@@ -53,6 +53,14 @@ const LEVELS: &[(&str, Needs)] = &[
     ("containers.removeNetworkConfig", Edit),
     ("containers.authorize", Edit),
     ("containers.setContainerKvm", Edit),
+    ("containers.copy", Edit),
+    ("containers.listSnapshots", Read),
+    ("containers.createSnapshot", Edit),
+    ("containers.restoreSnapshot", Edit),
+    ("containers.patchRestoreSnapshot", Edit),
+    ("containers.updateSnapshotAlias", Edit),
+    ("containers.patchSnapshotAlias", Edit),
+    ("containers.deleteSnapshot", Edit),
     ("env.list", Read),
     ("env.bulkSet", Edit),
     ("env.set", Edit),
@@ -76,6 +84,7 @@ fn body_of(operation: &str, user: &str) -> Value {
         "projects.updatePermission" | "projects.patchPermission" => json!({"level": "read"}),
         "containers.exec" => json!({"argv": ["true"]}),
         "containers.setContainerKvm" => json!({"kvm": false}),
+        "containers.updateSnapshotAlias" | "containers.patchSnapshotAlias" => json!({"alias": null}),
         "env.set" => json!({"value": "x"}),
         "containers.updateNetworkConfig" | "containers.patchNetworkConfig" => json!({"type": "block"}),
         "env.bulkSet" => json!({"A": "b"}),
@@ -123,6 +132,7 @@ async fn every_operation_on_a_project_asks_for_its_level() {
             .replace("{permissionId}", targets.data()["id"].as_str().unwrap())
             .replace("{operation}", "stop")
             .replace("{key}", "A")
+            .replace("{name}", "none")
             .replace("{terminalId}", "0123456789abcdef01234567");
         for (name, level, client) in &callers {
             let body = (*method != Method::GET).then(|| body_of(id, &extra.to_string()));

@@ -200,6 +200,8 @@ async fn insert_container(store: &Store, server: &str) -> Rows {
         egress: None,
         ssh_public_key: None,
         kvm: false,
+        origin: None,
+        transfer: None,
     };
     let (container, json) = (spec.id, serde_json::to_string(&spec).unwrap());
     let mut tx = store.begin().await.unwrap();

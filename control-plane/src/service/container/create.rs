@@ -67,7 +67,7 @@ pub async fn create(
     step("api: node answered", settle(app, row)).await
 }
 
-async fn may_use<'e>(
+pub(super) async fn may_use<'e>(
     queries: impl Queries<'e>,
     caller: &Caller,
     id: ProjectId,
@@ -115,12 +115,7 @@ async fn place(
     let locked = reservation::lock_project(&mut tx, project_id).await?;
     let (project, containers) = locked.ok_or(ServiceError::NotFound("project"))?;
     may_use(&mut *tx, caller, project_id, &project).await?;
-    let max = project.max_containers.unwrap_or(i64::from(app.config.container_max_per_project));
-    if containers >= max {
-        return Err(ServiceError::Conflict(format!(
-            "the project has {containers} of at most {max} containers: delete one, or use another project"
-        )));
-    }
+    check_room(app, &project, containers)?;
     let image = image.hold(&mut tx).await?;
     let mut placed = None;
     for server in ranked {
@@ -150,6 +145,17 @@ async fn place(
     tx.commit().await.map_err(StoreError::from)?;
     hoody_fault::point!("create.committed");
     container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))
+}
+
+/// 409 where the project has as many containers as it may.
+pub(super) fn check_room(app: &App, project: &ProjectRow, containers: i64) -> Result<(), ServiceError> {
+    let max = project.max_containers.unwrap_or(i64::from(app.config.container_max_per_project));
+    if containers < max {
+        return Ok(());
+    }
+    Err(ServiceError::Conflict(format!(
+        "the project has {containers} of at most {max} containers: delete one, or use another project"
+    )))
 }
 
 fn new_row(
@@ -186,6 +192,8 @@ fn new_row(
         egress: None,
         ssh_public_key: wanted.ssh_public_key,
         kvm: wanted.kvm,
+        origin: None,
+        transfer: None,
     };
     check_size(&spec)?;
     Ok(ContainerRow {
@@ -202,6 +210,8 @@ fn new_row(
         status_changed_at: now,
         report: None,
         deleted_at: None,
+        snapshot_count: 0,
+        last_used_snapshot: None,
         created_at: now,
         updated_at: now,
         project_alias: project.alias.clone(),
@@ -212,7 +222,7 @@ fn new_row(
 }
 
 /// `debian-12-1f0c93ab` for `debian/12`.
-fn generated_name(image: &str) -> String {
+pub(super) fn generated_name(image: &str) -> String {
     let stem: String = image.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
     // The last half of an id is random.
     let id = ContainerId::generate().to_string();

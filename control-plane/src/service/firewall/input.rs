@@ -21,7 +21,7 @@ pub struct RuleInput {
     /// Ingress: IPv4 address or CIDR of the sender; absent: any.
     #[schema(max_length = 512)]
     pub source: Option<String>,
-    /// Egress: IPv4 address or CIDR of the receiver; absent: any.
+    /// Egress: IPv4 address, CIDR or host name of the receiver; absent: any.
     #[schema(max_length = 512)]
     pub destination: Option<String>,
     /// The sender's ports: `443`, `8000-8100` or `80,443`.

@@ -2,7 +2,7 @@
 
 use super::{
     input::{RuleInput, Scalar},
-    peer::{self, PeerError},
+    peer::{self, Peer},
     ports,
 };
 use crate::error::ServiceError;
@@ -12,7 +12,6 @@ use hoody_protocol::{
     firewall::{Action, Direction, FirewallRule, MAX_PORT_RANGES, Match, PortRange, Ports},
     id::RuleId,
 };
-use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 
 /// Longest remark, in characters.
@@ -24,8 +23,7 @@ pub(super) struct Fields {
     pub(super) action: Option<Action>,
     pub(super) protocol: Option<Protocol>,
     pub(super) enabled: Option<bool>,
-    /// `Some(None)` is any address.
-    pub(super) peer: Option<Option<Ipv4Net>>,
+    pub(super) peer: Option<Peer>,
     pub(super) source_port: Option<List<PortRange, MAX_PORT_RANGES>>,
     pub(super) destination_port: Option<List<PortRange, MAX_PORT_RANGES>>,
     pub(super) icmp_type: Option<u8>,
@@ -48,7 +46,7 @@ type Problems = BTreeMap<String, String>;
 /// A new rule with an identity of its own, and the texts to answer with.
 pub fn parse_rule(direction: Direction, input: &RuleInput) -> Result<(FirewallRule, RuleTexts), ServiceError> {
     let mut problems = Problems::new();
-    let fields = parse_fields(direction, input, &mut problems)?;
+    let fields = parse_fields(direction, input, &mut problems);
     for (name, missing) in [("action", input.action.is_none()), ("protocol", input.protocol.is_none())] {
         if missing {
             problems.insert(name.to_owned(), "is required".to_owned());
@@ -61,6 +59,7 @@ pub fn parse_rule(direction: Direction, input: &RuleInput) -> Result<(FirewallRu
         source: fields.source_port.unwrap_or_default(),
         destination: fields.destination_port.unwrap_or_default(),
     };
+    let (peer, host) = fields.peer.unwrap_or(Peer::Any).parts();
     let rule = FirewallRule {
         id: RuleId::generate(),
         enabled: fields.enabled.unwrap_or(true),
@@ -70,19 +69,15 @@ pub fn parse_rule(direction: Direction, input: &RuleInput) -> Result<(FirewallRu
             Protocol::Udp => Match::Udp(ports),
             Protocol::Icmp4 => Match::Icmp4 { icmp_type: fields.icmp_type, icmp_code: fields.icmp_code },
         },
-        peer: fields.peer.flatten(),
+        peer,
+        host: host.map(Text::truncated),
         description: Text::truncated(fields.texts.description.clone()),
     };
     Ok((rule, fields.texts))
 }
 
-/// Parses what is given; problems are gathered, except that a host name ends it: rules by name are not
-/// built yet.
-pub(super) fn parse_fields(
-    direction: Direction,
-    input: &RuleInput,
-    problems: &mut Problems,
-) -> Result<Fields, ServiceError> {
+/// Parses what is given; problems are gathered.
+pub(super) fn parse_fields(direction: Direction, input: &RuleInput, problems: &mut Problems) -> Fields {
     let mut fields = Fields {
         action: word(input.action.as_deref(), "action", ACTIONS, problems),
         protocol: word(input.protocol.as_deref(), "protocol", PROTOCOLS, problems),
@@ -101,7 +96,7 @@ pub(super) fn parse_fields(
         fields.texts.description.clone_from(description);
         fields.has_description = true;
     }
-    parse_peer(direction, input, &mut fields, problems)?;
+    parse_peer(direction, input, &mut fields, problems);
     parse_ports(input, &mut fields, problems);
     if fields.icmp_code.is_some() && input.icmp_type.is_none() {
         problems.insert("icmp_code".to_owned(), "needs an icmp_type".to_owned());
@@ -113,7 +108,7 @@ pub(super) fn parse_fields(
             }
         }
     }
-    Ok(fields)
+    fields
 }
 
 const ACTIONS: &[(&str, Action)] = &[("allow", Action::Allow), ("reject", Action::Reject), ("drop", Action::Drop)];
@@ -139,12 +134,7 @@ fn byte(value: Option<&Scalar>, name: &str, problems: &mut Problems) -> Option<u
     parsed
 }
 
-fn parse_peer(
-    direction: Direction,
-    input: &RuleInput,
-    fields: &mut Fields,
-    problems: &mut Problems,
-) -> Result<(), ServiceError> {
+fn parse_peer(direction: Direction, input: &RuleInput, fields: &mut Fields, problems: &mut Problems) {
     let (name, text, wrong, given) = match direction {
         Direction::Ingress => ("source", &input.source, "destination", &input.destination),
         Direction::Egress => ("destination", &input.destination, "source", &input.source),
@@ -153,22 +143,21 @@ fn parse_peer(
         let problem = format!("is not for this direction: the container is the {wrong} itself, use \"{name}\"");
         problems.insert(wrong.to_owned(), problem);
     }
-    let Some(text) = text else { return Ok(()) };
+    let Some(text) = text else { return };
     match peer::parse(text) {
+        Ok(Peer::Host(_)) if direction == Direction::Ingress => {
+            let problem =
+                "is a host name, which only egress rules take: give an IPv4 address or CIDR such as 10.0.0.0/8";
+            problems.insert(name.to_owned(), problem.to_owned());
+        }
         Ok(peer) => {
             fields.peer = Some(peer);
             fields.texts.peer = Some(text.trim().to_owned());
-        }
-        Err(PeerError::HostName) if direction == Direction::Egress => {
-            return Err(ServiceError::NotImplemented(
-                "firewall rules by host name are not built yet: give the destination as IPv4 address or CIDR".into(),
-            ));
         }
         Err(error) => {
             problems.insert(name.to_owned(), error.to_string());
         }
     }
-    Ok(())
 }
 
 fn parse_ports(input: &RuleInput, fields: &mut Fields, problems: &mut Problems) {

@@ -103,9 +103,13 @@ fn every_bad_field_is_named() {
 }
 
 #[test]
-fn an_egress_host_name_is_not_built_yet() {
-    let rule = input(json!({"action": "allow", "protocol": "tcp", "destination": "api.example.com"}));
-    assert!(matches!(parse_rule(Direction::Egress, &rule), Err(ServiceError::NotImplemented(_))));
+fn egress_takes_a_host_name_and_ingress_does_not() {
+    let rule = input(json!({"action": "allow", "protocol": "tcp", "destination": " API.Example.com. "}));
+    let (rule, texts) = parse_rule(Direction::Egress, &rule).unwrap();
+    assert_eq!((rule.peer, rule.host.as_deref()), (None, Some("api.example.com")));
+    assert_eq!(texts.peer.as_deref(), Some("API.Example.com."), "answered as it was written");
+    let ingress = json!({"action": "allow", "protocol": "tcp", "source": "api.example.com"});
+    assert_eq!(refused(Direction::Ingress, ingress), ["source"]);
 }
 
 #[test]

@@ -61,8 +61,8 @@ pub async fn add(
     let (row, progress, (rule, duplicate_of)) = edit(app, caller, id, |row| {
         let rules = row.spec.firewall.rules(direction);
         let same = |other: &FirewallRule| {
-            (other.enabled, other.action, &other.matches, other.peer)
-                == (rule.enabled, rule.action, &rule.matches, rule.peer)
+            (other.enabled, other.action, &other.matches, other.peer, &other.host)
+                == (rule.enabled, rule.action, &rule.matches, rule.peer, &rule.host)
         };
         if let Some(index) = rules.iter().position(same) {
             let found = rules[index].clone();

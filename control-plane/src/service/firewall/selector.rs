@@ -2,6 +2,7 @@
 
 use super::{
     input::RuleInput,
+    peer::Peer,
     rule::{Fields, Protocol, RuleTexts, parse_fields},
 };
 use crate::error::ServiceError;
@@ -49,7 +50,7 @@ impl Selector {
         agrees(&wanted.action, &rule.action)
             && agrees(&wanted.protocol, &protocol)
             && agrees(&wanted.enabled, &rule.enabled)
-            && agrees(&wanted.peer, &rule.peer)
+            && agrees(&wanted.peer, &Peer::of(rule))
             && wanted.source_port.as_ref().is_none_or(|w| ports.is_some_and(|p| *w == p.source))
             && wanted.destination_port.as_ref().is_none_or(|w| ports.is_some_and(|p| *w == p.destination))
             && (wanted.icmp_type.is_none() || wanted.icmp_type == icmp_type)
@@ -63,7 +64,7 @@ const NO_FIELD: &str = "say which rules are meant: give at least one of protocol
 
 fn parse(direction: Direction, input: &RuleInput) -> Result<Fields, ServiceError> {
     let mut problems = BTreeMap::new();
-    let fields = parse_fields(direction, input, &mut problems)?;
+    let fields = parse_fields(direction, input, &mut problems);
     if problems.is_empty() { Ok(fields) } else { Err(ServiceError::Invalid(problems)) }
 }
 

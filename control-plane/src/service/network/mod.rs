@@ -6,7 +6,7 @@ mod sealed;
 mod upstream;
 
 pub use input::{NetworkInput, ProxyInput, ProxyObject, Switch};
-pub use sealed::{SealedCredentials, adopted, complete};
+pub use sealed::{SealedCredentials, adopted, complete, sealed_for};
 
 use crate::{
     app::App,
@@ -57,7 +57,7 @@ pub async fn update(
             return Ok(Effect::Nothing);
         }
         row.attributes.network = Some(settings);
-        put_in_force(app, row, credentials.is_some())
+        put_in_force(row, credentials.is_some())
     })
     .await
 }
@@ -80,7 +80,7 @@ pub async fn set_started(
             return Ok(Effect::Nothing);
         }
         settings.state = state;
-        put_in_force(app, row, false)
+        put_in_force(row, false)
     })
     .await
 }
@@ -92,7 +92,7 @@ pub async fn remove(app: &App, caller: &Caller, id: ContainerId) -> Result<(Cont
             return Ok(Effect::Nothing);
         }
         row.egress_credentials.clear();
-        put_in_force(app, row, false)
+        put_in_force(row, false)
     })
     .await
 }
@@ -240,11 +240,11 @@ fn merged(
 }
 
 /// Makes the specification say what the settings do; `renewed`: there are other credentials.
-fn put_in_force(app: &App, row: &mut ContainerRow, renewed: bool) -> Result<Effect, ServiceError> {
+fn put_in_force(row: &mut ContainerRow, renewed: bool) -> Result<Effect, ServiceError> {
     let settings = row.attributes.network.as_ref().filter(|settings| settings.state == NetworkState::Started);
     let egress = match settings {
         None => None,
-        Some(settings) => Some(egress(app, settings)?),
+        Some(settings) => Some(egress(settings)?),
     };
     let effect = match &egress {
         Some(EgressSpec::Proxy(_)) if renewed => Effect::Desired,
@@ -255,7 +255,7 @@ fn put_in_force(app: &App, row: &mut ContainerRow, renewed: bool) -> Result<Effe
     Ok(effect)
 }
 
-fn egress(app: &App, settings: &NetworkSettings) -> Result<EgressSpec, ServiceError> {
+fn egress(settings: &NetworkSettings) -> Result<EgressSpec, ServiceError> {
     let (Some(kind), Some((host, port))) = (settings.kind.upstream(), &settings.endpoint) else {
         return Ok(EgressSpec::Block);
     };
@@ -266,7 +266,6 @@ fn egress(app: &App, settings: &NetworkSettings) -> Result<EgressSpec, ServiceEr
         // They are sealed beside the specification.
         credentials: None,
         dns: settings.dns_servers.clone().try_into().map_err(ServiceError::internal)?,
-        allowed: app.config.egress_allowed_networks.clone().try_into().map_err(ServiceError::internal)?,
     });
     egress.check().map_err(|problem| ServiceError::invalid("proxy", problem))?;
     Ok(egress)

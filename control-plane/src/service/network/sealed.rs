@@ -45,6 +45,11 @@ pub(super) fn open(
     serde_json::from_slice(&opened).map(Some).map_err(|_| SealedCredentials::Damaged(container))
 }
 
+/// The sealed credentials of one container, sealed for another.
+pub fn sealed_for(keys: &Keys, from: ContainerId, to: ContainerId, sealed: &str) -> Result<String, SealedCredentials> {
+    Ok(seal(keys, to, open(keys, from, sealed)?.as_ref()))
+}
+
 /// Puts the credentials into a specification that is about to be sent.
 pub fn complete(keys: &Keys, spec: &mut ContainerSpec, sealed: &str) -> Result<(), SealedCredentials> {
     if let Some(EgressSpec::Proxy(upstream)) = &mut spec.egress {

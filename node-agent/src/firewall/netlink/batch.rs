@@ -6,10 +6,11 @@
 use super::{
     attribute::PutAttribute,
     expression::{Expression, Verdict},
-    set_message,
+    set_message::{self, ElementData},
     wire::*,
 };
 use crate::firewall::error::{Object, Operation};
+use std::time::Duration;
 
 /// Bytes of a netlink header and the netfilter header behind it.
 pub(crate) const HEADER_BYTES: usize = 20;
@@ -157,7 +158,15 @@ impl Batch {
     pub(crate) fn add_element(&mut self, set: &str, key: &[u8], verdict: Option<&Verdict>) {
         let object = Object::Element { set: set.to_owned(), key: hex::encode(key) };
         self.message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, Operation::Add, object, |out, table| {
-            set_message::put_element(out, table, set, key, verdict);
+            set_message::put_element(out, table, set, key, ElementData { verdict, timeout: None });
+        });
+    }
+
+    /// Adds an element that is there for as long; without a time for good.
+    pub(crate) fn add_passing_element(&mut self, set: &str, key: &[u8], timeout: Option<Duration>) {
+        let object = Object::Element { set: set.to_owned(), key: hex::encode(key) };
+        self.message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, Operation::Add, object, |out, table| {
+            set_message::put_element(out, table, set, key, ElementData { verdict: None, timeout });
         });
     }
 
@@ -165,7 +174,7 @@ impl Batch {
     pub(crate) fn delete_element(&mut self, set: &str, key: &[u8]) {
         let object = Object::Element { set: set.to_owned(), key: hex::encode(key) };
         self.message(NFT_MSG_DELSETELEM, 0, Operation::Delete, object, |out, table| {
-            set_message::put_element(out, table, set, key, None);
+            set_message::put_element(out, table, set, key, ElementData::default());
         });
     }
 

@@ -13,6 +13,8 @@ pub(crate) type PortRanges = Vec<(u16, u16)>;
 /// One instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Expression {
+    /// Loads these bytes.
+    Load(Vec<u8>),
     /// Loads a property of the packet (`NFT_META_…`).
     Meta(u32),
     /// Loads a property of the connection (`NFT_CT_…`).
@@ -89,6 +91,7 @@ impl Expression {
     /// Writes the instruction.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         match self {
+            Self::Load(value) => load(out, NFT_REG_1, value),
             Self::Meta(key) => instruction(out, "meta", |out| {
                 out.put_u32(NFTA_META_DREG, NFT_REG_1);
                 out.put_u32(NFTA_META_KEY, *key);

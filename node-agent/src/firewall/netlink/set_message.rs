@@ -1,6 +1,7 @@
 //! The bodies of messages about sets and their elements.
 
 use super::{attribute::PutAttribute, batch::SetShape, expression::Verdict, wire::*};
+use std::time::Duration;
 
 /// An element of a set of intervals: its key, and whether an interval ends before it.
 pub(super) type IntervalElement = (u16, bool);
@@ -50,14 +51,26 @@ pub(super) fn put_interval_elements(out: &mut Vec<u8>, table: &str, set: &str, e
     });
 }
 
-pub(super) fn put_element(out: &mut Vec<u8>, table: &str, set: &str, key: &[u8], verdict: Option<&Verdict>) {
+/// What an element is beside its key.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ElementData<'a> {
+    /// Where it leads, in a verdict map.
+    pub(crate) verdict: Option<&'a Verdict>,
+    /// How long it is there, in a set that allows it; otherwise for good.
+    pub(crate) timeout: Option<Duration>,
+}
+
+pub(super) fn put_element(out: &mut Vec<u8>, table: &str, set: &str, key: &[u8], data: ElementData<'_>) {
     out.put_text(NFTA_SET_ELEM_LIST_TABLE, table);
     out.put_text(NFTA_SET_ELEM_LIST_SET, set);
     out.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |out| {
         out.nest(NFTA_LIST_ELEM, |out| {
             out.nest(NFTA_SET_ELEM_KEY, |out| out.put(NFTA_DATA_VALUE, key));
-            if let Some(verdict) = verdict {
+            if let Some(verdict) = data.verdict {
                 out.nest(NFTA_SET_ELEM_DATA, |out| verdict.put(out));
+            }
+            if let Some(timeout) = data.timeout {
+                out.put(NFTA_SET_ELEM_TIMEOUT, &(timeout.as_millis() as u64).to_be_bytes());
             }
         });
     });

@@ -96,6 +96,7 @@ pub(crate) const NFTA_SET_DESC_SIZE: u16 = 1;
 pub(crate) const NFT_SET_CONSTANT: u32 = 0x2;
 pub(crate) const NFT_SET_INTERVAL: u32 = 0x4;
 pub(crate) const NFT_SET_MAP: u32 = 0x8;
+pub(crate) const NFT_SET_TIMEOUT: u32 = 0x10;
 pub(crate) const NFT_SET_EVAL: u32 = 0x20;
 pub(crate) const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
 
@@ -105,6 +106,7 @@ pub(crate) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 pub(crate) const NFTA_SET_ELEM_KEY: u16 = 1;
 pub(crate) const NFTA_SET_ELEM_DATA: u16 = 2;
 pub(crate) const NFTA_SET_ELEM_FLAGS: u16 = 3;
+pub(crate) const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
 pub(crate) const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 
 pub(crate) const NFTA_DATA_VALUE: u16 = 1;

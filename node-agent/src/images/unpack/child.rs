@@ -6,8 +6,8 @@
 use super::{
     layer::{self, Limits},
     report::{Report, Stop},
-    sandbox,
 };
+use crate::sandbox::{self, Confinement};
 use hoody_protocol::image::Compression;
 use std::{
     ffi::OsString,
@@ -70,7 +70,7 @@ pub fn child_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("{SUBCOMMAND} is for the agent's own use");
         return ExitCode::from(2);
     };
-    if let Err(error) = sandbox::enter(order.parent, order.limits.bytes) {
+    if let Err(error) = sandbox::enter(order.parent, &Confinement::unpacker(order.limits.bytes)) {
         eprintln!("enter the sandbox: {error}");
         return ExitCode::FAILURE;
     }

@@ -12,7 +12,6 @@ mod metadata;
 mod path;
 mod report;
 pub(crate) mod run;
-pub mod sandbox;
 
 pub use child::{SUBCOMMAND, child_main};
 pub use layer::Limits;

@@ -1,21 +1,24 @@
-//! The six traits over the kernel in memory, with the demands that the real ones make on order.
+//! The traits over the kernel in memory, with the demands that the real ones make on order.
 
 use super::{Faulted, Kernel, World};
 use crate::{
     egress::{Egress, EgressError},
-    firewall::{Firewall, FirewallError, Policy},
+    firewall::{Answer, Firewall, FirewallError, Policy},
     images::{ImageError, Images, InUse},
+    names::{self, Names},
     network::{Network, NetworkError, host_interface},
     runtime::{Bundle, CgroupStats, Mended, Process, Runtime, RuntimeError},
     storage::{IdRange, Storage, StorageError, Usage},
+    transfer::{Incoming, TransferError, Transfers},
 };
 use async_trait::async_trait;
 use hoody_protocol::{
     container::Limits,
     egress::{EgressStatus, Upstream},
     firewall::RuleCounter,
-    id::ContainerId,
+    id::{ContainerId, SnapshotId},
     image::{Digest, ImageSpec},
+    snapshot::{HeldSnapshot, Origin},
     stats::NetworkStats,
 };
 use std::{
@@ -65,6 +68,18 @@ impl Images for Kernel {
 }
 
 #[async_trait]
+impl Transfers for Kernel {
+    async fn receive(&self, _incoming: &Incoming) -> Result<PathBuf, TransferError> {
+        let received = self.step("transfer", |_| PathBuf::from("/image")).await;
+        received.map_err(|fault| TransferError::Storage(fault.into()))
+    }
+
+    async fn forget(&self, _container: ContainerId) -> Result<(), StorageError> {
+        Ok(self.step("forget transfers", |_| ()).await?)
+    }
+}
+
+#[async_trait]
 impl Storage for Kernel {
     async fn create(&self, id: ContainerId, image: &Path, disk_bytes: u64) -> Result<(), StorageError> {
         let effect = |world: &mut World| {
@@ -100,8 +115,82 @@ impl Storage for Kernel {
         let effect = |world: &mut World| {
             world.demand(!world.mounts.contains(&id), "deleted while mounted");
             world.roots.remove(&id);
+            world.contents.remove(&id);
+            world.aside.remove(&id);
+            world.snapshots.retain(|(of, _), _| *of != id);
         };
         Ok(self.step("delete", effect).await?)
+    }
+
+    async fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError> {
+        let Origin { container: from, snapshot } = origin;
+        let there = match snapshot {
+            Some(snapshot) => self.world().snapshots.contains_key(&(from, snapshot)),
+            None => self.world().roots.contains_key(&from),
+        };
+        if !there {
+            return Err(StorageError::Missing { id: from });
+        }
+        let effect = |world: &mut World| {
+            let content = match snapshot {
+                Some(snapshot) => world.snapshots.get(&(from, snapshot)).copied(),
+                None => world.contents.get(&from).copied(),
+            };
+            world.roots.insert(id, disk_bytes);
+            world.contents.insert(id, content.unwrap_or(0));
+        };
+        Ok(self.step("copy", effect).await?)
+    }
+
+    async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError> {
+        let effect = |world: &mut World| {
+            world.demand(world.roots.contains_key(&id), "a snapshot of nothing");
+            let content = world.contents.get(&id).copied().unwrap_or(0);
+            world.snapshots.entry((id, snapshot)).or_insert(content);
+            4096
+        };
+        Ok(self.step("take", effect).await?)
+    }
+
+    async fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+        Ok(self.step("drop", |world| _ = world.snapshots.remove(&(id, snapshot))).await?)
+    }
+
+    async fn snapshots(&self, id: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
+        let look = |world: &mut World| {
+            let held = world.snapshots.keys().filter(|(of, _)| *of == id);
+            held.map(|(_, snapshot)| HeldSnapshot { id: *snapshot, exclusive_bytes: None }).collect()
+        };
+        Ok(self.step("snapshots", look).await?)
+    }
+
+    async fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+        if !self.world().snapshots.contains_key(&(id, snapshot)) {
+            return Err(StorageError::NoSnapshot { id, snapshot });
+        }
+        let effect = |world: &mut World| {
+            world.demand(!world.is_alive(id) && !world.mounts.contains(&id), "swapped below a running container");
+            if !world.aside.contains_key(&id) {
+                let content = world.snapshots[&(id, snapshot)];
+                let before = world.contents.insert(id, content).unwrap_or(0);
+                world.aside.insert(id, before);
+            }
+        };
+        Ok(self.step("swap", effect).await?)
+    }
+
+    async fn swap_back(&self, id: ContainerId) -> Result<(), StorageError> {
+        let effect = |world: &mut World| {
+            world.demand(!world.is_alive(id) && !world.mounts.contains(&id), "swapped back below a running container");
+            if let Some(before) = world.aside.remove(&id) {
+                world.contents.insert(id, before);
+            }
+        };
+        Ok(self.step("swap back", effect).await?)
+    }
+
+    async fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError> {
+        Ok(self.step("forget", |world| _ = world.aside.remove(&id)).await?)
     }
 
     async fn place_ssh_key(&self, id: ContainerId, key: Option<&str>) -> Result<(), StorageError> {
@@ -353,12 +442,29 @@ impl Firewall for Kernel {
         Ok(self.step("unpolicy", effect).await?)
     }
 
+    async fn resolved(&self, _: ContainerId, _: &str, _: Answer) -> Result<(), FirewallError> {
+        Ok(())
+    }
+
     async fn counters(&self, _id: ContainerId) -> Result<Vec<RuleCounter>, FirewallError> {
         Ok(Vec::new())
     }
 
     async fn inventory(&self) -> Result<Vec<ContainerId>, FirewallError> {
         Ok(self.world().rules.keys().copied().collect())
+    }
+}
+
+/// Not a step of its own: it never fails, and what it does is asked for again by every pass.
+#[async_trait]
+impl Names for Kernel {
+    async fn set(&self, id: ContainerId, hosts: BTreeSet<String>, path: names::Path) {
+        let mut world = self.world();
+        if hosts.is_empty() {
+            world.names.remove(&id);
+        } else {
+            world.names.insert(id, (hosts, path));
+        }
     }
 }
 

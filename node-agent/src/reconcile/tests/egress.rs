@@ -18,7 +18,6 @@ fn proxy(host: &str) -> Option<EgressSpec> {
         port: 1080,
         credentials: None,
         dns: List::default(),
-        allowed: List::default(),
     }))
 }
 

@@ -12,5 +12,7 @@ mod interleaving;
 mod limits;
 mod operations;
 mod retry;
+mod snapshots;
 mod ssh_key;
 mod stop;
+mod transfer;

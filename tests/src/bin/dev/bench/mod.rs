@@ -1,5 +1,5 @@
 //! `dev bench`: what the platform takes, beside what a peer or the machine takes in the same run.
-//! BENCH=lifecycle,exec,crun,pull,read,firewall,traffic,neighbour chooses parts.
+//! BENCH=lifecycle,snapshot,exec,crun,pull,read,firewall,traffic,neighbour chooses parts.
 
 mod bare;
 mod crowd;
@@ -8,9 +8,11 @@ mod docker;
 mod exec;
 mod firewall;
 mod lifecycle;
+mod lxd;
 mod neighbour;
 mod pull;
 mod read;
+mod snapshot;
 mod steps;
 mod table;
 mod traffic;
@@ -29,6 +31,9 @@ pub(super) async fn run() -> Result<()> {
     resident(&cluster, "0 containers")?;
     if wanted("lifecycle") {
         lifecycle::run(&cluster, &api).await?;
+    }
+    if wanted("snapshot") {
+        snapshot::run(&cluster, &api).await?;
     }
     if wanted("exec") {
         exec::run(&cluster, &api).await?;

@@ -1,6 +1,9 @@
-//! Confines the unpacker before it reads a byte of the layer: its `/` is the folder that it unpacks into,
-//! alone in a mount namespace; it has no network, no way to start or touch another process, the five
-//! capabilities that owners and modes need, and a list of system calls that has nothing else.
+//! Confines a process of the agent before it reads a byte from outside: its `/` is the folder that it was started in,
+//! alone in a mount namespace; it has no network, no way to start or touch another process, the five capabilities
+//! that owners and modes need, and a list of system calls that has nothing else. The agent's side of such a process
+//! is in [`child`].
+
+pub(crate) mod child;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::{
@@ -19,9 +22,34 @@ use std::{collections::BTreeMap, io};
 const MAX_ADDRESS_BYTES: u64 = 1 << 30;
 const MAX_OPEN_FILES: u64 = 600;
 
-/// Enters the sandbox in the current folder. `parent` is the process without which this one shall not go on;
-/// `file_bytes` the largest file that may be written.
-pub fn enter(parent: u32, file_bytes: u64) -> io::Result<()> {
+/// What one kind of process may do beside reading and writing files.
+#[derive(Debug, Clone, Copy)]
+pub struct Confinement {
+    /// The largest file that may be written; `None`: any, other limits hold.
+    file_bytes: Option<u64>,
+    /// System calls beside those of every process.
+    calls: &'static [libc::c_long],
+    /// Sockets and the mark of a deleted file in an overlay may be made beside FIFOs.
+    special_files: bool,
+    /// Parts of files may be shared with other files.
+    clones: bool,
+}
+
+impl Confinement {
+    /// For the unpacker of image layers; `file_bytes`: the largest file that may be written.
+    pub const fn unpacker(file_bytes: u64) -> Self {
+        Self { file_bytes: Some(file_bytes), calls: &[], special_files: false, clones: false }
+    }
+
+    /// For the receiver of send streams. Files may have holes of any size: what they hold is limited by the quota of
+    /// the subvolume that they are in.
+    pub const fn receiver() -> Self {
+        Self { file_bytes: None, calls: RECEIVER, special_files: true, clones: true }
+    }
+}
+
+/// Enters the sandbox in the current folder. `parent` is the process without which this one shall not go on.
+pub fn enter(parent: u32, confinement: &Confinement) -> io::Result<()> {
     die_with(parent)?;
     // SAFETY: plain system call; closes what this process was not meant to inherit.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
@@ -30,11 +58,11 @@ pub fn enter(parent: u32, file_bytes: u64) -> io::Result<()> {
     }
     setgroups(&[])?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    lower_limits(file_bytes)?;
+    lower_limits(confinement.file_bytes.unwrap_or(u64::MAX))?;
     confine_to_current_folder()?;
     drop_capabilities()?;
     nix::sys::prctl::set_no_new_privs()?;
-    seccompiler::apply_filter(&filter()?).map_err(io::Error::other)
+    seccompiler::apply_filter(&filter(confinement)?).map_err(io::Error::other)
 }
 
 fn die_with(parent: u32) -> io::Result<()> {
@@ -97,22 +125,34 @@ fn drop_capabilities() -> io::Result<()> {
 }
 
 /// What is not listed fails with EPERM; a program of another architecture is killed.
-fn filter() -> io::Result<BpfProgram> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    let fifo = SeccompCondition::new(
-        2,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::MaskedEq(u64::from(libc::S_IFMT)),
-        u64::from(libc::S_IFIFO),
-    );
-    let fifo = fifo.and_then(|condition| SeccompRule::new(vec![condition])).map_err(io::Error::other)?;
-    rules.insert(libc::SYS_mknodat, vec![fifo]);
+fn filter(confinement: &Confinement) -> io::Result<BpfProgram> {
+    let calls = ALLOWED.iter().chain(confinement.calls);
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = calls.map(|call| (*call, Vec::new())).collect();
+    let kind = |kind: libc::mode_t| argument(2, SeccompCmpOp::MaskedEq(u64::from(libc::S_IFMT)), kind.into());
+    let mut nodes = vec![SeccompRule::new(vec![kind(libc::S_IFIFO)?])];
+    if confinement.special_files {
+        nodes.push(SeccompRule::new(vec![kind(libc::S_IFSOCK)?]));
+        nodes.push(SeccompRule::new(vec![kind(libc::S_IFCHR)?, argument(3, SeccompCmpOp::Eq, 0)?]));
+    }
+    rules.insert(libc::SYS_mknodat, nodes.into_iter().collect::<Result<_, _>>().map_err(io::Error::other)?);
+    if confinement.clones {
+        let clone = SeccompRule::new(vec![argument(1, SeccompCmpOp::Eq, libc::FICLONERANGE)?]);
+        rules.insert(libc::SYS_ioctl, vec![clone.map_err(io::Error::other)?]);
+    }
     let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)
         .and_then(BpfProgram::try_from)
         .map_err(io::Error::other)
 }
+
+/// A condition on the lower half of an argument.
+fn argument(index: u8, operation: SeccompCmpOp, value: u64) -> io::Result<SeccompCondition> {
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, operation, value).map_err(io::Error::other)
+}
+
+/// What the receiver of send streams does beside that.
+const RECEIVER: &[libc::c_long] = &[libc::SYS_openat2, libc::SYS_fchdir, libc::SYS_renameat, libc::SYS_lremovexattr];
 
 /// Files below the root, memory, time, and ending.
 const ALLOWED: &[libc::c_long] = &[

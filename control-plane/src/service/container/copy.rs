@@ -1,0 +1,342 @@
+//! Copying a container: a new one on the same server, whose root file system is made from another's, or from one of
+//! its snapshots. Creation is desired state as everywhere: the specification says what it is made from.
+//!
+//! The copy has an identity, keys and an address of its own. What its origin may reach goes along unless the client says
+//! otherwise, so that a copy is never freer than what it was made from by omission; KVM never does.
+
+use super::{
+    change::{Progress, check_size, settle},
+    create::{check_room, generated_name, may_use},
+    fields, kvm,
+    ssh_key::{self, SshKey},
+};
+use crate::{
+    access::{Level, Permission},
+    app::App,
+    caller::Caller,
+    error::ServiceError,
+    scheduler::{self, Demand},
+    service::{network, snapshot as snapshots},
+    store::{
+        StoreError,
+        container::{self, Attributes, ContainerRow, ServerInfo, Status},
+        reservation::{self, ProjectRow},
+        settings, snapshot,
+        snapshot::SnapshotRow,
+        status_log::{self, Trigger},
+    },
+};
+use hoody_protocol::{
+    bounded::Text,
+    container::{ContainerSpec, Desired},
+    firewall::{Direction, FirewallRule, FirewallSpec},
+    id::{ContainerId, ProjectId, RuleId, ServerId},
+    snapshot::Origin,
+    time::now_ms,
+    version::SpecVersion,
+};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// A copy as clients write it.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+pub struct CopyInput {
+    /// The project of the copy; absent: that of its origin.
+    pub target_project_id: Option<String>,
+    /// Another name of `target_project_id`.
+    pub project_id: Option<String>,
+    /// The server of the copy; absent: that of its origin. Others are not built yet.
+    pub target_server_id: Option<String>,
+    /// The name; absent: one is made from the origin's.
+    #[schema(min_length = 3, max_length = 100, pattern = "^[a-zA-Z0-9-_]+$")]
+    pub name: Option<String>,
+    /// Another name of `name`.
+    pub alias: Option<String>,
+    /// A snapshot of the origin, by name or alias; absent: what the origin is when the copy is made.
+    pub source_snapshot: Option<String>,
+    /// Take the origin's firewall rules along; absent: yes.
+    pub copy_firewall_rules: Option<bool>,
+    /// Take the origin's network configuration along, credentials included; absent: where the copy has the same owner.
+    pub copy_network_rules: Option<bool>,
+    /// A key that may log in as root; absent: none, whatever the origin has.
+    #[schema(max_length = 4096)]
+    pub ssh_public_key: Option<String>,
+    /// Virtual machines inside; whether the origin has KVM does not count.
+    pub kvm: Option<bool>,
+    /// Another name of `kvm`.
+    pub dev_kvm: Option<bool>,
+}
+
+/// A copy, and what was taken along.
+#[derive(Debug)]
+pub struct Copied {
+    /// The new container.
+    pub row: ContainerRow,
+    /// It has the origin's firewall rules.
+    pub firewall: bool,
+    /// It has the origin's network configuration.
+    pub network: bool,
+}
+
+/// A copy whose every field is valid.
+struct Wanted {
+    project: Option<ProjectId>,
+    server: Option<ServerId>,
+    name: Option<String>,
+    snapshot: Option<String>,
+    firewall: bool,
+    network: Option<bool>,
+    ssh_public_key: Option<SshKey>,
+    kvm: bool,
+}
+
+/// Copies the container and waits for its node.
+pub async fn copy(
+    app: &App,
+    caller: &Caller,
+    from: ContainerId,
+    input: CopyInput,
+) -> Result<(Copied, Progress), ServiceError> {
+    let source = container::get(&app.store, from).await?.ok_or(ServiceError::NotFound("container"))?;
+    super::authorise(app.store.reader(), caller, &source, Level::Edit).await?;
+    let wanted = validate(input)?;
+    ssh_key::check_permission(caller, wanted.ssh_public_key.is_some())?;
+    if wanted.kvm && !caller.may(Permission::ContainersKvm) {
+        return Err(ServiceError::Forbidden("this token does not permit containers.features.kvm".to_owned()));
+    }
+    let project_id = wanted.project.unwrap_or(source.spec.project);
+    let project = reservation::project(&app.store, project_id).await?.ok_or(ServiceError::NotFound("project"))?;
+    may_use(app.store.reader(), caller, project_id, &project).await?;
+    let server = choose(app, &source, project_id, &project, &wanted).await?;
+    let copied = place(app, caller, from, project_id, server, wanted).await?;
+    app.nodes.wake(copied.row.server);
+    let Copied { row, firewall, network } = copied;
+    let (row, progress) = settle(app, row).await?;
+    Ok((Copied { row, firewall, network }, progress))
+}
+
+fn validate(input: CopyInput) -> Result<Wanted, ServiceError> {
+    let mut problems = BTreeMap::new();
+    let mut note = |field: &str, problem: String| _ = problems.insert(field.to_owned(), problem);
+    let twice = |one: &Option<String>, other: &Option<String>| one.is_some() && other.is_some() && one != other;
+    if twice(&input.target_project_id, &input.project_id) {
+        note("project_id", "is another name of \"target_project_id\": give one of them".to_owned());
+    }
+    if twice(&input.name, &input.alias) {
+        note("alias", "is another name of \"name\": give one of them".to_owned());
+    }
+    let field = if input.target_project_id.is_some() { "target_project_id" } else { "project_id" };
+    let project = input
+        .target_project_id
+        .or(input.project_id)
+        .and_then(|text| text.parse().map_err(|error| note(field, format!("{error}"))).ok());
+    let server = input
+        .target_server_id
+        .and_then(|text| text.parse().map_err(|error| note("target_server_id", format!("{error}"))).ok());
+    let field = if input.name.is_some() { "name" } else { "alias" };
+    let name = input.name.or(input.alias);
+    if let Some(name) = &name
+        && let Err(problem) = fields::check_name(name, fields::MIN_NEW_NAME_CHARS)
+    {
+        note(field, problem);
+    }
+    if input.source_snapshot.as_deref().is_some_and(|called| called.is_empty() || called.chars().count() > 100) {
+        note("source_snapshot", "takes the name or alias of a snapshot".to_owned());
+    }
+    let ssh_public_key =
+        ssh_key::parse(input.ssh_public_key.as_deref().unwrap_or_default()).unwrap_or_else(|problem| {
+            note("ssh_public_key", problem);
+            None
+        });
+    let kvm = kvm::agreed(input.kvm, input.dev_kvm).unwrap_or_else(|problem| {
+        note("dev_kvm", problem);
+        None
+    });
+    if !problems.is_empty() {
+        return Err(ServiceError::Invalid(problems));
+    }
+    Ok(Wanted {
+        project,
+        server,
+        name,
+        snapshot: input.source_snapshot,
+        firewall: input.copy_firewall_rules.unwrap_or(true),
+        network: input.copy_network_rules,
+        ssh_public_key,
+        kvm: kvm.unwrap_or(false),
+    })
+}
+
+/// The server of the copy: its origin's, where the owner of the copy may use it and it has room.
+async fn choose(
+    app: &App,
+    source: &ContainerRow,
+    project_id: ProjectId,
+    project: &ProjectRow,
+    wanted: &Wanted,
+) -> Result<ServerId, ServiceError> {
+    let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
+    if let Some(id) = wanted.server
+        && id != source.server
+    {
+        let server = servers.iter().find(|server| server.id == id).ok_or(ServiceError::NotFound("server"))?;
+        return Err(ServiceError::NotImplemented(format!(
+            "copies to another server, such as {}, are not built yet: leave \"target_server_id\" out",
+            server.name
+        )));
+    }
+    let Some(server) = servers.iter().find(|server| server.id == source.server) else {
+        return Err(ServiceError::Unprocessable {
+            message: "the owner of the project cannot use the container's server: copy it into another project"
+                .to_owned(),
+            details: [("target_project_id".to_owned(), "its owner has no use of the server".to_owned())].into(),
+        });
+    };
+    // The root file system is there already: which images the server can run does not matter.
+    let demand = Demand { limits: &source.spec.limits, architecture: &server.architecture, kvm: wanted.kvm };
+    match scheduler::check(server, demand) {
+        Ok(()) => Ok(server.id),
+        Err(reason) => Err(ServiceError::Unprocessable {
+            message: format!("server {} cannot take the copy: {reason}", server.name),
+            details: [(server.name.clone(), reason.to_string())].into(),
+        }),
+    }
+}
+
+/// Writes the copy, all in one transaction.
+async fn place(
+    app: &App,
+    caller: &Caller,
+    from: ContainerId,
+    project_id: ProjectId,
+    server: ServerId,
+    wanted: Wanted,
+) -> Result<Copied, ServiceError> {
+    let mut tx = app.store.begin().await?;
+    let locked = reservation::lock_project(&mut tx, project_id).await?;
+    let (project, containers) = locked.ok_or(ServiceError::NotFound("project"))?;
+    may_use(&mut *tx, caller, project_id, &project).await?;
+    check_room(app, &project, containers)?;
+    let source = container::lock(&mut tx, from).await?.ok_or(ServiceError::NotFound("container"))?;
+    super::authorise(&mut *tx, caller, &source, Level::Edit).await?;
+    snapshots::check_present(&source)?;
+    let taken = match &wanted.snapshot {
+        Some(called) => Some(snapshots::ready(snapshot::list(&mut *tx, from).await?, called)?),
+        None => None,
+    };
+    if source.server != server || !reservation::reserve(&mut tx, server, project.owner, &source.spec.limits).await? {
+        return Err(ServiceError::Unprocessable {
+            message: "the capacity was taken meanwhile: try again".to_owned(),
+            details: BTreeMap::new(),
+        });
+    }
+    let epoch = settings::epoch(&mut tx).await?;
+    let firewall = wanted.firewall;
+    let network = wanted.network.unwrap_or(project.owner == source.spec.owner);
+    let row = new_row(app, caller, project_id, &project, &source, taken.as_ref(), wanted, network, epoch)?;
+    container::insert(&mut tx, &row).await?;
+    let snapshot_name = taken.as_ref().map(|taken| taken.name.clone());
+    let metadata = json!({"source_container": from.to_string(), "source_snapshot": snapshot_name});
+    status_log::begin(&mut tx, &row, Trigger::User(caller.user), Some(metadata)).await?;
+    if let Some(taken) = &taken {
+        snapshot::used(&mut tx, taken, now_ms() as i64).await?;
+    }
+    let id = row.spec.id;
+    hoody_fault::point!("copy.writing");
+    tx.commit().await.map_err(StoreError::from)?;
+    hoody_fault::point!("copy.committed");
+    let row = container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))?;
+    Ok(Copied { row, firewall, network })
+}
+
+#[expect(clippy::too_many_arguments, reason = "a row has as many sources")]
+fn new_row(
+    app: &App,
+    caller: &Caller,
+    project_id: ProjectId,
+    project: &ProjectRow,
+    source: &ContainerRow,
+    taken: Option<&SnapshotRow>,
+    wanted: Wanted,
+    network: bool,
+    epoch: u64,
+) -> Result<ContainerRow, ServiceError> {
+    let (id, from, now) = (ContainerId::generate(), &source.spec, now_ms() as i64);
+    let name = wanted.name.unwrap_or_else(|| generated_name(&source.name));
+    let mut realm_ids = if project_id == from.project { source.realm_ids.clone() } else { project.realm_ids.clone() };
+    realm_ids.extend(caller.realm.filter(|realm| !realm_ids.contains(realm)));
+    let runs = u64::from(from.autostart);
+    let (firewall, rule_texts) = if wanted.firewall { copied_rules(source)? } else { Default::default() };
+    let egress_credentials = if network {
+        network::sealed_for(&app.keys, from.id, id, &source.egress_credentials).map_err(ServiceError::internal)?
+    } else {
+        String::new()
+    };
+    let attributes = Attributes {
+        runs,
+        rule_texts,
+        network: source.attributes.network.clone().filter(|_| network),
+        ..source.attributes.clone()
+    };
+    let spec = ContainerSpec {
+        id,
+        project: project_id,
+        owner: project.owner,
+        version: SpecVersion { epoch, generation: 1 },
+        sequence: 1,
+        desired: if from.autostart { Desired::Running { run: runs } } else { Desired::Stopped { force: false } },
+        hostname: Text::truncated(fields::hostname(&name)),
+        firewall,
+        egress: from.egress.clone().filter(|_| network),
+        ssh_public_key: wanted.ssh_public_key,
+        kvm: wanted.kvm,
+        origin: Some(Origin { container: from.id, snapshot: taken.map(|taken| taken.id) }),
+        transfer: None,
+        ..from.clone()
+    };
+    check_size(&spec)?;
+    Ok(ContainerRow {
+        spec,
+        server: source.server,
+        name,
+        image_name: source.image_name.clone(),
+        runtime: source.runtime.clone(),
+        realm_ids,
+        attributes,
+        egress_credentials,
+        sequence: 1,
+        status: Status::Copying,
+        status_changed_at: now,
+        report: None,
+        deleted_at: None,
+        snapshot_count: 0,
+        last_used_snapshot: None,
+        created_at: now,
+        updated_at: now,
+        project_alias: project.alias.clone(),
+        project_is_default: project.is_default,
+        server_info: ServerInfo::default(),
+        pull: None,
+    })
+}
+
+type RuleTexts = BTreeMap<RuleId, crate::store::firewall_texts::RuleTexts>;
+
+/// The rules with identities of their own, and what clients wrote in them.
+fn copied_rules(source: &ContainerRow) -> Result<(FirewallSpec, RuleTexts), ServiceError> {
+    let mut texts = RuleTexts::new();
+    let mut copied = |direction| {
+        let rules = source.spec.firewall.rules(direction).iter().map(|rule| {
+            let id = RuleId::generate();
+            if let Some(text) = source.attributes.rule_texts.get(&rule.id) {
+                texts.insert(id, text.clone());
+            }
+            FirewallRule { id, ..rule.clone() }
+        });
+        rules.collect::<Vec<_>>().try_into().map_err(ServiceError::internal)
+    };
+    let (ingress, egress) = (copied(Direction::Ingress)?, copied(Direction::Egress)?);
+    Ok((FirewallSpec { ingress, egress }, texts))
+}

@@ -1,0 +1,149 @@
+//! Transfers of file systems between servers: `open → kept | ended`. What stands here is who may open the ends of one.
+
+use super::{Store, StoreError};
+use hoody_protocol::{
+    container::Cause,
+    id::{ContainerId, ServerId, SnapshotId, TransferId},
+};
+use sqlx::{AnyConnection, Row, any::AnyRow};
+
+/// A transfer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// Identity.
+    pub id: TransferId,
+    /// The container that is made, or brought up to date.
+    pub container: ContainerId,
+    /// Its server.
+    pub target: ServerId,
+    /// The container that is sent.
+    pub source_container: ContainerId,
+    /// Its server.
+    pub source: ServerId,
+    /// One of its snapshots; `None`: as it is when it is first sent.
+    pub snapshot: Option<SnapshotId>,
+    /// The transfer that this is the difference from; `None`: everything.
+    pub base: Option<TransferId>,
+}
+
+const COLUMNS: &str = "id, container_id, target_server_id, source_container_id, source_server_id, snapshot_id, base_id";
+
+fn from_row(row: &AnyRow) -> Result<Transfer, StoreError> {
+    fn id<T: std::str::FromStr<Err = hoody_protocol::id::InvalidId>>(text: &str) -> Result<T, StoreError> {
+        text.parse().map_err(|error| StoreError::Corrupt { what: "transfers", source: Box::new(error) })
+    }
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let optional = |column: &str| row.try_get::<Option<String>, _>(column);
+    Ok(Transfer {
+        id: id(&text("id")?)?,
+        container: id(&text("container_id")?)?,
+        target: id(&text("target_server_id")?)?,
+        source_container: id(&text("source_container_id")?)?,
+        source: id(&text("source_server_id")?)?,
+        snapshot: optional("snapshot_id")?.as_deref().map(id).transpose()?,
+        base: optional("base_id")?.as_deref().map(id).transpose()?,
+    })
+}
+
+/// Writes a transfer down; it is open.
+pub async fn insert(connection: &mut AnyConnection, transfer: &Transfer, now: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO transfers (id, container_id, target_server_id, source_container_id, source_server_id, \
+         snapshot_id, base_id, state, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8)",
+    )
+    .bind(transfer.id.to_string())
+    .bind(transfer.container.to_string())
+    .bind(transfer.target.to_string())
+    .bind(transfer.source_container.to_string())
+    .bind(transfer.source.to_string())
+    .bind(transfer.snapshot.map(|id| id.to_string()))
+    .bind(transfer.base.map(|id| id.to_string()))
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The transfer, while it is open.
+pub async fn open(store: &Store, id: TransferId) -> Result<Option<Transfer>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM transfers WHERE id = $1 AND state = 'open'");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(store.reader()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// Says that the target keeps it whole; false where it is not open.
+pub async fn keep(connection: &mut AnyConnection, id: TransferId, bytes: u64, now: i64) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE transfers SET state = 'kept', failure = NULL, bytes = $2, ended_at = $3 \
+         WHERE id = $1 AND state = 'open'",
+    )
+    .bind(id.to_string())
+    .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Says why the last try failed; the transfer stays open for the next.
+pub async fn note_failure(connection: &mut AnyConnection, id: TransferId, why: &Cause) -> Result<(), StoreError> {
+    let text = serde_json::to_string(why)
+        .map_err(|error| StoreError::Corrupt { what: "transfers.failure", source: Box::new(error) })?;
+    sqlx::query("UPDATE transfers SET failure = $2 WHERE id = $1 AND state = 'open'")
+        .bind(id.to_string())
+        .bind(text)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Ends a transfer that is not wanted any more; false where it is not open.
+pub async fn end(connection: &mut AnyConnection, id: TransferId, now: i64) -> Result<bool, StoreError> {
+    let done = sqlx::query("UPDATE transfers SET state = 'ended', ended_at = $2 WHERE id = $1 AND state = 'open'")
+        .bind(id.to_string())
+        .bind(now)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// The transfers from and to a container that something is based on, or that are open: to each target the newest that
+/// it keeps, the newest that the container itself keeps, and all open ones with what they are the difference from. The
+/// oldest are left out where there are more than `most`.
+pub async fn in_use(store: &Store, container: ContainerId, most: usize) -> Result<Vec<TransferId>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS}, state FROM transfers WHERE (source_container_id = $1 OR container_id = $1) AND state <> 'ended' \
+         ORDER BY created_at DESC, id DESC"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_all(store.reader()).await?;
+    let mut used = Vec::new();
+    let mut targets = std::collections::HashSet::new();
+    for row in rows {
+        let transfer = from_row(&row)?;
+        let open = row.try_get::<String, _>("state")? == "open";
+        if open || targets.insert(transfer.container) {
+            used.push(transfer.id);
+            used.extend(transfer.base.filter(|_| open));
+        }
+    }
+    used.dedup();
+    used.truncate(most);
+    Ok(used)
+}
+
+/// The newest transfer that the container keeps.
+pub async fn newest_kept(
+    connection: &mut AnyConnection,
+    container: ContainerId,
+) -> Result<Option<Transfer>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM transfers WHERE container_id = $1 AND state = 'kept' ORDER BY created_at DESC, id DESC \
+         LIMIT 1"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_optional(connection).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+#[cfg(test)]
+#[path = "transfer_tests.rs"]
+mod tests;

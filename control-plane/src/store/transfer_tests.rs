@@ -1,0 +1,83 @@
+use super::*;
+use crate::store::{link_testing, testing::each_backend};
+use sqlx::AssertSqlSafe;
+
+async fn transfer(store: &Store) -> Transfer {
+    let (target, source) = (link_testing::server(store, "one").await, link_testing::server(store, "two").await);
+    Transfer {
+        id: TransferId::generate(),
+        container: link_testing::container(store, target, 1, Vec::new()).await.id,
+        target,
+        source_container: link_testing::container(store, source, 1, Vec::new()).await.id,
+        source,
+        snapshot: None,
+        base: None,
+    }
+}
+
+async fn write(store: &Store, transfer: &Transfer, now: i64) {
+    let mut tx = store.begin().await.unwrap();
+    insert(&mut tx, transfer, now).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transfer_ends_once() {
+    each_backend(|store| async move {
+        let mut one = transfer(&store).await;
+        (one.snapshot, one.base) = (Some(SnapshotId::generate()), Some(TransferId::generate()));
+        assert_eq!(open(&store, one.id).await.unwrap(), None);
+        write(&store, &one, 10).await;
+        assert_eq!(open(&store, one.id).await.unwrap(), Some(one.clone()));
+        let mut tx = store.begin().await.unwrap();
+        note_failure(&mut tx, one.id, &Cause::new("x", "y")).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(open(&store, one.id).await.unwrap(), Some(one.clone()), "a failed try does not end it");
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(newest_kept(&mut tx, one.container).await.unwrap(), None);
+        assert!(keep(&mut tx, one.id, 7, 20).await.unwrap());
+        assert!(!keep(&mut tx, one.id, 8, 21).await.unwrap());
+        assert!(!end(&mut tx, one.id, 22).await.unwrap());
+        assert_eq!(newest_kept(&mut tx, one.container).await.unwrap(), Some(one.clone()));
+        tx.commit().await.unwrap();
+        assert_eq!(open(&store, one.id).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_others_are_based_on_stays_in_use() {
+    each_backend(|store| async move {
+        let first = transfer(&store).await;
+        let later = |base| Transfer { id: TransferId::generate(), base, ..first.clone() };
+        let (second, third) = (later(Some(first.id)), later(None));
+        write(&store, &first, 1).await;
+        let mut tx = store.begin().await.unwrap();
+        keep(&mut tx, first.id, 7, 2).await.unwrap();
+        tx.commit().await.unwrap();
+        write(&store, &second, 3).await;
+        let used = |most| in_use(&store, first.source_container, most);
+        assert_eq!(used(9).await.unwrap(), [second.id, first.id]);
+        let mut tx = store.begin().await.unwrap();
+        keep(&mut tx, second.id, 7, 4).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(used(9).await.unwrap(), [second.id], "the one before is not needed any more");
+        write(&store, &third, 5).await;
+        assert_eq!(used(9).await.unwrap(), [third.id, second.id]);
+        assert_eq!(used(1).await.unwrap(), [third.id]);
+        // A copy that is sent on keeps what it came from: its own next transfer is the difference from that.
+        let next = link_testing::container(&store, first.source, 1, Vec::new()).await.id;
+        let (source_container, container) = (first.container, next);
+        let on = Transfer { id: TransferId::generate(), container, source_container, ..first.clone() };
+        write(&store, &on, 6).await;
+        assert_eq!(in_use(&store, first.container, 9).await.unwrap(), [on.id, third.id, second.id]);
+        let mut tx = store.begin().await.unwrap();
+        assert!(end(&mut tx, third.id, 6).await.unwrap());
+        // With either container the transfer goes.
+        let gone = format!("DELETE FROM containers WHERE id = '{}'", first.source_container);
+        sqlx::query(AssertSqlSafe(gone)).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(used(9).await.unwrap(), []);
+    })
+    .await;
+}

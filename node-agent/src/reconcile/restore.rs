@@ -1,0 +1,156 @@
+//! Restoring a snapshot: stop, swap, start. How far it has come is in the record before each step, and every step
+//! can be done again. The root file system that was before is kept until the restored one runs; where that does not come
+//! to pass, it is brought back, and the container goes on with it as its specification says.
+
+use super::{
+    operation::{self, change},
+    owner::Cell,
+    pass::{PassError, Settled, failed, not_persisted},
+    snapshot, start, stop,
+};
+use crate::{
+    desired::record::{Accepted, Phase, Record, Restoration, Run},
+    runtime::Process,
+    storage::StorageError,
+};
+use hoody_protocol::{
+    container::Cause,
+    id::{OperationId, SnapshotId},
+};
+
+/// Takes the restoration one step further.
+pub(super) async fn restore(
+    cell: &Cell,
+    record: &Record,
+    accepted: &Accepted,
+    snapshot: SnapshotId,
+) -> Result<Settled, PassError> {
+    let id = accepted.request.id;
+    match &accepted.restoration {
+        None => prepare(cell, record, id, snapshot).await,
+        Some(Restoration::Swapping) => swap(cell, record, id, snapshot).await,
+        Some(Restoration::Swapped) => begin(cell, record, id).await,
+        Some(Restoration::Reverting { cause }) => bring_back(cell, record, id, cause.clone()).await,
+    }
+}
+
+/// Goes back to what was before, because of this.
+pub(super) async fn revert(cell: &Cell, id: OperationId, cause: Cause) -> Result<Settled, PassError> {
+    advance(cell, id, Restoration::Reverting { cause }).await
+}
+
+/// Stops the container, so that nothing holds its root file system.
+async fn prepare(cell: &Cell, record: &Record, id: OperationId, snapshot: SnapshotId) -> Result<Settled, PassError> {
+    let storage = &cell.context.capabilities.storage;
+    let container = record.spec.id;
+    // Before anything is stopped for it.
+    let held = match storage.snapshots(container).await {
+        Ok(held) if held.iter().any(|held| held.id == snapshot) => Ok(()),
+        Ok(_) => Err(StorageError::NoSnapshot { id: container, snapshot }),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = held {
+        let cause = snapshot::failure(record, &error, "the snapshot could not be found");
+        return operation::finish(cell, record, id, Err(cause)).await;
+    }
+    if is_alive(&start::process(cell, record).await?) {
+        stop::end(cell, record, false).await?;
+    }
+    stop::clear(cell, record).await?;
+    // Left by a restoration of which nothing is known any more.
+    storage.forget_aside(container).await.map_err(storage_failed("clear the way"))?;
+    advance(cell, id, Restoration::Swapping).await
+}
+
+async fn swap(cell: &Cell, record: &Record, id: OperationId, snapshot: SnapshotId) -> Result<Settled, PassError> {
+    match cell.context.capabilities.storage.swap_in(record.spec.id, snapshot).await {
+        Err(error @ StorageError::NoSnapshot { .. }) => {
+            let cause = snapshot::failure(record, &error, "the snapshot could not be found");
+            return revert(cell, id, cause).await;
+        }
+        swapped => swapped.map_err(storage_failed("swap the root file system"))?,
+    }
+    hoody_fault::point!("restoration.swapped");
+    // The new root file system's limit, and its key, are put in force anew.
+    cell.set_progress(|progress| progress.disk_bytes = None);
+    advance(cell, id, Restoration::Swapped).await
+}
+
+/// Starts the container where its specification wants that; it runs, or what was before comes back.
+async fn begin(cell: &Cell, record: &Record, id: OperationId) -> Result<Settled, PassError> {
+    if let Some(number) = record.wanted_run() {
+        match start::process(cell, record).await? {
+            // The new first process ended before it was seen running: it did start.
+            Process::Exited { .. } => {}
+            process => match start::ensure_running(cell, record.clone(), number, process).await {
+                Err(PassError::Failed(failure)) => {
+                    tracing::warn!(container = %record.spec.id, step = failure.step,
+                        error = failure.error.as_ref() as &dyn std::error::Error, "a restored container did not start");
+                    let why = format!(
+                        "the restored container did not start, and is as it was before: {}",
+                        failure.cause.message
+                    );
+                    return revert(cell, id, Cause::new("restore_failed", why)).await;
+                }
+                started => drop(started?),
+            },
+        }
+    }
+    hoody_fault::point!("restoration.started");
+    let forgotten = cell.context.capabilities.storage.forget_aside(record.spec.id).await;
+    forgotten.map_err(storage_failed("delete what was before"))?;
+    operation::finish(cell, record, id, Ok(None)).await
+}
+
+async fn bring_back(cell: &Cell, record: &Record, id: OperationId, cause: Cause) -> Result<Settled, PassError> {
+    if is_alive(&start::process(cell, record).await?) {
+        stop::end(cell, record, true).await?;
+    }
+    stop::clear(cell, record).await?;
+    let back = cell.context.capabilities.storage.swap_back(record.spec.id).await;
+    back.map_err(storage_failed("bring back what was before"))?;
+    cell.set_progress(|progress| progress.disk_bytes = None);
+    let record = expect_start(cell, record).await?;
+    if let Some(number) = record.wanted_run() {
+        // Before the outcome, which says that all is as before. Where it fails, the next passes try again.
+        match start::ensure_running(cell, record.clone(), number, Process::Absent).await {
+            Err(PassError::Interrupted) => return Err(PassError::Interrupted),
+            Err(PassError::Failed(failure)) => tracing::warn!(container = %record.spec.id, step = failure.step,
+                error = failure.error.as_ref() as &dyn std::error::Error, "what was before a restoration did not start"),
+            Ok(_) => {}
+        }
+    }
+    operation::finish(cell, &record, id, Err(cause)).await
+}
+
+/// Writes down how far the restoration is; from the swap on, another first process is expected.
+async fn advance(cell: &Cell, id: OperationId, to: Restoration) -> Result<Settled, PassError> {
+    let boot_id = cell.context.settings.boot_id.clone();
+    let next = |record: &mut Record| {
+        change(record, id, |accepted| accepted.restoration = Some(to));
+        if let Some(number) = record.wanted_run() {
+            record.run = Some(Run { number, boot_id, phase: Phase::Starting });
+        }
+    };
+    cell.update(next).await.map_err(not_persisted)?;
+    Ok(Settled::Again)
+}
+
+/// Writes down that the first process is to be started once more where one is wanted.
+async fn expect_start(cell: &Cell, record: &Record) -> Result<Record, PassError> {
+    let boot_id = cell.context.settings.boot_id.clone();
+    let again = |record: &mut Record| {
+        if let Some(number) = record.wanted_run() {
+            record.run = Some(Run { number, boot_id, phase: Phase::Starting });
+        }
+    };
+    cell.advance(record, again).await
+}
+
+fn is_alive(process: &Process) -> bool {
+    matches!(process, Process::Running { .. } | Process::Paused { .. })
+}
+
+fn storage_failed(step: &'static str) -> impl FnOnce(StorageError) -> PassError {
+    failed(step, "storage_failed", "the container's root file system could not be restored")
+}

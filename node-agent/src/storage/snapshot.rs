@@ -1,0 +1,234 @@
+//! Snapshots of root file systems, the swap that restores one, and copies.
+//!
+//! `<pool>/snapshots/<container>/<snapshot>` is a read-only subvolume. A restore makes a writable snapshot of it under
+//! a name that begins with [`STAGED`], sets the root file system aside under one that begins with [`ASIDE`], and gives
+//! the new one its place: two renames, each in one transaction. Between them the root file system is missing;
+//! [`Shared::settle_swap`] then brings back what is aside, whenever the pool is opened.
+//!
+//! Everything stays charged to its container ([`super::quota`]). A copy begins with what others were charged: how
+//! much that is stands in an attribute of its root file system, which only the node's root can read or write,
+//! and is taken off its limit. So however containers are copied and their origins deleted, what a container holds stays
+//! below its limit.
+
+use super::{
+    QuotaMode, StorageError, identity, ioctl,
+    pool::{Shared, make_folder},
+    quota, subvolume,
+};
+use hoody_protocol::{
+    container::Limits,
+    id::{ContainerId, SnapshotId},
+    operation::MAX_SNAPSHOTS,
+    snapshot::{HeldSnapshot, Origin},
+};
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+use xattr::FileExt;
+
+/// Begins the name of what will be a root file system; no id begins so.
+pub(super) const STAGED: &str = ".staged-";
+/// Begins the name of the root file system before a restore that has not come to its end.
+pub(super) const ASIDE: &str = ".aside-";
+/// Bytes that a copy began with, decimal.
+const INHERITED: &str = "trusted.hoody.inherited_bytes";
+
+/// Bytes that the root file system of `root` began with and others were charged.
+pub(super) fn inherited(root: BorrowedFd<'_>) -> io::Result<u64> {
+    let value = File::from(root.try_clone_to_owned()?).get_xattr(INHERITED)?;
+    let text = value.as_deref().map(String::from_utf8_lossy);
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+impl Shared {
+    fn folder_of(&self, id: ContainerId) -> PathBuf {
+        self.snapshots.join(id.to_string())
+    }
+
+    fn snapshot_path(&self, id: ContainerId, snapshot: SnapshotId) -> PathBuf {
+        self.folder_of(id).join(snapshot.to_string())
+    }
+
+    fn staged(&self, id: ContainerId) -> PathBuf {
+        self.containers.join(format!("{STAGED}{id}"))
+    }
+
+    fn aside(&self, id: ContainerId) -> PathBuf {
+        self.containers.join(format!("{ASIDE}{id}"))
+    }
+
+    fn find_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<Option<OwnedFd>, StorageError> {
+        let path = self.snapshot_path(id, snapshot);
+        subvolume::open(&path).map_err(StorageError::io("open", &path))
+    }
+
+    pub(super) fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError> {
+        let path = self.snapshot_path(id, snapshot);
+        if self.find_snapshot(id, snapshot)?.is_none() {
+            let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
+            if self.ids_of(id)?.len() >= MAX_SNAPSHOTS {
+                return Err(StorageError::TooManySnapshots { id, most: MAX_SNAPSHOTS });
+            }
+            let folder = self.folder_of(id);
+            make_folder(&folder, 0o700)?;
+            hoody_fault::point!("snapshot.folder");
+            subvolume::open_folder(&folder)
+                .and_then(|folder| ioctl::read_only_snapshot(root.as_fd(), folder.as_fd(), &snapshot.to_string()))
+                .map_err(StorageError::io("snapshot to", &path))?;
+            hoody_fault::point!("snapshot.taken");
+        }
+        match self.mode {
+            // The counts are those of the transaction that the snapshot was made in.
+            QuotaMode::Simple => Ok(self.usage(id)?.used_bytes),
+            QuotaMode::Full => Ok(self.exclusive(id, snapshot)?.unwrap_or(0)),
+        }
+    }
+
+    pub(super) fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+        let path = self.snapshot_path(id, snapshot);
+        subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+        hoody_fault::point!("snapshot.deleted");
+        self.remove_folder(id)
+    }
+
+    pub(super) fn held_snapshots(&self, id: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
+        let held = |snapshot| Ok(HeldSnapshot { id: snapshot, exclusive_bytes: self.exclusive(id, snapshot)? });
+        self.ids_of(id)?.into_iter().map(held).collect()
+    }
+
+    /// Bytes that only this snapshot keeps; simple accounting does not tell.
+    fn exclusive(&self, id: ContainerId, snapshot: SnapshotId) -> Result<Option<u64>, StorageError> {
+        if self.mode == QuotaMode::Simple {
+            return Ok(None);
+        }
+        let Some(top) = self.find_snapshot(id, snapshot)? else { return Ok(None) };
+        let usage = ioctl::subvolume_id(top.as_fd()).and_then(|group| quota::usage(self.handle.as_fd(), group));
+        Ok(Some(usage.map_err(StorageError::io("measure", &self.snapshot_path(id, snapshot)))?.0))
+    }
+
+    fn ids_of(&self, id: ContainerId) -> Result<Vec<SnapshotId>, StorageError> {
+        let folder = self.folder_of(id);
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+        };
+        let entries = entries.map_err(StorageError::io("list", &folder))?;
+        let mut ids: Vec<SnapshotId> =
+            entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    pub(super) fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+        self.settle_swap(id)?;
+        let (path, staged, aside) = (self.root(id), self.staged(id), self.aside(id));
+        if subvolume::open(&aside).map_err(StorageError::io("open", &aside))?.is_some() {
+            return Ok(());
+        }
+        let source = self.find_snapshot(id, snapshot)?.ok_or(StorageError::NoSnapshot { id, snapshot })?;
+        // As it is in force: what the specification says is put in force before the next start.
+        let limit = self.usage(id)?.total_bytes;
+        let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
+        self.limit(id, root.as_fd(), limit).map_err(StorageError::io("limit", &path))?;
+        drop(root);
+        subvolume::delete(self.handle.as_fd(), &staged).map_err(StorageError::io("delete", &staged))?;
+        self.writable(id, source.as_fd(), &format!("{STAGED}{id}"), limit)?;
+        hoody_fault::point!("swap.staged");
+        fs::rename(&path, &aside).map_err(StorageError::io("set aside", &path))?;
+        hoody_fault::point!("swap.aside");
+        if let Err(error) = fs::rename(&staged, &path) {
+            self.settle_swap(id)?;
+            return Err(StorageError::io("rename", &staged)(error));
+        }
+        hoody_fault::point!("swap.done");
+        Ok(())
+    }
+
+    /// Where a swap was cut off between its renames: brings back what is aside.
+    pub(super) fn settle_swap(&self, id: ContainerId) -> Result<(), StorageError> {
+        let (path, aside) = (self.root(id), self.aside(id));
+        let is_there =
+            |path: &PathBuf| subvolume::open(path).map(|found| found.is_some()).map_err(StorageError::io("open", path));
+        if is_there(&aside)? && !is_there(&path)? {
+            fs::rename(&aside, &path).map_err(StorageError::io("bring back", &aside))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn swap_back(&self, id: ContainerId) -> Result<(), StorageError> {
+        let (path, staged, aside) = (self.root(id), self.staged(id), self.aside(id));
+        if subvolume::open(&aside).map_err(StorageError::io("open", &aside))?.is_none() {
+            return Ok(());
+        }
+        let delete =
+            |path: &PathBuf| subvolume::delete(self.handle.as_fd(), path).map_err(StorageError::io("delete", path));
+        delete(&staged)?;
+        fs::rename(&path, &staged).map_err(StorageError::io("rename", &path))?;
+        self.settle_swap(id)?;
+        delete(&staged)
+    }
+
+    pub(super) fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError> {
+        let aside = self.aside(id);
+        subvolume::delete(self.handle.as_fd(), &aside).map_err(StorageError::io("delete", &aside))?;
+        hoody_fault::point!("swap.forgotten");
+        Ok(())
+    }
+
+    /// Everything of the container beside its root file system.
+    pub(super) fn delete_beside(&self, id: ContainerId) -> Result<(), StorageError> {
+        let kept = self.ids_of(id)?.into_iter().map(|snapshot| self.snapshot_path(id, snapshot));
+        for path in kept.chain([self.aside(id), self.staged(id)]) {
+            subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
+        }
+        self.remove_folder(id)
+    }
+
+    /// Removes the folder of the container's snapshots where it is empty.
+    fn remove_folder(&self, id: ContainerId) -> Result<(), StorageError> {
+        let folder = self.folder_of(id);
+        match fs::remove_dir(&folder) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                Err(StorageError::io("remove folder", &folder)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError> {
+        let path = self.root(id);
+        if let Some(root) = self.find(id)? {
+            return self.limit(id, root.as_fd(), disk_bytes).map_err(StorageError::io("limit", &path));
+        }
+        let from = origin.container;
+        let source = match origin.snapshot {
+            Some(snapshot) => {
+                self.find_snapshot(from, snapshot)?.ok_or(StorageError::NoSnapshot { id: from, snapshot })?
+            }
+            None => self.find(from)?.ok_or(StorageError::Missing { id: from })?,
+        };
+        let staged = self.staged(id);
+        let delete = || subvolume::delete(self.handle.as_fd(), &staged).map_err(StorageError::io("delete", &staged));
+        delete()?;
+        let root = self.writable(id, source.as_fd(), &format!("{STAGED}{id}"), disk_bytes)?;
+        hoody_fault::point!("copy.staged");
+        if self.mode == QuotaMode::Simple {
+            // As of the transaction that the copy was made in.
+            let needed = self.usage(from)?.used_bytes;
+            if needed.saturating_add(Limits::MIN_DISK_BYTES) > disk_bytes {
+                drop(root);
+                delete()?;
+                return Err(StorageError::CopyTooLarge { id, limit: disk_bytes, needed });
+            }
+            root.try_clone()
+                .and_then(|top| File::from(top).set_xattr(INHERITED, needed.to_string().as_bytes()))
+                .and_then(|()| self.limit(id, root.as_fd(), disk_bytes))
+                .map_err(StorageError::io("limit", &staged))?;
+        }
+        identity::forget(root.as_fd()).map_err(StorageError::io("make a new identity in", &staged))?;
+        fs::rename(&staged, &path).map_err(StorageError::io("rename", &staged))
+    }
+}

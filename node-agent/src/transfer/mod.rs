@@ -1,0 +1,87 @@
+//! Transfers of file systems between servers, over the bulk connection and the control plane.
+//!
+//! [`receive`] drives one: it asks for the stream, carries it out, and asks again where it broke. [`send`] answers an
+//! order: it keeps what is to be sent, and offers the stream. A stream that broke goes on where it was as long as both
+//! agents live, because the sender keeps what was not taken yet; otherwise it begins anew.
+
+mod outgoing;
+pub mod receive;
+mod send;
+
+use crate::{
+    link::bulk::Bulk,
+    storage::{Lineages, StorageError},
+};
+use async_trait::async_trait;
+use hoody_protocol::{container::Cause, id::ContainerId, stream::StreamError};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+
+pub use receive::{Incoming, TransferError};
+
+/// Streams that are received at once; those beyond wait.
+const MAX_INCOMING: usize = 2;
+/// How long a stream that broke is waited for to go on, on either side.
+const RESUME_TIME: Duration = Duration::from_secs(60);
+/// The time for a stream of the bulk connection and the answer on it, the source's snapshot included.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What containers need of transfers.
+#[async_trait]
+pub trait Transfers: Send + Sync + std::fmt::Debug {
+    /// Receives a transfer; gives the read-only subvolume. Done already, it is given at once. Dropped, it is given up.
+    async fn receive(&self, incoming: &Incoming) -> Result<PathBuf, TransferError>;
+    /// Removes everything that the container has of transfers: it is being deleted.
+    async fn forget(&self, container: ContainerId) -> Result<(), StorageError>;
+}
+
+/// Transfers over the bulk connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct BulkTransfers {
+    lineages: Lineages,
+    bulk: Bulk,
+    pool: PathBuf,
+    incoming: Arc<Semaphore>,
+    outgoing: Arc<outgoing::Outgoing>,
+}
+
+/// Why one attempt to move a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Bulk(#[from] crate::link::bulk::Unreachable),
+    #[error("open a stream")]
+    Open(#[from] quinn::ConnectionError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("nothing came in time")]
+    Silent,
+    #[error("the control plane asks for patience: {}", .0.message)]
+    Later(Cause),
+}
+
+impl BulkTransfers {
+    /// Transfers of the pool at `pool`.
+    pub fn new(lineages: Lineages, bulk: Bulk, pool: &Path) -> Self {
+        let incoming = Arc::new(Semaphore::new(MAX_INCOMING));
+        let outgoing = Arc::<outgoing::Outgoing>::default();
+        tokio::spawn(outgoing.clone().sweep());
+        Self { lineages, bulk, pool: pool.to_owned(), incoming, outgoing }
+    }
+}
+
+#[async_trait]
+impl Transfers for BulkTransfers {
+    async fn receive(&self, incoming: &Incoming) -> Result<PathBuf, TransferError> {
+        self.pull(incoming).await
+    }
+
+    async fn forget(&self, container: ContainerId) -> Result<(), StorageError> {
+        self.outgoing.end_all_of(container);
+        self.lineages.retain(container, Vec::new()).await
+    }
+}

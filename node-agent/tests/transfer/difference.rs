@@ -1,0 +1,85 @@
+//! Differences: from one transfer to the next, and along chains of copies.
+
+use crate::{
+    fixture::{Fixture, assert_same, content, tree},
+    support::run,
+    whole::fill,
+};
+use hoody_agent::storage::{ReceiveError, Refusal, StageError};
+use hoody_protocol::id::TransferId;
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::{FileExt, PermissionsExt, symlink},
+    path::Path,
+};
+
+/// Changes of every kind.
+fn change(root: &Path) {
+    OpenOptions::new().write(true).open(root.join("deep/er/large")).unwrap().write_all_at(b"changed", 70_000).unwrap();
+    fs::rename(root.join("deep/er"), root.join("moved")).unwrap();
+    fs::create_dir(root.join("deep/er")).unwrap();
+    fs::write(root.join("deep/er/new"), content(300_000, 9)).unwrap();
+    fs::remove_file(root.join("deep/empty")).unwrap();
+    fs::create_dir(root.join("deep/empty")).unwrap();
+    fs::remove_file(root.join("absolute")).unwrap();
+    symlink("elsewhere", root.join("absolute")).unwrap();
+    fs::set_permissions(root.join("setuid"), fs::Permissions::from_mode(0o4700)).unwrap();
+    xattr::remove(root.join("attributes"), "user.note").unwrap();
+    xattr::set(root.join("attributes"), "user.other", b"new").unwrap();
+    OpenOptions::new().write(true).open(root.join("holes")).unwrap().set_len(5 << 20).unwrap();
+    fs::remove_file(root.join("fifo")).unwrap();
+    // Names that change places.
+    fs::rename(root.join("shared"), root.join("between")).unwrap();
+    fs::rename(root.join("capable"), root.join("shared")).unwrap();
+    fs::rename(root.join("between"), root.join("capable")).unwrap();
+    let (from, to) = (root.join("moved/large"), root.join("shared again"));
+    run("cp", ["--reflink=always", from.to_str().unwrap(), to.to_str().unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_makes_the_next_state_of_the_last_one() {
+    let f = Fixture::new().await;
+    fill(&f.root());
+    let first = f.copy(None).await;
+    let before = tree(&f.received(first));
+    change(&f.root());
+    let (second, stream) = f.stream(Some(first)).await;
+    assert!(stream.len() < 4 << 20, "{} bytes are no difference", stream.len());
+    f.receive(second, Some(first), &stream).await.unwrap();
+    assert_same(&f.root(), &f.received(second));
+    assert_eq!(tree(&f.received(first)), before, "the base was changed");
+    // Nothing changed: still a state of its own, and next to nothing to send.
+    let (third, stream) = f.stream(Some(second)).await;
+    assert!(stream.len() < 10_000, "{} bytes for nothing", stream.len());
+    f.receive(third, Some(second), &stream).await.unwrap();
+    assert_same(&f.root(), &f.received(third));
+    // A difference over two steps.
+    let stream = f.sent(third, Some(first)).await;
+    f.target.retain(f.container, vec![first]).await.unwrap();
+    assert_eq!(f.held(), [first.to_string()]);
+    f.receive(third, Some(first), &stream).await.unwrap();
+    assert_same(&f.root(), &f.received(third));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_fits_only_what_it_is_the_difference_from() {
+    let f = Fixture::new().await;
+    fs::write(f.root().join("file"), "1").unwrap();
+    let first = f.copy(None).await;
+    fs::write(f.root().join("file"), "2").unwrap();
+    let second = f.copy(None).await;
+    fs::write(f.root().join("file"), "3").unwrap();
+    let (third, stream) = f.stream(Some(second)).await;
+    let parent = |result: Result<_, StageError>| {
+        matches!(result, Err(StageError::Receive(ReceiveError::Refused { refusal: Refusal::Parent, .. })))
+    };
+    assert!(parent(f.receive(third, Some(first), &stream).await), "from another state");
+    assert!(parent(f.receive(third, None, &stream).await), "from nothing");
+    let whole = f.sent(third, None).await;
+    assert!(parent(f.receive(third, Some(second), &whole).await), "a whole one on top of something");
+    let gone = TransferId::generate();
+    let missing = f.receive(third, Some(gone), &stream).await;
+    assert!(matches!(missing, Err(StageError::NoBase(base)) if base == gone), "{missing:?}");
+    f.receive(third, Some(second), &stream).await.unwrap();
+    assert_same(&f.root(), &f.received(third));
+}

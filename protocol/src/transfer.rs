@@ -1,0 +1,120 @@
+//! Transfer of a container's file system from one server to another, through the control plane.
+//!
+//! The target asks ([`TransferRequest`]); the control plane orders the source to send ([`SendOrder`], over the link);
+//! the source offers its stream ([`TransferOffer`]). Both streams are on bulk connections. After [`TransferReply::Begin`]
+//! the source writes [`TransferData`], which the control plane passes on as it is, and the target [`TransferProgress`].
+//! Whoever loses its stream begins again the same way: the target says how far it is, and the source goes on there
+//! where it still has what comes next, or begins anew.
+
+use crate::{
+    bounded::{Bytes, List},
+    container::Cause,
+    id::{ContainerId, SnapshotId, TransferId},
+    image::Digest,
+};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a stream in one message.
+pub const PIECE_BYTES: usize = 256 << 10;
+/// Bytes that may be on their way from the source's agent to the target's: the source keeps them until they are
+/// taken, and so nothing between the two holds more.
+pub const WINDOW: u64 = 8 << 20;
+/// Bytes after which the target says that it took some.
+pub const ACKNOWLEDGED_BYTES: u64 = 1 << 20;
+/// Transfers of one container that others are based on.
+pub const MAX_KEPT: usize = 64;
+/// Priority of a transfer's streams: images go first.
+pub const PRIORITY: i32 = -1;
+
+/// Asks for a transfer, from the target's agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferRequest {
+    /// The transfer.
+    pub transfer: TransferId,
+    /// Bytes of its stream that the target has taken.
+    pub offset: u64,
+}
+
+/// Orders the source's agent to send. Answered with a `CommandReply`; the stream is then offered on the bulk
+/// connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendOrder {
+    /// The transfer: what was once kept for it is what is sent, however often that is ordered.
+    pub transfer: TransferId,
+    /// Whose file system.
+    pub container: ContainerId,
+    /// One of its snapshots; absent: as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+    /// Send the difference from what was kept for this transfer; absent: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<TransferId>,
+    /// Bytes that the target has taken.
+    pub offset: u64,
+    /// Transfers of the container that others are based on: what was kept for any other may go.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub keep: List<TransferId, MAX_KEPT>,
+}
+
+fn is_empty(kept: &List<TransferId, MAX_KEPT>) -> bool {
+    kept.is_empty()
+}
+
+/// Offers the stream of a transfer, from the source's agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferOffer {
+    /// The transfer.
+    pub transfer: TransferId,
+    /// Where the stream goes on: what the target has taken, or 0 where it begins anew.
+    pub offset: u64,
+    /// Bytes that it will come to, about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
+
+/// The control plane's answer to [`TransferRequest`] and [`TransferOffer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferReply {
+    /// Source and target are connected.
+    Begin {
+        /// Where the stream goes on.
+        offset: u64,
+    },
+    /// They are not.
+    Refused {
+        /// Why.
+        cause: Cause,
+        /// True: it may be asked for again.
+        retry: bool,
+    },
+}
+
+/// What the source says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferData {
+    /// The next bytes.
+    Piece(Bytes<PIECE_BYTES>),
+    /// All bytes were sent.
+    End {
+        /// How many.
+        bytes: u64,
+        /// Their digest.
+        digest: Digest,
+    },
+    /// The stream cannot be made.
+    Failed(Cause),
+}
+
+/// What the target says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferProgress {
+    /// So many bytes were taken, from the beginning.
+    Taken(u64),
+    /// Everything was carried out, verified, and is kept.
+    Kept,
+    /// The target cannot take it.
+    Failed(Cause),
+}
