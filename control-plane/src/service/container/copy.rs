@@ -195,7 +195,7 @@ async fn choose(
         });
     };
     // The root file system is there already: which images the server can run does not matter.
-    let demand = Demand { limits: &source.spec.limits, architecture: &server.architecture, kvm: wanted.kvm };
+    let demand = Demand { limits: &source.spec.limits, architecture: Some(&server.architecture), kvm: wanted.kvm };
     match scheduler::check(server, demand) {
         Ok(()) => Ok(server.id),
         Err(reason) => Err(ServiceError::Unprocessable {
