@@ -3,7 +3,7 @@
 # missing; says nothing where nothing is missing.
 #
 #   setup.sh          what `make demo`, `make up` and `make test` need
-#   setup.sh bench    also the peers of `make bench`: iperf3, podman, docker, crun, redsocks, lxd
+#   setup.sh bench    also the peers of `make bench`: iperf3, podman, docker, crun, proxychains4, redsocks, lxd
 #   setup.sh lint     also what `make lint` needs (builds cargo-deny, which takes some minutes once)
 #   setup.sh cgroup2  also what `make test-cgroup2` needs
 set -euo pipefail

@@ -46,6 +46,10 @@ pub const AGENT: &[&str] = &[
     "root.created",
     "mount.gate",
     "mount.mounted",
+    // Shares.
+    "share.mounting",
+    "share.mounted",
+    "share.unmounted",
     // Processes.
     "bundle.recorded",
     "bundle.written",
@@ -106,6 +110,8 @@ pub const CONTROL_PLANE: &[&str] = &[
     "tombstone.committed",
     "restart.writing",
     "restart.committed",
+    "share.writing",
+    "share.committed",
     "snapshot.writing",
     "snapshot.committed",
     "copy.writing",

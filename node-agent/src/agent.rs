@@ -15,8 +15,10 @@ use crate::{
     logs::{self, Logs},
     names::{Ask, Resolver},
     network::{AddressPool, Network, RoutedVeth, RoutedVethConfig},
+    ramdisk::HostRamdisks,
     reconcile::{Capabilities, Reconciler, Settings, View},
     runtime::{DiskRates, OciRuntime, RuntimeConfig},
+    shares::HostShares,
     stats::{Sampler, Sources},
     storage::{BtrfsPool, Lineages, PoolConfig, QuotaMode, Storage},
     transfer::BulkTransfers,
@@ -184,6 +186,10 @@ impl Agent {
         let storage =
             PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
+        let shares = HostShares::open(&config.pool, config.run_dir.join("shares"));
+        let shares = shares.await.map_err(capability("the folder of shares cannot be mounted"))?;
+        let ramdisks = HostRamdisks::open(config.run_dir.join("ramdisks"), config.ramdisk_pool_mib << 20);
+        let ramdisks = ramdisks.await.map_err(capability("the folder of RAM disks cannot be made"))?;
         let pool_bytes = storage.pool_usage().await.map_err(capability("the storage pool cannot be read"))?.total_bytes;
         let bulk = Bulk::new(identity.clone());
         let blobs = Arc::new(ControlPlaneBlobs::new(bulk.clone()));
@@ -221,6 +227,8 @@ impl Agent {
         let capabilities = Capabilities {
             images: Arc::new(images),
             storage: Arc::new(storage),
+            shares: Arc::new(shares),
+            ramdisks: Arc::new(ramdisks),
             runtime,
             network: Arc::new(network),
             firewall,

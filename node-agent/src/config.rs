@@ -14,6 +14,8 @@ const METADATA_SERVICES: [Ipv4Addr; 3] =
 
 /// The highest rate of disks that is a limit: a TiB per second.
 const MAX_DISK_MIB: u64 = 1 << 20;
+/// The largest pool of RAM disks: 16 TiB.
+const MAX_RAMDISK_MIB: u64 = 16 << 20;
 
 /// The agent's settings. Several agents on one kernel (tests) differ in every path, the cgroup parent,
 /// the pool, the network and the id range.
@@ -63,6 +65,8 @@ pub struct Config {
     pub container_disk_read_mib_s: u64,
     /// MiB per second that a container may write to the pool's disks; 0: not limited.
     pub container_disk_write_mib_s: u64,
+    /// MiB that the RAM disks of all containers may take together; 0: containers get none.
+    pub ramdisk_pool_mib: u64,
     /// Seconds that a first process has to end before it is killed.
     pub stop_timeout_s: u64,
     /// Seconds between looks at a container that nothing happens to; what was changed by others is repaired then.
@@ -111,6 +115,7 @@ impl Default for Config {
             terminal_age_s: 24 * 3600,
             container_disk_read_mib_s: 0,
             container_disk_write_mib_s: 0,
+            ramdisk_pool_mib: 1024,
             stop_timeout_s: 10,
             drift_interval_s: 10,
             pool_reserve_bytes: 256 << 20,
@@ -184,6 +189,9 @@ impl Config {
         }
         if self.first_id < 65_536 {
             return fail("first_id", "give at least 65536: lower ids belong to the server itself");
+        }
+        if self.ramdisk_pool_mib > MAX_RAMDISK_MIB {
+            return fail("ramdisk_pool_mib", "give at most 16777216");
         }
         if self.drift_interval_s == 0 {
             return fail("drift_interval_s", "give at least 1 second");

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: [`link`] (to the control plane) → [`desired`] (persisted state and journal) →
 //! [`reconcile`] (one owner task per container) → the kernel-facing capabilities [`images`],
-//! [`storage`], [`runtime`], [`network`], [`firewall`], [`stats`], [`exec`] and [`logs`]. Only those touch the kernel;
+//! [`storage`], [`shares`], [`ramdisk`], [`runtime`], [`network`], [`firewall`], [`stats`], [`exec`] and [`logs`]. Only those touch the kernel;
 //! each stands behind a small trait that is passed in. [`commands`] run beside them, on the server itself. [`agent`]
 //! puts it all together.
 
@@ -25,9 +25,11 @@ pub mod link;
 pub mod logs;
 pub mod names;
 pub mod network;
+pub mod ramdisk;
 pub mod reconcile;
 pub mod runtime;
 pub mod sandbox;
+pub mod shares;
 pub mod stats;
 pub mod storage;
 mod timing;

@@ -7,6 +7,7 @@ use crate::{
     firewall::{FirewallSpec, MAX_RULES},
     id::{ContainerId, ProjectId, TransferId, UserId},
     image::ImageSpec,
+    share::{MAX_SHARES, RamdiskScope, ShareFailure, ShareMount},
     snapshot::Origin,
     ssh_key,
     time::UnixMs,
@@ -59,6 +60,12 @@ pub struct ContainerSpec {
     /// True: the node's `/dev/kvm` appears in the container, from its next start on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub kvm: bool,
+    /// Folders of other containers that appear below `/mnt/shares`, also while it runs.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub shares: List<ShareMount, MAX_SHARES>,
+    /// A RAM disk appears at `/ramdisk`, from its next start on; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk: Option<RamdiskScope>,
     /// Its root file system was made from another container's; absent: from the image. Never changes after the first
     /// specification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,6 +102,12 @@ impl ContainerSpec {
         }
         if self.ssh_public_key.as_ref().is_some_and(|key| !ssh_key::is_one_line(key)) {
             return Err("the SSH key is not one line of a known type");
+        }
+        for (index, share) in self.shares.iter().enumerate() {
+            share.check()?;
+            if share.source == self.id || self.shares[..index].iter().any(|other| other.name == share.name) {
+                return Err("two shares have one name, or one is of the container itself");
+            }
         }
         if self.origin.is_some_and(|origin| origin.container == self.id) {
             return Err("a container is not made from itself");
@@ -263,12 +276,19 @@ pub struct StatusReport {
     /// How its egress fares, where `version` asks for one and it is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressStatus>,
+    /// Shares of `version` that are not mounted while it runs; tried again.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub share_failures: List<ShareFailure, MAX_SHARES>,
     /// When the node saw it.
     pub at: UnixMs,
 }
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+fn is_empty<T, const MAX: usize>(list: &List<T, MAX>) -> bool {
+    list.is_empty()
 }
 
 fn is_false(flag: &bool) -> bool {

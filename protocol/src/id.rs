@@ -142,6 +142,10 @@ ids! {
     CommandId;
     /// One run of a command on a server.
     ExecutionId;
+    /// A folder of one container that others may mount.
+    ShareId;
+    /// Whether one container takes a share.
+    ShareChoiceId;
     /// A snapshot of a container.
     SnapshotId;
     /// A transfer of a container's file system to another server.

@@ -23,6 +23,7 @@ pub mod join_token;
 pub mod link;
 pub mod logs;
 pub mod operation;
+pub mod share;
 pub mod snapshot;
 pub mod ssh_key;
 pub mod stats;

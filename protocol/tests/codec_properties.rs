@@ -132,7 +132,8 @@ prop_compose! {
         let address = address.map(Into::into);
         StatusReport {
             container, version, state, converged, cause, exit_code, address, started_at, firewall_error, limits_error,
-            ssh_key_error, oom_kills, egress: None, at,
+            ssh_key_error, share_failures: Default::default(),
+            oom_kills, egress: None, at,
         }
     }
 }

@@ -19,7 +19,8 @@ use hoody_protocol::{
     },
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
     id::{
-        ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, SnapshotId, TerminalId, TransferId, UserId,
+        ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, ShareId, SnapshotId, TerminalId,
+        TransferId, UserId,
     },
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     inspection::{Inspection, InspectionQuery, InspectionReply, ProcessInfo, ServiceInfo, SocketInfo, SocketOwner},
@@ -29,6 +30,7 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    share::{RamdiskScope, ShareFailure, ShareMount, ShareProblem},
     snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
     tag::{self, Message},
@@ -187,12 +189,30 @@ impl Any {
             egress: self.option(|| self.egress()),
             ssh_public_key: self.option(|| self.text()),
             kvm: self.yes(),
+            shares: self.list(|| self.share()),
+            ramdisk: self.option(|| self.one(&[RamdiskScope::Container, RamdiskScope::Project])),
             origin: self.option(|| Origin {
                 container: ContainerId::from_bytes(self.id()),
                 snapshot: self.option(|| SnapshotId::from_bytes(self.id())),
             }),
             transfer: self.option(|| TransferId::from_bytes(self.id())),
         }
+    }
+
+    fn share(&self) -> ShareMount {
+        ShareMount {
+            id: ShareId::from_bytes(self.id()),
+            source: ContainerId::from_bytes(self.id()),
+            path: self.text(),
+            name: self.text(),
+            readonly: self.yes(),
+            until: self.option(|| self.number()),
+        }
+    }
+
+    fn problem(&self) -> ShareProblem {
+        use ShareProblem::*;
+        self.one(&[SourceMissing, NotAFolder, SystemPath, RestartRequired, Failed])
     }
 
     fn egress(&self) -> EgressSpec {
@@ -270,6 +290,7 @@ impl Any {
             ssh_key_error: self.option(|| self.cause()),
             oom_kills: self.number(),
             egress: self.option(|| EgressStatus { working: self.yes(), cause: self.option(|| self.cause()) }),
+            share_failures: self.list(|| ShareFailure { id: ShareId::from_bytes(self.id()), problem: self.problem() }),
             at: self.number(),
         };
         let report = if self.yes() { Report::Status(status()) } else { Report::Outcome(self.outcome()) };

@@ -162,6 +162,7 @@ fn report_batch() {
         ssh_key_error: None,
         oom_kills: 0,
         egress: None,
+        share_failures: Default::default(),
         at: 9,
     };
     let entries = vec![ReportEntry { position: 1, report: Report::Status(report) }].try_into().unwrap();
@@ -549,6 +550,8 @@ fn specification_with_egress() {
         egress: Some(EgressSpec::Proxy(upstream)),
         ssh_public_key: None,
         kvm: false,
+        ramdisk: None,
+        shares: List::default(),
         origin: None,
         transfer: None,
     };

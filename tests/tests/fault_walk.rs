@@ -31,13 +31,13 @@ async fn an_agent_killed_while_it_restarts() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_killed_while_it_takes_restores_deletes_or_copies() -> Result<()> {
-    walk(Program::Agent, &[Verb::Keep, Verb::Restore, Verb::Forget, Verb::Copy]).await
+async fn an_agent_killed_while_egress_or_shares_change() -> Result<()> {
+    walk(Program::Agent, &[Verb::Proxy, Verb::Direct, Verb::Share, Verb::Unshare]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_killed_while_egress_changes() -> Result<()> {
-    walk(Program::Agent, &[Verb::Proxy, Verb::Direct]).await
+async fn an_agent_killed_while_it_takes_restores_deletes_or_copies() -> Result<()> {
+    walk(Program::Agent, &[Verb::Keep, Verb::Restore, Verb::Forget, Verb::Copy]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

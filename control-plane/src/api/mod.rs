@@ -37,6 +37,7 @@ mod realm;
 pub mod realms;
 pub mod request_id;
 pub mod servers;
+pub mod shares;
 pub mod snapshots;
 #[cfg(test)]
 pub mod testing;
@@ -90,6 +91,7 @@ fn resources() -> OpenApiRouter<App> {
         projects::router(),
         realms::router(),
         servers::router(),
+        shares::router(),
         two_factor::router(),
         users::router(),
         waitlist::router(),

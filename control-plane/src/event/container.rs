@@ -107,6 +107,8 @@ fn changed_fields(before: &ContainerRow, after: &ContainerRow) -> Vec<&'static s
         ("comment", old.comment != new.comment),
         ("ai", old.ai != new.ai),
         ("ramdisk_scope", old.ramdisk_scope != new.ramdisk_scope),
+        ("shares", before.spec.shares != after.spec.shares),
+        ("ramdisk", before.spec.ramdisk.is_some() != after.spec.ramdisk.is_some()),
         ("kvm", before.spec.kvm != after.spec.kvm),
         ("dns", before.spec.dns != after.spec.dns),
         ("network", old.network != new.network || before.egress_credentials != after.egress_credentials),

@@ -13,6 +13,7 @@ use hoody_protocol::{
     firewall::FirewallSpec,
     id::{ContainerId, ServerId},
     operation::OperationOutcome,
+    share::{ShareFailure, ShareProblem},
     time::now_ms,
 };
 use std::{
@@ -41,6 +42,8 @@ pub struct Faults {
     pub egress: Option<Cause>,
     /// Cannot put limits in force.
     pub limits: Option<Cause>,
+    /// Cannot mount any share.
+    pub share: Option<ShareProblem>,
     /// Processes ended for lack of memory.
     pub oom_kills: u64,
 }
@@ -189,6 +192,11 @@ fn report_of(spec: &ContainerSpec, faults: &Faults) -> StatusReport {
             .as_ref()
             .filter(|_| state == State::Running)
             .map(|_| EgressStatus { working: faults.egress.is_none(), cause: faults.egress.clone() }),
+        share_failures: faults
+            .share
+            .map(|problem| spec.shares.iter().map(|share| ShareFailure { id: share.id, problem }).collect::<Vec<_>>())
+            .and_then(|failures| failures.try_into().ok())
+            .unwrap_or_default(),
         at: now_ms(),
     }
 }

@@ -195,7 +195,9 @@ async fn adopt(link: &Link, row: &Unknown, project: ProjectId, name: String) -> 
     let sequence = spec.sequence.min(i64::MAX as u64 - 1) + 1;
     // Neither is the node's to give.
     let (ssh_public_key, kvm) = (None, false);
-    let spec = ContainerSpec { project, owner: target.owner, version, sequence, ssh_public_key, kvm, ..spec };
+    // Nobody of the new project has shared or accepted anything.
+    let shares = Default::default();
+    let spec = ContainerSpec { project, owner: target.owner, version, sequence, ssh_public_key, kvm, shares, ..spec };
     if serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len()) + SIZE_SLACK > ContainerSpec::MAX_BYTES {
         return Err(Undone::Problem("its specification is too large".to_owned()));
     }

@@ -15,12 +15,14 @@ mod list;
 mod operate;
 pub(in crate::service) mod operation;
 pub mod pull;
+mod ramdisk;
 mod restart;
 mod ssh_key;
 mod update;
 
 pub use authorize::{Authorization, ContainerClaimInput, authorize};
 pub use change::{Effect, Progress, change, settle};
+pub(in crate::service) use change::{renew, write};
 pub use copy::{Copied, CopyInput, copy};
 pub use create::create;
 pub use creation::{CreateInput, RegistryCredentials};

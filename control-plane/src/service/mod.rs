@@ -26,6 +26,7 @@ pub mod project_stats;
 pub mod realm;
 pub mod server;
 pub mod session;
+pub mod share;
 pub mod sign_in;
 pub mod snapshot;
 pub mod social_stats;

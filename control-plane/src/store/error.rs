@@ -73,6 +73,7 @@ const UNIQUE: &[(&str, &str, &str)] = &[
     ("identities_key", "identities.provider, identities.subject", "this sign-in"),
     ("device_logins_user_code_key", "device_logins.user_code_hash", "this code"),
     ("commands_slug_key", "commands.slug", "this command slug"),
+    ("share_choices_key", "share_choices.share_id, share_choices.container_id", "a choice about this share"),
     ("invite_codes_code_key", "invite_codes.code_hash", "this invite code"),
 ];
 

@@ -64,6 +64,7 @@ async fn neither_change_nor_event_is_there_without_the_other() {
             ssh_key_error: None,
             oom_kills: 0,
             egress: None,
+            share_failures: Default::default(),
             at: 2_000,
         };
         let mut tx = store.begin().await.unwrap();

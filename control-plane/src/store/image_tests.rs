@@ -53,6 +53,8 @@ pub(crate) async fn insert_container(store: &Store, image: &ImageSpec) -> Contai
         egress: None,
         ssh_public_key: None,
         kvm: false,
+        shares: Default::default(),
+        ramdisk: None,
         origin: None,
         transfer: None,
     };

@@ -80,6 +80,8 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         egress: None,
         ssh_public_key: None,
         kvm: false,
+        shares: Default::default(),
+        ramdisk: None,
         origin: None,
         transfer: None,
     };

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (13, include_str!("../../migrations/0013_ssh_keys.sql")),
     (14, include_str!("../../migrations/0014_snapshots.sql")),
     (15, include_str!("../../migrations/0015_transfers.sql")),
+    (16, include_str!("../../migrations/0016_shares.sql")),
     (17, include_str!("../../migrations/0017_registry.sql")),
 ];
 

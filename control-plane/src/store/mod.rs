@@ -48,6 +48,7 @@ pub mod security_event;
 pub mod server;
 pub mod session;
 pub mod settings;
+pub mod share;
 pub mod sign_up;
 pub mod snapshot;
 pub mod status_log;

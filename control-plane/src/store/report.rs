@@ -345,6 +345,7 @@ pub async fn refuse(
         ssh_key_error: None,
         oom_kills: 0,
         egress: None,
+        share_failures: Default::default(),
         at: now as u64,
     };
     apply(connection, server, 0, &report, now).await

@@ -20,6 +20,7 @@ fn report(spec: &ContainerSpec, generation: u64, state: State, at: u64) -> Statu
         ssh_key_error: None,
         oom_kills: 0,
         egress: None,
+        share_failures: Default::default(),
         at,
     }
 }

@@ -6,5 +6,6 @@ pub mod keys;
 pub mod mail;
 pub mod pulls;
 pub mod retention;
+pub mod shares;
 pub mod snapshots;
 pub mod token_uses;

@@ -270,6 +270,7 @@ pub fn status(container: ContainerId, generation: u64, state: State) -> StatusRe
         ssh_key_error: None,
         oom_kills: 0,
         egress: None,
+        share_failures: Default::default(),
         at: now_ms(),
     }
 }

@@ -143,6 +143,8 @@ impl Plane {
             egress: None,
             ssh_public_key: None,
             kvm: false,
+            shares: Default::default(),
+            ramdisk: None,
             origin: None,
             transfer: None,
         };

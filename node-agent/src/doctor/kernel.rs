@@ -57,7 +57,8 @@ fn namespaces(first_id: u32, pool: &Path, run_dir: &Path) -> Vec<Check> {
 fn try_idmapped(pool: &Path, user: std::os::fd::BorrowedFd<'_>, run_dir: &Path) -> std::io::Result<()> {
     let pool = subvolume::open_folder(pool)?;
     let target = Trial::new(run_dir)?;
-    mount::idmapped(pool.as_fd(), user, &target.0)
+    let attributes = mount::Attributes { setuid: true, readonly: false };
+    mount::idmapped(pool.as_fd(), user, &target.0, attributes)
 }
 
 /// A folder to mount on; unmounted and removed when dropped.

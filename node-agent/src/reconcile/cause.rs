@@ -2,6 +2,7 @@
 
 use crate::{
     images::{BlobError, ImageError},
+    ramdisk::RamdiskError,
     runtime::RuntimeError,
     storage::StorageError,
     transfer::TransferError,
@@ -51,6 +52,18 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             }
             _ => None,
         };
+    }
+    match error.downcast_ref::<RamdiskError>() {
+        Some(RamdiskError::PoolFull { wanted_bytes, free_bytes }) => {
+            let (wanted, free) = (wanted_bytes.div_ceil(1 << 20), free_bytes >> 20);
+            let message = format!("the RAM disk takes {wanted} MiB, the server has {free} MiB for RAM disks left");
+            return Some(Cause::new("ramdisk_pool_full", message));
+        }
+        Some(RamdiskError::Unsupported) => {
+            let message = "the server's kernel cannot share a RAM disk in a project: set ramdisk_scope to container";
+            return Some(Cause::new("ramdisk_unsupported", message));
+        }
+        _ => {}
     }
     if let Some(error) = error.downcast_ref::<StorageError>() {
         return match error {

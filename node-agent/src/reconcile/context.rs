@@ -7,7 +7,9 @@ use crate::{
     images::Images,
     names::Names,
     network::Network,
+    ramdisk::Ramdisks,
     runtime::Runtime,
+    shares::Shares,
     storage::Storage,
     transfer::Transfers,
 };
@@ -20,6 +22,10 @@ pub struct Capabilities {
     pub images: Arc<dyn Images>,
     /// Root file systems.
     pub storage: Arc<dyn Storage>,
+    /// Folders of other containers.
+    pub shares: Arc<dyn Shares>,
+    /// RAM disks.
+    pub ramdisks: Arc<dyn Ramdisks>,
     /// Processes.
     pub runtime: Arc<dyn Runtime>,
     /// Links.

@@ -16,6 +16,7 @@ mod operation;
 mod owner;
 mod pass;
 mod restore;
+mod shares;
 mod snapshot;
 mod ssh_key;
 mod start;

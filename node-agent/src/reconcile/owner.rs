@@ -6,6 +6,7 @@ use super::{
     context::Context,
     egress, operation,
     pass::{self, PassError, Settled},
+    shares,
     ssh_key::SshKey,
 };
 use crate::desired::{
@@ -20,6 +21,7 @@ use hoody_protocol::{
     firewall::FirewallSpec,
     link::{CommandReply, Report},
     operation::{OperationOutcome, OperationRequest},
+    share::{ShareFailure, ShareMount},
     time::{UnixMs, now_ms},
     version::SpecVersion,
 };
@@ -131,6 +133,10 @@ pub(super) struct Enforced {
     pub(super) ssh_key: Option<SshKey>,
     /// Why the SSH key of this version could not be placed.
     pub(super) ssh_key_error: Option<(SpecVersion, Cause)>,
+    /// The shares that are mounted, but for the failures; `None`: not known.
+    pub(super) shares: Option<Vec<ShareMount>>,
+    /// What of them is not mounted.
+    pub(super) share_failures: Vec<ShareFailure>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -216,6 +222,10 @@ impl Cell {
             ssh_key_error: of_this(enforced.ssh_key_error).filter(|_| alive),
             oom_kills: if alive { self.progress().oom_kills } else { 0 },
             egress: if alive { egress::status(self, record) } else { None },
+            share_failures: match alive {
+                true => enforced.share_failures.try_into().unwrap_or_default(),
+                false => Default::default(),
+            },
             at: now_ms(),
         };
         let news = {
@@ -311,7 +321,8 @@ impl Owner {
             }
             Ok(Settled::Stable) => {
                 self.failures = 0;
-                self.cell.context.settings.drift_interval
+                let interval = self.cell.context.settings.drift_interval;
+                shares::next_expiry(&self.cell.record()).map_or(interval, |left| left.min(interval))
             }
             Err(PassError::Failed(failure)) => {
                 let record = self.cell.record();

@@ -5,7 +5,7 @@ use super::{
     egress, limits, names,
     owner::Cell,
     pass::{PassError, Settled, failed, unless_requested},
-    ssh_key, stop,
+    shares, ssh_key, stop,
 };
 use crate::{
     desired::record::{Phase, Record, Run},
@@ -187,7 +187,11 @@ async fn mount(cell: &Cell, record: &Record) -> Result<PathBuf, PassError> {
 async fn create(cell: &Cell, record: &Record) -> Result<i32, PassError> {
     let root = step("agent: mount", mount(cell, record)).await?;
     hoody_fault::point!("mount.mounted");
-    let bundle = bundle(cell, record, &root);
+    let folders = Folders {
+        shares: step("agent: shares", shares::prepare(cell, record)).await?,
+        ramdisk: shares::ramdisk(cell, record).await?,
+    };
+    let bundle = bundle(cell, record, &root, Some(folders));
     step("agent: create", cell.context.capabilities.runtime.create(&bundle)).await.map_err(runtime_failed("create"))
 }
 
@@ -241,7 +245,10 @@ async fn enforce(cell: &Cell, record: &Record, pid: i32) -> Result<Enforced, Pas
     }
     limits::count_kills(cell, record).await;
     ssh_key::keep(cell, record).await;
-    let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?)).await;
+    if shares::keep(cell, record, pid).await? {
+        repaired.push("shares");
+    }
+    let mended = capabilities.runtime.mend(&bundle(cell, record, &mount(cell, record).await?, None)).await;
     let mended = mended.map_err(runtime_failed("mend the files"))?;
     if mended.files {
         repaired.push("configuration");
@@ -360,7 +367,13 @@ async fn freeze(cell: &Cell, record: &Record, process: &Process) -> Result<(), P
     }
 }
 
-fn bundle(cell: &Cell, record: &Record, root: &Path) -> Bundle {
+/// What appears in a container beside its root file system.
+struct Folders {
+    shares: PathBuf,
+    ramdisk: Option<PathBuf>,
+}
+
+fn bundle(cell: &Cell, record: &Record, root: &Path, folders: Option<Folders>) -> Bundle {
     let spec = &record.spec;
     let config = &spec.image.config;
     let mut env = BTreeMap::from([
@@ -386,5 +399,7 @@ fn bundle(cell: &Cell, record: &Record, root: &Path) -> Bundle {
         limits: spec.limits,
         dns,
         kvm: spec.kvm,
+        ramdisk: folders.as_ref().and_then(|folders| folders.ramdisk.clone()),
+        shares: folders.map(|folders| folders.shares),
     }
 }

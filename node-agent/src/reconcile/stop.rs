@@ -133,9 +133,14 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
     if runtime.is_ok() {
         cell.set_progress(|progress| progress.stop_asked = None);
     }
-    let storage = match &runtime {
-        Ok(()) => capabilities.storage.unmount(id).await,
-        Err(_) => Ok(()),
+    let (storage, shares) = match &runtime {
+        Ok(()) => (capabilities.storage.unmount(id).await, capabilities.shares.clear(id).await),
+        Err(_) => (Ok(()), Ok(())),
+    };
+    let ramdisk = match &runtime {
+        // One that is wanted outlives the run.
+        Ok(()) if record.spec.ramdisk.is_none() => capabilities.ramdisks.remove(id).await,
+        _ => Ok(()),
     };
     network.map_err(failed("detach the link", "network_failed", "the container's network could not be removed"))?;
     runtime.map_err(runtime_failed("remove the processes"))?;
@@ -145,6 +150,12 @@ pub(super) async fn clear(cell: &Cell, record: &Record) -> Result<(), PassError>
         "the container's firewall could not be removed",
     ))?;
     storage.map_err(failed("unmount", "storage_failed", "the container's root file system could not be unmounted"))?;
+    shares.map_err(failed("unmount the shares", "shares_failed", "the container's shares could not be unmounted"))?;
+    ramdisk.map_err(failed(
+        "remove the RAM disk",
+        "ramdisk_failed",
+        "the container's RAM disk could not be removed",
+    ))?;
     hoody_fault::point!("run.cleared");
     Ok(())
 }
@@ -179,6 +190,12 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
         operation::conclude(cell, outcome).await?;
     }
     clear(cell, record).await?;
+    let removed = cell.context.capabilities.ramdisks.remove(record.spec.id).await;
+    removed.map_err(failed(
+        "remove the RAM disk",
+        "ramdisk_failed",
+        "the container's RAM disk could not be removed",
+    ))?;
     let deleted = cell.context.capabilities.storage.delete(record.spec.id).await;
     deleted.map_err(failed("delete", "storage_failed", "the container's root file system could not be deleted"))?;
     let forgotten = cell.context.capabilities.transfers.forget(record.spec.id).await;
@@ -200,6 +217,7 @@ async fn delete_all(cell: &Cell, record: &Record) -> Result<u64, PassError> {
         ssh_key_error: None,
         oom_kills: 0,
         egress: None,
+        share_failures: Default::default(),
         at: now_ms(),
     };
     let position = cell.context.journal.append_held(Report::Status(report)).await.ok_or_else(journal_ended)?;

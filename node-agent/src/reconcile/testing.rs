@@ -1,10 +1,11 @@
-//! A kernel in memory behind the five capability traits, and agents that live and die over it in virtual
+//! A kernel in memory behind the capability traits, and agents that live and die over it in virtual
 //! time. The kernel checks the order of steps itself: what breaks it is a violation that every test asks for.
 
 use super::{Capabilities, Reconciler, Settings, View};
 use crate::{
     desired::{allocation::Allocation, journal::Journal, record::Records},
     network::AddressPool,
+    ramdisk::Wanted,
     runtime::{Bundle, Process},
 };
 use hoody_protocol::{
@@ -16,6 +17,7 @@ use hoody_protocol::{
     image::{ImageConfig, ImageSpec},
     link::{CommandReply, Report, ReportEntry},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    share::ShareMount,
     version::SpecVersion,
 };
 use std::{
@@ -92,6 +94,13 @@ pub(super) struct World {
     pub(super) aside: HashMap<ContainerId, u32>,
     pub(super) ssh_keys: HashMap<ContainerId, Option<String>>,
     pub(super) mounts: HashSet<ContainerId>,
+    /// Shares that are mounted in containers.
+    pub(super) shares: HashMap<ContainerId, Vec<ShareMount>>,
+    /// Containers whose shared folders are not there.
+    pub(super) lost_sources: HashSet<ContainerId>,
+    /// Containers that run without a folder for shares.
+    pub(super) without_folder: HashSet<ContainerId>,
+    pub(super) ramdisks: HashMap<ContainerId, Wanted>,
     pub(super) processes: HashMap<ContainerId, Process>,
     pub(super) bundles: HashMap<ContainerId, Bundle>,
     /// Containers whose conmon is gone.
@@ -352,6 +361,8 @@ impl Node {
         let capabilities = Capabilities {
             images: Arc::new(kernel.clone()),
             storage: Arc::new(kernel.clone()),
+            shares: Arc::new(kernel.clone()),
+            ramdisks: Arc::new(kernel.clone()),
             runtime: Arc::new(kernel.clone()),
             network: Arc::new(kernel.clone()),
             firewall: Arc::new(kernel.clone()),
@@ -502,6 +513,8 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         egress: None,
         ssh_public_key: None,
         kvm: false,
+        shares: Default::default(),
+        ramdisk: None,
         origin: None,
         transfer: None,
     }

@@ -16,7 +16,7 @@ use super::{
     user,
     view::{Phase, View},
 };
-use hoody_protocol::{container::Limits, id::ContainerId};
+use hoody_protocol::{container::Limits, id::ContainerId, share::MOUNT_POINT};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -126,6 +126,11 @@ impl OciRuntime {
             layout: &self.layout,
             init: &self.config.init,
             cgroup: self.cgroups.oci_path(bundle.id),
+            // What a tenant put in its place must not keep the container from starting: its shares are reported.
+            shares: match root.takes_folder(MOUNT_POINT)? {
+                true => bundle.shares.as_deref(),
+                false => None,
+            },
             ipv6: self.ipv6,
             open_files_limit: self.open_files_limit,
         };

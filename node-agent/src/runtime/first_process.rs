@@ -113,6 +113,8 @@ mod tests {
             },
             dns: Vec::new(),
             kvm: false,
+            shares: None,
+            ramdisk: None,
         }
     }
 

@@ -69,6 +69,10 @@ pub struct Bundle {
     pub dns: Vec<Ipv4Addr>,
     /// The node's `/dev/kvm` appears in it.
     pub kvm: bool,
+    /// The host's folder that appears at `/mnt/shares`, with all that is ever mounted in it.
+    pub shares: Option<PathBuf>,
+    /// The mounted RAM disk that appears at `/ramdisk`.
+    pub ramdisk: Option<PathBuf>,
 }
 
 /// What the runtime says of a container's processes.

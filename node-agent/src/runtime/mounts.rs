@@ -1,6 +1,7 @@
 //! What is mounted in a container, and what of `/proc` and `/sys` is hidden or read-only.
 
 use super::{Bundle, first_process::INIT_INSIDE, kvm, layout::Layout};
+use hoody_protocol::share;
 use oci_spec::{
     OciSpecError,
     runtime::{Mount, MountBuilder},
@@ -45,8 +46,9 @@ pub(super) fn mounts(
     layout: &Layout,
     systemd: bool,
     init: Option<&Path>,
+    shares: Option<&Path>,
 ) -> Result<Vec<Mount>, OciSpecError> {
-    let Bundle { id, limits, kvm, .. } = bundle;
+    let Bundle { id, limits, kvm, ramdisk, .. } = bundle;
     let shm = format!("size={}", limits.memory_bytes / SHM_DIVISOR);
     let cgroup_access = if systemd { "rw" } else { "ro" };
     let mut mounts = vec![
@@ -77,6 +79,13 @@ pub(super) fn mounts(
     if *kvm {
         // Without nodev, or it could not be opened.
         mounts.push(bind(&layout.devices(*id).join(kvm::NAME), kvm::DEVICE, &["bind", "rw", "nosuid", "noexec"])?);
+    }
+    if let Some(disk) = ramdisk {
+        mounts.push(bind(disk, share::RAMDISK, &["bind", "rw", "nosuid", "nodev"])?);
+    }
+    if let Some(folder) = shares {
+        // What is mounted on the host's side later appears here too, and nothing goes the other way.
+        mounts.push(bind(folder, share::MOUNT_POINT, &["rbind", "rslave", "ro", "nosuid", "nodev", "noexec"])?);
     }
     if let Some(init) = init {
         mounts.push(bind(init, INIT_INSIDE, &["bind", "ro", "nosuid", "nodev"])?);

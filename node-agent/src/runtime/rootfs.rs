@@ -60,6 +60,24 @@ impl Rootfs {
         Ok(target.file_name().map(|name| name.to_string_lossy().into_owned()))
     }
 
+    /// True where `inside` is a folder, or one can be made there.
+    pub(super) fn takes_folder(&self, inside: &str) -> Result<bool, RuntimeError> {
+        for place in Path::new(inside).ancestors() {
+            let name = place.to_string_lossy();
+            if let Some(found) = self.resolve(&name, OFlag::O_PATH)? {
+                return Ok(found
+                    .metadata()
+                    .map_err(io("stat", self.path.join(inside.trim_start_matches('/'))))?
+                    .is_dir());
+            }
+            // A link that leads nowhere, or in circles.
+            if self.resolve(&name, OFlag::O_PATH | OFlag::O_NOFOLLOW)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
     fn resolve(&self, inside: &str, flags: OFlag) -> Result<Option<File>, RuntimeError> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
@@ -109,6 +127,25 @@ mod tests {
         symlink("loop", folder.path().join("loop")).unwrap();
         assert_eq!(root.read("/loop").unwrap(), None);
         assert_eq!(root.read("/etc").unwrap(), None);
+    }
+
+    #[test]
+    fn a_folder_has_its_place_unless_something_else_is_there() {
+        let (folder, root) = root();
+        let takes = || root.takes_folder("/mnt/shares").unwrap();
+        assert!(takes(), "both can be made");
+        symlink("/etc", folder.path().join("mnt")).unwrap();
+        assert!(takes(), "a link to a folder");
+        std::fs::write(folder.path().join("etc/shares"), "").unwrap();
+        assert!(!takes());
+        for target in ["nowhere", "mnt"] {
+            std::fs::remove_file(folder.path().join("mnt")).unwrap();
+            symlink(target, folder.path().join("mnt")).unwrap();
+            assert!(!takes(), "{target}");
+        }
+        std::fs::remove_file(folder.path().join("mnt")).unwrap();
+        std::fs::write(folder.path().join("mnt"), "").unwrap();
+        assert!(!takes());
     }
 
     #[test]

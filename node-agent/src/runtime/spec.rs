@@ -65,6 +65,8 @@ pub(super) struct Plan<'a> {
     pub(super) init: &'a Path,
     /// Absolute within each hierarchy.
     pub(super) cgroup: PathBuf,
+    /// The folder of shares, where there is a place for it.
+    pub(super) shares: Option<&'a Path>,
     /// True where the node's kernel has IPv6.
     pub(super) ipv6: bool,
     /// The hard limit of open files that is inherited; it can be lowered, not raised.
@@ -108,7 +110,7 @@ impl Plan<'_> {
             .root(RootBuilder::default().path(self.bundle.rootfs.clone()).readonly(false).build()?)
             .hostname(self.bundle.hostname.clone())
             .process(self.process()?)
-            .mounts(mounts::mounts(self.bundle, self.layout, self.first.systemd, init)?)
+            .mounts(mounts::mounts(self.bundle, self.layout, self.first.systemd, init, self.shares)?)
             .annotations(HashMap::from([(STOP_SIGNAL.to_owned(), self.first.stop_signal.to_string())]))
             .linux(linux)
             .build()

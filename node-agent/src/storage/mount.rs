@@ -20,6 +20,15 @@ use std::{
 /// Mounts stacked on one mount point that `unmount` takes off; the agent itself never stacks any.
 const MAX_STACKED: usize = 64;
 
+/// What a mount allows beyond what the mount of its source says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    /// Setuid files work, within the user namespace of whoever runs them.
+    pub(crate) setuid: bool,
+    /// Nothing can be written through it.
+    pub(crate) readonly: bool,
+}
+
 /// Makes `folder` a private mount of its own, once.
 pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     if !is_mount_point(folder)? {
@@ -62,13 +71,23 @@ pub(crate) fn is_idmapped(source: BorrowedFd<'_>, target: &Path, first: u32) -> 
         && shifted(below.st_gid, seen.st_gid))
 }
 
-/// Mounts the folder `source` at `target` with owners mapped as `namespace` says. Whatever the mount of the
-/// pool says, files may be executed and setuid, device nodes mean nothing.
-pub(crate) fn idmapped(source: BorrowedFd<'_>, namespace: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+/// Mounts the folder `source` at `target` with owners mapped as `namespace` says, without what is mounted below it.
+/// Whatever the mount of the source says, files may be executed, and device nodes mean nothing.
+pub(crate) fn idmapped(
+    source: BorrowedFd<'_>,
+    namespace: BorrowedFd<'_>,
+    target: &Path,
+    Attributes { setuid, readonly }: Attributes,
+) -> io::Result<()> {
     let tree = clone_tree(source)?;
+    let (mut set, mut clear) = (libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NODEV, libc::MOUNT_ATTR_NOEXEC);
+    *if setuid { &mut clear } else { &mut set } |= libc::MOUNT_ATTR_NOSUID;
+    if readonly {
+        set |= libc::MOUNT_ATTR_RDONLY;
+    }
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NODEV,
-        attr_clr: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
+        attr_set: set,
+        attr_clr: clear,
         propagation: libc::MS_PRIVATE,
         userns_fd: namespace.as_raw_fd() as u64,
     };

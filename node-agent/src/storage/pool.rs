@@ -36,6 +36,8 @@ const UNLIMITED: &str = ".unlimited-";
 const MOUNT_POINT: &str = "rootfs";
 /// The group may pass: the container's root.
 const GATE_MODE: u32 = 0o710;
+/// A container's root file system.
+const ROOT_ATTRIBUTES: mount::Attributes = mount::Attributes { setuid: true, readonly: false };
 /// Opening the pool: enabling quotas walks the whole tree of roots once.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 /// A snapshot waits for the commit of a transaction that others write into.
@@ -337,7 +339,7 @@ impl Shared {
         mount::unmount(&target).map_err(StorageError::io("unmount", &target))?;
         hoody_fault::point!("mount.gate");
         user_namespace::create(ids)
-            .and_then(|namespace| mount::idmapped(root.as_fd(), namespace.as_fd(), &target))
+            .and_then(|namespace| mount::idmapped(root.as_fd(), namespace.as_fd(), &target, ROOT_ATTRIBUTES))
             .map_err(StorageError::io("mount", &target))?;
         Ok(target)
     }

@@ -92,6 +92,8 @@ impl Node {
             },
             dns: vec!["192.0.2.53".parse().unwrap()],
             kvm: false,
+            shares: None,
+            ramdisk: None,
         }
     }
 

@@ -63,6 +63,8 @@ fn bundle(order: &Order) -> Bundle {
         },
         dns: Vec::new(),
         kvm: false,
+        shares: None,
+        ramdisk: None,
     }
 }
 

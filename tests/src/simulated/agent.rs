@@ -249,6 +249,7 @@ fn status(spec: &ContainerSpec) -> StatusReport {
         ssh_key_error: None,
         oom_kills: 0,
         egress: None,
+        share_failures: Default::default(),
         at: now_ms(),
     }
 }

@@ -20,6 +20,10 @@ pub(super) enum Verb {
     Proxy,
     /// And directly again.
     Direct,
+    /// A folder of the container beside appears in it.
+    Share,
+    /// And is gone again.
+    Unshare,
     Restart,
     /// A snapshot is taken.
     Keep,
@@ -48,6 +52,8 @@ pub(super) enum Shape {
     Ruled,
     /// Running, with an upstream proxy.
     Proxied,
+    /// Running, with a folder of another container.
+    Shared,
     /// Running, with a snapshot.
     Kept,
     /// Frozen.
@@ -56,12 +62,14 @@ pub(super) enum Shape {
 
 impl Verb {
     /// In an order in which each is possible after the one before it.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Create,
         Self::Start,
         Self::Rules,
         Self::Proxy,
         Self::Direct,
+        Self::Share,
+        Self::Unshare,
         Self::Restart,
         Self::Keep,
         Self::Restore,
@@ -81,9 +89,11 @@ impl Verb {
             Self::Restore | Self::Forget => Shape::Kept,
             Self::Start => Shape::Stopped,
             Self::Direct => Shape::Proxied,
+            Self::Unshare => Shape::Shared,
             Self::Resume => Shape::Paused,
             Self::Rules
             | Self::Proxy
+            | Self::Share
             | Self::Restart
             | Self::Keep
             | Self::Pause
@@ -98,11 +108,14 @@ impl Verb {
         match self {
             Self::Delete => Shape::Absent,
             Self::Create | Self::Copy | Self::Stop | Self::ForceStop => Shape::Stopped,
-            Self::Start | Self::Restart | Self::Forget | Self::Resume | Self::Return | Self::Direct => Shape::Running,
+            Self::Start | Self::Restart | Self::Forget | Self::Resume | Self::Return | Self::Direct | Self::Unshare => {
+                Shape::Running
+            }
             Self::Keep | Self::Restore => Shape::Kept,
             Self::Pause => Shape::Paused,
             Self::Rules => Shape::Ruled,
             Self::Proxy => Shape::Proxied,
+            Self::Share => Shape::Shared,
         }
     }
 
@@ -111,10 +124,15 @@ impl Verb {
         matches!(self, Self::Restart | Self::Keep | Self::Restore | Self::Forget)
     }
 
+    /// True where asking twice is doing it twice: the API takes keys with `POST` alone.
+    pub(super) fn repeats(self) -> bool {
+        matches!(self, Self::Restore | Self::Forget)
+    }
+
     /// True where the program is to die at this point in this verb. Snapshots and copies go through much that others
     /// are killed in already: only what is theirs, and what makes their outcome the only one, is walked again.
     pub(super) fn is_walked_at(self, point: &str) -> bool {
-        const OWN: [&str; 7] = ["snapshot.", "swap.", "restoration.", "copy.", "root.copied", "operation.", "outcome."];
+        const OWN: [&str; 6] = ["snapshot.", "swap.", "restoration.", "copy.", "root.copied", "outcome."];
         !matches!(self, Self::Keep | Self::Restore | Self::Forget | Self::Copy)
             || OWN.iter().any(|own| point.starts_with(own))
     }
@@ -134,7 +152,11 @@ impl Verb {
         if self == Self::Copy {
             return post(format!("/api/v1/containers/{}/copy", tenant.bystander), json!({ "name": NAME })).await;
         }
-        let path = tenant.subject().await?.context("there is no container")?;
+        let subject = tenant.subject().await?.context("there is no container")?;
+        if matches!(self, Self::Share | Self::Unshare) {
+            return tenant.share(&subject, self == Self::Share).await;
+        }
+        let path = subject;
         let path = format!("/api/v1/containers/{path}");
         let operation = match self {
             Self::Delete => return api.send(Method::DELETE, &path, None).await,
@@ -161,7 +183,9 @@ impl Verb {
             Self::Restart => "restart",
             Self::Pause => "pause",
             Self::Resume => "resume",
-            Self::Create | Self::Copy | Self::Return => anyhow::bail!("{self:?} is no request on a container"),
+            Self::Create | Self::Copy | Self::Share | Self::Unshare | Self::Return => {
+                anyhow::bail!("{self:?} is no request on a container")
+            }
         };
         post(format!("{path}/{operation}"), json!({})).await
     }
@@ -180,7 +204,7 @@ impl Shape {
         match self {
             Self::Absent => "absent",
             Self::Stopped => "stopped",
-            Self::Running | Self::Ruled | Self::Proxied | Self::Kept => "running",
+            Self::Running | Self::Ruled | Self::Proxied | Self::Shared | Self::Kept => "running",
             Self::Paused => "paused",
         }
     }
@@ -205,6 +229,24 @@ impl Tenant {
         let rows = list["containers"].as_array().context("no list of containers")?;
         let row = rows.iter().find(|row| row["name"] == NAME);
         Ok(row.and_then(|row| row["id"].as_str()).map(str::to_owned))
+    }
+
+    /// Shares a folder of the bystander with the subject, or does so no more; asked again, nothing changes.
+    async fn share(&self, subject: &str, enabled: bool) -> Result<Answer> {
+        let path = format!("/api/v1/containers/{}/storage/shares", self.bystander);
+        let list = self.api.get(&path).await?;
+        let shares = list.body["data"].as_array().cloned().unwrap_or_default();
+        match shares.iter().find(|share| share["target_container_id"] == subject) {
+            Some(share) => {
+                let path = format!("{path}/{}", share["id"].as_str().context("no id")?);
+                self.api.patch(&path, json!({ "enabled": enabled })).await
+            }
+            None if enabled => {
+                let body = json!({ "path": "/bin", "mode": "ro", "alias": "beside", "target_container_id": subject });
+                self.api.post(&path, body).await
+            }
+            None => Ok(list),
+        }
     }
 
     /// How many operations the container has had, and the states of those that have not ended.

@@ -189,7 +189,11 @@ impl Walk {
                 Err(error) if self.program == Program::Agent => return Err(error),
                 // The client does not know and asks again; it gets the outcome of what was committed, or it is done now.
                 Err(_) => {
-                    if !verb.is_accepted(&self.tenant).await? {
+                    let written = verb.repeats() && {
+                        let id = self.subject().await?;
+                        self.tenant.operations(&id).await?.0 > operations
+                    };
+                    if !written && !verb.is_accepted(&self.tenant).await? {
                         let again = verb.ask(&self.tenant, &key).await?;
                         ensure!(again.status < 300 || verb.is_operation(), "again: {}: {}", again.status, again.body);
                         ensure!(again.status != 409, "again: {}", again.body);
@@ -256,8 +260,10 @@ impl Walk {
         let is = |word: &str| row["status"] == word;
         match shape {
             Shape::Stopped if !is("stopped") => self.ask(Verb::ForceStop).await?,
-            Shape::Running | Shape::Proxied | Shape::Kept if is("paused") => self.ask(Verb::Resume).await?,
-            Shape::Running | Shape::Paused | Shape::Proxied | Shape::Kept if is("stopped") => {
+            Shape::Running | Shape::Proxied | Shape::Shared | Shape::Kept if is("paused") => {
+                self.ask(Verb::Resume).await?
+            }
+            Shape::Running | Shape::Paused | Shape::Proxied | Shape::Shared | Shape::Kept if is("stopped") => {
                 self.ask(Verb::Start).await?;
             }
             _ => {}
@@ -271,6 +277,12 @@ impl Walk {
         }
         if before.is_none_or(|before| before == Shape::Proxied) {
             self.ask(Verb::Direct).await?;
+        }
+        if before.is_none_or(|before| before == Shape::Shared) {
+            self.ask(Verb::Unshare).await?;
+        }
+        if shape == Shape::Shared {
+            self.ask(Verb::Share).await?;
         }
         if shape == Shape::Proxied {
             self.ask(Verb::Proxy).await?;
@@ -307,6 +319,8 @@ impl Walk {
     /// Waits until the API says that the container has the shape, every owner on the server has settled, and the
     /// server holds what belongs to the shape, no more and no less.
     async fn check(&mut self, shape: Shape) -> Result<()> {
+        // What comes next may be an operation, which is refused while the server is offline.
+        self.cluster.wait_online(self.server(), true).await?;
         let name = format!("the container is {}", shape.status());
         let id = self
             .until(&name, DEADLINE, async |this| {

@@ -107,7 +107,6 @@ async fn creations(world: &World) -> Result<()> {
     for specs in [json!({ "memory_mb": 16 << 20 }), json!({ "storage_mb": 1 << 30 }), json!({ "cpu_cores": 1024 })] {
         api.post(&path, json!({ "image": "busybox", "specs": specs })).await?.expect_detail(422, server)?;
     }
-    api.post(&path, json!({ "image": "busybox", "ramdisk": true })).await?.expect_refusal(501, "NOT_IMPLEMENTED")?;
     Ok(())
 }
 

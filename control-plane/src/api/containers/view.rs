@@ -224,7 +224,7 @@ impl From<ContainerRow> for ContainerData {
             prespawn: attributes.prespawn,
             kvm: spec.kvm,
             kvm_note: None,
-            ramdisk: false,
+            ramdisk: spec.ramdisk.is_some(),
             ramdisk_scope: match attributes.ramdisk_scope {
                 scope if scope.is_empty() => "container".to_owned(),
                 scope => scope,
@@ -290,6 +290,13 @@ fn warnings(row: &ContainerRow) -> Vec<Warning> {
     }
     if let Some(cause) = report.and_then(|report| report.ssh_key_error.as_ref()) {
         warnings.push(warning("ssh_key_not_placed", cause.message.to_string()));
+    }
+    for failure in report.into_iter().flat_map(|report| report.share_failures.iter()) {
+        let name = row.spec.shares.iter().find(|share| share.id == failure.id).map(|share| share.name.as_str());
+        if let Some(name) = name {
+            let message = format!("the share {name} is not mounted: {}", failure.problem.message());
+            warnings.push(warning("share_not_mounted", message));
+        }
     }
     let kills = row.report.as_ref().map_or(0, |report| report.oom_kills);
     if kills > 0 && row.status == Status::Running {

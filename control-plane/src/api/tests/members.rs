@@ -73,6 +73,12 @@ const LEVELS: &[(&str, Needs)] = &[
     ("firewall.removeIngressRule", Edit),
     ("firewall.removeEgressRule", Edit),
     ("firewall.reset", Edit),
+    ("storageShares.list", Read),
+    ("storageShares.get", Read),
+    ("storageShares.create", Edit),
+    ("storageShares.update", Edit),
+    ("storageShares.listIncoming", Read),
+    ("storageShares.toggleIncomingMount", Edit),
     ("containers.delete", Delete),
     ("projects.removePermission", Owner),
     ("projects.delete", Delete),
@@ -82,6 +88,10 @@ fn body_of(operation: &str, user: &str) -> Value {
     match operation {
         "projects.addPermission" => json!({"user_id": user, "level": "read"}),
         "projects.updatePermission" | "projects.patchPermission" => json!({"level": "read"}),
+        "storageShares.create" => {
+            json!({"source_path": "/srv", "mode": "ro", "target_container_id": "0123456789abcdef01234567"})
+        }
+        "storageShares.toggleIncomingMount" => json!({"mount": true}),
         "containers.exec" => json!({"argv": ["true"]}),
         "containers.setContainerKvm" => json!({"kvm": false}),
         "containers.updateSnapshotAlias" | "containers.patchSnapshotAlias" => json!({"alias": null}),
@@ -132,6 +142,7 @@ async fn every_operation_on_a_project_asks_for_its_level() {
             .replace("{permissionId}", targets.data()["id"].as_str().unwrap())
             .replace("{operation}", "stop")
             .replace("{key}", "A")
+            .replace("{shareId}", "0123456789abcdef01234567")
             .replace("{name}", "none")
             .replace("{terminalId}", "0123456789abcdef01234567");
         for (name, level, client) in &callers {

@@ -28,6 +28,7 @@ mod record;
 mod registry;
 mod servers;
 mod shared_events;
+mod shares;
 mod sign_in;
 mod sign_up;
 mod snapshots;

@@ -200,6 +200,8 @@ async fn insert_container(store: &Store, server: &str) -> Rows {
         egress: None,
         ssh_public_key: None,
         kvm: false,
+        shares: Default::default(),
+        ramdisk: None,
         origin: None,
         transfer: None,
     };

@@ -92,7 +92,7 @@ pub async fn change<T>(
 }
 
 /// Writes a row that was read at version `read`.
-pub(super) async fn write(
+pub(in crate::service) async fn write(
     connection: &mut AnyConnection,
     row: &mut ContainerRow,
     read: SpecVersion,
@@ -105,7 +105,10 @@ pub(super) async fn write(
 }
 
 /// Gives the changed specification the next version and place in the container's order.
-pub(super) async fn renew(connection: &mut AnyConnection, row: &mut ContainerRow) -> Result<(), ServiceError> {
+pub(in crate::service) async fn renew(
+    connection: &mut AnyConnection,
+    row: &mut ContainerRow,
+) -> Result<(), ServiceError> {
     let epoch = settings::epoch(connection).await?.max(row.spec.version.epoch);
     row.spec.version = SpecVersion { epoch, generation: row.spec.version.generation + 1 };
     row.sequence += 1;

@@ -16,7 +16,7 @@ use crate::{
     caller::Caller,
     error::ServiceError,
     scheduler::{self, Demand},
-    service::{network, snapshot as snapshots},
+    service::{network, share, snapshot as snapshots},
     store::{
         StoreError,
         container::{self, Attributes, ContainerRow, ServerInfo, Status},
@@ -235,7 +235,9 @@ async fn place(
     let epoch = settings::epoch(&mut tx).await?;
     let firewall = wanted.firewall;
     let network = wanted.network.unwrap_or(project.owner == source.spec.owner);
-    let row = new_row(app, caller, project_id, &project, &source, taken.as_ref(), wanted, network, epoch)?;
+    let mut row = new_row(app, caller, project_id, &project, &source, taken.as_ref(), wanted, network, epoch)?;
+    // What is shared with every container of its project; what the source alone was given is not the copy's.
+    row.spec.shares = share::mounts(&mut tx, &row).await?.try_into().map_err(ServiceError::internal)?;
     container::insert(&mut tx, &row).await?;
     let snapshot_name = taken.as_ref().map(|taken| taken.name.clone());
     let metadata = json!({"source_container": from.to_string(), "source_snapshot": snapshot_name});
@@ -294,6 +296,7 @@ fn new_row(
         kvm: wanted.kvm,
         origin: Some(Origin { container: from.id, snapshot: taken.map(|taken| taken.id) }),
         transfer: None,
+        shares: Default::default(),
         ..from.clone()
     };
     check_size(&spec)?;

@@ -17,6 +17,7 @@ use crate::{
     caller::Caller,
     error::ServiceError,
     scheduler::{self, Demand},
+    service::share,
     store::{
         Queries, StoreError,
         container::{self, Attributes, ContainerRow, ServerInfo, Status},
@@ -131,7 +132,9 @@ async fn place(
     let epoch = settings::epoch(&mut tx).await?;
     let by_scheduler = wanted.server.is_none();
     let credentials = wanted.registry_credentials.clone();
-    let row = new_row(caller, project_id, &project, wanted, &image, server, epoch)?;
+    let mut row = new_row(caller, project_id, &project, wanted, &image, server, epoch)?;
+    // What is shared with every container of the project.
+    row.spec.shares = share::mounts(&mut tx, &row).await?.try_into().map_err(ServiceError::internal)?;
     container::insert(&mut tx, &row).await?;
     if let Source::Registry(_) = &image {
         let pull = pull::new(&app.keys, &row, &server.architecture, credentials.as_ref());
@@ -192,6 +195,8 @@ fn new_row(
         egress: None,
         ssh_public_key: wanted.ssh_public_key,
         kvm: wanted.kvm,
+        shares: Default::default(),
+        ramdisk: wanted.ramdisk,
         origin: None,
         transfer: None,
     };

@@ -5,6 +5,7 @@ use super::{
     fields, image, kvm,
     limits::{self, SpecsInput},
     pull,
+    ramdisk,
     ssh_key::{self, SshKey},
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
 use hoody_protocol::{
     container::Limits,
     id::{RealmId, ServerId},
+    share::RamdiskScope,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -70,8 +72,10 @@ pub struct CreateInput {
     pub kvm: Option<bool>,
     /// Another name of `kvm`.
     pub dev_kvm: Option<bool>,
-    /// Not built yet.
+    /// A file system in memory at `/ramdisk`, counted as memory of the container.
     pub ramdisk: Option<bool>,
+    /// Who uses it: `container` alone (the default), or those of its `project` on the same server that say the same.
+    pub ramdisk_scope: Option<String>,
     /// Colour for people, hexadecimal.
     pub color: Option<String>,
     /// A remark.
@@ -111,6 +115,7 @@ pub(super) struct Wanted {
     pub(super) attributes: Attributes,
     pub(super) ssh_public_key: Option<SshKey>,
     pub(super) kvm: bool,
+    pub(super) ramdisk: Option<RamdiskScope>,
 }
 
 /// Checks every field; `default_limits` hold where it names none.
@@ -176,6 +181,9 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
         check("dev_kvm", Err(problem));
         None
     });
+    if let Some(scope) = &input.ramdisk_scope {
+        check("ramdisk_scope", ramdisk::check_scope(scope));
+    }
     let specs = input.specs.unwrap_or_default();
     let limits = limits::apply(default_limits, specs, default_limits.network_mbit, &mut check);
     let env = environment::parse_all(input.environment_vars.unwrap_or_default(), "environment_vars.");
@@ -186,7 +194,7 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    fields::not_built(&[(input.ramdisk == Some(true), "ramdisk", "RAM disks")])?;
+    let scope = input.ramdisk_scope.unwrap_or_default();
     Ok(Wanted {
         name,
         server,
@@ -207,9 +215,11 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
             bypass_prespawn: input.bypass_prespawn.unwrap_or(false),
             cache: input.cache.unwrap_or(false),
             cache_image: input.cache_image.unwrap_or(false),
+            ramdisk_scope: scope.clone(),
             ..Attributes::default()
         },
         ssh_public_key,
         kvm: kvm.unwrap_or(false),
+        ramdisk: input.ramdisk.unwrap_or(false).then(|| ramdisk::scope(&scope)),
     })
 }

@@ -1,7 +1,6 @@
 //! The fields that clients give containers, each with its check. Problems are worded to follow the
 //! field's name.
 
-use crate::error::ServiceError;
 use hoody_protocol::id::RealmId;
 use serde_json::Value;
 
@@ -23,16 +22,6 @@ const MAX_REALMS: usize = 64;
 const MAX_HOSTNAME: usize = 63;
 
 type Checked = Result<(), String>;
-
-/// 501 for the first option that is asked for: its effect would be missing. `(asked for, field, what it is)`.
-pub(super) fn not_built(options: &[(bool, &str, &str)]) -> Result<(), ServiceError> {
-    match options.iter().find(|(asked, ..)| *asked) {
-        None => Ok(()),
-        Some((_, field, what)) => {
-            Err(ServiceError::NotImplemented(format!("{what} are not built yet: leave \"{field}\" out")))
-        }
-    }
-}
 
 /// Letters, digits, hyphens and underscores.
 pub(in crate::service) fn check_name(name: &str, min: usize) -> Checked {

@@ -4,6 +4,7 @@ use super::{
     change::{Effect, Progress, change},
     fields,
     limits::{self, SpecsInput},
+    ramdisk,
     ssh_key::{self, SshKey},
 };
 use crate::{
@@ -44,9 +45,9 @@ pub struct UpdateInput {
     pub environment_vars: Option<BTreeMap<String, Value>>,
     /// The realms it belongs to, all of them.
     pub realm_ids: Option<Vec<String>>,
-    /// Not built yet.
+    /// A file system in memory at `/ramdisk`, from the next start on.
     pub ramdisk: Option<bool>,
-    /// `container` or `project`; recorded.
+    /// Who uses it: `container` or `project`; from the next start on, when what is in it is gone.
     pub ramdisk_scope: Option<String>,
     /// A key that may log in as root; `null` or an empty text removes it. Also while it runs.
     #[serde(default, deserialize_with = "present")]
@@ -98,6 +99,11 @@ pub async fn update(
         attributes.color = input.color.unwrap_or_else(|| attributes.color.clone());
         attributes.comment = input.comment.unwrap_or_else(|| attributes.comment.clone());
         attributes.ramdisk_scope = input.ramdisk_scope.unwrap_or_else(|| attributes.ramdisk_scope.clone());
+        if input.ramdisk.unwrap_or(row.spec.ramdisk.is_some()) {
+            row.spec.ramdisk = Some(ramdisk::scope(&attributes.ramdisk_scope));
+        } else {
+            row.spec.ramdisk = None;
+        }
         if let Some(realms) = realms {
             object::check_realms(caller, &row.realm_ids, &realms)?;
             row.realm_ids = realms;
@@ -137,10 +143,8 @@ fn validate(input: &UpdateInput, name: Option<&str>, default_limits: Limits) -> 
     if let Some(Some(comment)) = &input.comment {
         check("comment", fields::check_comment(comment));
     }
-    if let Some(scope) = &input.ramdisk_scope
-        && !matches!(scope.as_str(), "container" | "project")
-    {
-        check("ramdisk_scope", Err("must be container or project".to_owned()));
+    if let Some(scope) = &input.ramdisk_scope {
+        check("ramdisk_scope", ramdisk::check_scope(scope));
     }
     if let Some(specs) = input.specs {
         limits::apply(default_limits, specs, default_limits.network_mbit, &mut check);
@@ -165,6 +169,5 @@ fn validate(input: &UpdateInput, name: Option<&str>, default_limits: Limits) -> 
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    fields::not_built(&[(input.ramdisk == Some(true), "ramdisk", "RAM disks")])?;
     Ok(Checked { env, realms, ssh_key })
 }

@@ -7,7 +7,9 @@ use crate::{
     images::{ImageError, Images, InUse},
     names::{self, Names},
     network::{Network, NetworkError, host_interface},
+    ramdisk::{RamdiskError, Ramdisks, Wanted},
     runtime::{Bundle, CgroupStats, Mended, Process, Runtime, RuntimeError},
+    shares::{Converged, ShareError, Shares},
     storage::{IdRange, Storage, StorageError, Usage},
     transfer::{Incoming, TransferError, Transfers},
 };
@@ -18,6 +20,7 @@ use hoody_protocol::{
     firewall::RuleCounter,
     id::{ContainerId, SnapshotId},
     image::{Digest, ImageSpec},
+    share::{ShareFailure, ShareMount, ShareProblem},
     snapshot::{HeldSnapshot, Origin},
     stats::NetworkStats,
 };
@@ -48,6 +51,18 @@ impl From<Faulted> for NetworkError {
 impl From<Faulted> for FirewallError {
     fn from(_: Faulted) -> Self {
         Self::Configuration { reason: "fault".into() }
+    }
+}
+
+impl From<Faulted> for ShareError {
+    fn from(fault: Faulted) -> Self {
+        Self::Blocked(fault.into())
+    }
+}
+
+impl From<Faulted> for RamdiskError {
+    fn from(fault: Faulted) -> Self {
+        Self::Blocked(fault.into())
     }
 }
 
@@ -496,4 +511,67 @@ impl Egress for Kernel {
     }
 
     async fn retain(&self, _known: BTreeSet<ContainerId>) {}
+}
+
+/// A step only where there is something to mount or to unmount: most containers share nothing.
+#[async_trait]
+impl Shares for Kernel {
+    async fn converge(&self, id: ContainerId, _ids: IdRange, wanted: &[ShareMount]) -> Result<Converged, ShareError> {
+        let mut converged = Converged { folder: "/shares".into(), ..Converged::default() };
+        if wanted.is_empty() && !self.world().shares.contains_key(&id) {
+            return Ok(converged);
+        }
+        let effect = |world: &mut World| {
+            let before = world.shares.remove(&id).unwrap_or_default();
+            let (there, missing): (Vec<_>, Vec<_>) =
+                wanted.iter().cloned().partition(|share| !world.lost_sources.contains(&share.source));
+            let failed = |share: ShareMount| ShareFailure { id: share.id, problem: ShareProblem::SourceMissing };
+            converged.failures = missing.into_iter().map(failed).collect();
+            let anew = there.iter().filter(|share| !before.contains(share));
+            converged.mounted = anew.map(|share| share.id).collect();
+            if !wanted.is_empty() {
+                world.shares.insert(id, there);
+            }
+            converged
+        };
+        Ok(self.step("shares", effect).await?)
+    }
+
+    async fn is_visible(&self, id: ContainerId, _pid: i32) -> Result<bool, ShareError> {
+        Ok(!self.world().without_folder.contains(&id))
+    }
+
+    async fn clear(&self, id: ContainerId) -> Result<(), ShareError> {
+        if self.world().shares.contains_key(&id) {
+            let effect = |world: &mut World| {
+                world.demand(!world.is_alive(id), "shares taken from a running container");
+                world.shares.remove(&id);
+            };
+            self.step("unshare", effect).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Ramdisks for Kernel {
+    async fn ensure(&self, id: ContainerId, _ids: IdRange, wanted: Wanted) -> Result<PathBuf, RamdiskError> {
+        let effect = |world: &mut World| {
+            world.demand(!world.is_alive(id), "a RAM disk below a running container");
+            world.ramdisks.insert(id, wanted);
+            PathBuf::from("/disk")
+        };
+        Ok(self.step("ramdisk", effect).await?)
+    }
+
+    async fn remove(&self, id: ContainerId) -> Result<(), RamdiskError> {
+        if self.world().ramdisks.contains_key(&id) {
+            let effect = |world: &mut World| {
+                world.demand(!world.is_alive(id), "a RAM disk taken from a running container");
+                world.ramdisks.remove(&id);
+            };
+            self.step("no ramdisk", effect).await?;
+        }
+        Ok(())
+    }
 }

@@ -12,6 +12,7 @@ mod interleaving;
 mod limits;
 mod operations;
 mod retry;
+mod shares;
 mod snapshots;
 mod ssh_key;
 mod stop;
