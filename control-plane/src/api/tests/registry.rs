@@ -51,6 +51,16 @@ impl Shop {
     }
 }
 
+/// Neither copies nor snapshots, and why.
+async fn assert_not_made(shop: &Shop, path: &str, why: &str) {
+    for (action, body) in [("copy", json!({"name": "copied"})), ("snapshots", json!({"name": "kept"}))] {
+        let refused = shop.world.client.post(&format!("{path}/{action}"), body).await.expect(409);
+        assert!(refused.json["message"].as_str().is_some_and(|message| message.contains(why)), "{}", refused.json);
+    }
+    let held = shop.world.client.get(&format!("{path}/snapshots")).await.expect(200);
+    assert_eq!(held.data()["snapshots"], json!([]), "{}", held.json);
+}
+
 #[tokio::test]
 async fn a_container_waits_for_its_image_and_then_is_like_any_other() {
     each_backend(|store| async move {
@@ -99,6 +109,9 @@ async fn what_cannot_be_pulled_fails_with_its_cause_and_is_tried_again_by_a_star
     let logs = shop.world.client.get(&format!("{path}/status-logs?sort_order=desc")).await.expect(200);
     assert_eq!(logs.data()["logs"][0]["metadata"]["code"], "image_not_found", "{}", logs.json);
 
+    // Its server does not know it: there is nothing to copy or to keep.
+    assert_not_made(&shop, &path, "image could not be pulled").await;
+
     shop.registry.image("app", Some("none"), "amd64", &[b"late"]);
     shop.world.client.post(&format!("{path}/start"), json!({})).await.expect(200);
     shop.world.until(&path, "running").await;
@@ -111,6 +124,7 @@ async fn a_container_whose_pull_hangs_is_deleted_at_once() {
     shop.registry.put("app/manifests/slow", Answer::Silence);
     let path = shop.world.create(shop.body("app:slow")).await;
     assert_eq!(shop.world.status(&path).await, "creating");
+    assert_not_made(&shop, &path, "wait until it is made").await;
     assert_eq!(shop.world.reserved().await.0, 1);
     shop.world.client.delete(&path).await.expect(200);
     shop.world.client.get(&path).await.expect(404);

@@ -4,8 +4,7 @@
 use super::{
     fields, image, kvm,
     limits::{self, SpecsInput},
-    pull,
-    ramdisk,
+    pull, ramdisk,
     ssh_key::{self, SshKey},
 };
 use crate::{
