@@ -26,11 +26,15 @@ async fn a_control_plane_killed_while_it_pulls() -> Result<()> {
     let api = cluster.tenant.clone();
     let project = api.project("pulled").await?;
     for point in hoody_fault::REGISTRY {
+        // A server that is not back yet takes no container.
+        cluster.wait_online(&cluster.servers[0], true).await?;
         faults.arm(point)?;
         let body = json!({ "container_image": reference, "autostart": true });
         let path = format!("/api/v1/projects/{project}/containers");
         // The answer may be lost with the process that gives it.
-        let _ = api.post(&path, body).await;
+        if let Ok(answer) = api.post(&path, body).await {
+            answer.data()?;
+        }
         wait::until(&format!("killed at {point}"), DEADLINE, async || {
             Ok(cluster.control_plane.process()?.killed()?.is_some().then_some(()))
         })

@@ -64,7 +64,8 @@ async fn a_container_is_made_from_a_registry_reference() -> Result<()> {
     let project = api.project("pulled").await?;
 
     // Answered at once, then made and run as the image says.
-    let body = json!({ "container_image": reference, "name": "web", "autostart": true });
+    let specs = json!({ "cpu_cores": 0.25, "memory_mb": 128, "storage_mb": 512 });
+    let body = json!({ "container_image": reference, "name": "web", "autostart": true, "specs": specs });
     let made = api.post(&format!("/api/v1/projects/{project}/containers"), body).await?.data()?;
     ensure!(made["status"] == "creating" && made["image_pull"]["reference"] == reference, "{made}");
     let id = made["id"].as_str().context("an id")?.to_owned();
@@ -85,7 +86,8 @@ async fn a_container_is_made_from_a_registry_reference() -> Result<()> {
         .args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}"])
         .arg(format!("docker://{reference}")))?;
     let pinned = format!("{}/team/web@{}", registry.host(), digest.trim());
-    let system = api.container(&project, &pinned, json!({ "name": "system", "runtime": "lxc" })).await?;
+    let more = json!({ "name": "system", "runtime": "lxc", "specs": specs });
+    let system = api.container(&project, &pinned, more).await?;
     api.operate(&system, "start").await?;
     api.wait_status(&system, "running").await?;
     let processes = cluster.servers[0].exec(&system, &["ps", "-o", "args"])?;
@@ -97,7 +99,6 @@ async fn a_container_is_made_from_a_registry_reference() -> Result<()> {
         ("127.0.0.2:5000/team/web:v1".to_owned(), "registry_address"),
         ("10.0.0.1/team/web:v1".to_owned(), "registry_address"),
     ] {
-        let specs = json!({ "cpu_cores": 0.1, "memory_mb": 64, "storage_mb": 512 });
         let body = json!({ "container_image": reference, "specs": specs });
         let made = api.post(&format!("/api/v1/projects/{project}/containers"), body).await?.data()?;
         let id = made["id"].as_str().context("an id")?.to_owned();
@@ -198,7 +199,8 @@ fn same(found: &str, expected: &str) -> Result<()> {
 async fn an_operator_pulls_into_the_catalogue() -> Result<()> {
     let registry = Registry::start().await?;
     let reference = registry.push(&web(&registry)?, "web", &[])?;
-    let cluster = Cluster::start(Plan { settings: registry.settings(), servers: 0, ..Plan::default() }).await?;
+    // With a server: the nodes' address of a cluster without is the registry's, and the platform's own never open.
+    let cluster = cluster(&registry).await?;
     let settings: Vec<(&str, &str)> = cluster.control_plane.environment.iter().map(|(k, v)| (&**k, &**v)).collect();
     let said =
         cluster.control_plane.cli_with(&settings, &["image", "pull", "web/1", &reference, "--env", "GREETING=bye"])?;
