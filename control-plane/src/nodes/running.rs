@@ -37,7 +37,7 @@ struct Running {
 pub(super) struct Waiting(pub(super) oneshot::Sender<Offered>);
 
 /// How far a transfer is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<Moved>);
 
 #[derive(Debug, Default)]
@@ -46,12 +46,6 @@ struct Moved {
     total: AtomicU64,
     /// Bytes there were when this try began, and when that was.
     began: Mutex<Option<(u64, Instant)>>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
 }
 
 impl Progress {

@@ -141,7 +141,7 @@ async fn lists_show_what_a_user_sees() {
         assert_eq!((seen(other, Side::Outgoing).await, seen(other, Side::Incoming).await), (0, 0));
         let realm = RealmId::generate();
         assert_eq!(list(&store, source_owner, Side::Outgoing, &all, Some(realm)).await.unwrap(), []);
-        assert_eq!(of_source(store.reader(), source.spec.id).await.unwrap(), [one.clone()]);
+        assert_eq!(of_source(store.reader(), source.spec.id).await.unwrap(), std::slice::from_ref(&one));
         assert_eq!(incoming(store.reader(), target.spec.id, target.spec.project).await.unwrap(), [one]);
     })
     .await;

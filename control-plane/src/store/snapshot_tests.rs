@@ -96,12 +96,12 @@ async fn a_snapshot_is_there_with_the_outcome_of_its_operation_and_counted_once(
         assert_eq!(world.shown().await, (0, None));
         world.end(OperationKind::CreateSnapshot { snapshot: row.id }, None).await;
         let expected = SnapshotRow { state: SnapshotState::Ready, size_bytes: 77, ..row.clone() };
-        assert_eq!(world.all().await, [expected.clone()]);
+        assert_eq!(world.all().await, std::slice::from_ref(&expected));
         assert_eq!(world.shown().await, (1, None));
         assert_eq!(world.events(EventKind::ContainerSnapshotCreated).await, 1);
 
         world.end(OperationKind::RestoreSnapshot { snapshot: row.id }, Some(Cause::new("restore_failed", "no"))).await;
-        assert_eq!(world.all().await, [expected.clone()]);
+        assert_eq!(world.all().await, std::slice::from_ref(&expected));
         world.end(OperationKind::RestoreSnapshot { snapshot: row.id }, None).await;
         assert_eq!(world.all().await[0].last_used_at, Some(9));
         assert_eq!(world.shown().await, (1, Some("one".to_owned())));
