@@ -53,6 +53,9 @@ packages=(
     dnsmasq-base:dnsmasq
     python3:/usr/bin/python3
     tinyproxy-bin:tinyproxy
+    docker-registry:docker-registry
+    skopeo:skopeo
+    umoci:umoci
 )
 [ "${1:-}" != lint ] || packages+=(shellcheck:shellcheck)
 [ "${1:-}" != bench ] || packages+=(iperf3:iperf3 podman:podman docker.io:dockerd crun:crun proxychains4:proxychains4 redsocks:redsocks lxd:lxd)

@@ -8,8 +8,8 @@ use crate::{
     nodes::Nodes,
     rate_limit::Limiters,
     service::{
-        activity::Recorder, auth_token::Uses, exec::Conversations, password::Passwords, sign_in::Providers,
-        vault::Places,
+        activity::Recorder, auth_token::Uses, container::Pulls, exec::Conversations, password::Passwords,
+        sign_in::Providers, vault::Places,
     },
     store::Store,
 };
@@ -59,6 +59,8 @@ pub struct Parts {
     pub vault_places: Places,
     /// Speaks with GitHub and Google.
     pub providers: Providers,
+    /// Pulls images from registries.
+    pub pulls: Pulls,
 }
 
 impl App {
@@ -78,6 +80,7 @@ impl App {
             mailer: Mailer::new(&config),
             vault_places: Places::default(),
             providers: Providers::default(),
+            pulls: Pulls::default(),
             config: Arc::new(config),
         }))
     }

@@ -11,6 +11,7 @@ use crate::{
 use hoody_protocol::firewall::{Direction, Match};
 use std::path::Path;
 
+pub use crate::service::image::registry::fuzzing::registry;
 pub use import::fuzzing::{archive, documents};
 
 /// A firewall rule as clients write it: what is accepted is rendered and parsed to the same rule.

@@ -14,7 +14,7 @@
 
 mod names;
 
-pub use names::{AGENT, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS, OPERATOR};
+pub use names::{AGENT, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS, OPERATOR, REGISTRY};
 
 /// True where fault points are compiled in.
 pub const COMPILED_IN: bool = cfg!(debug_assertions);
@@ -30,7 +30,8 @@ macro_rules! point {
 
 /// True where a list has the name.
 pub const fn is_listed(name: &str) -> bool {
-    contains(AGENT, name)
+    contains(REGISTRY, name)
+        || contains(AGENT, name)
         || contains(CONTROL_PLANE, name)
         || contains(AGENT_COMMANDS, name)
         || contains(AGENT_TRANSFERS, name)

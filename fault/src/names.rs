@@ -134,6 +134,9 @@ pub const CONTROL_PLANE: &[&str] = &[
     "batch.acknowledged",
 ];
 
+/// Points of the control plane that a pull from a registry reaches.
+pub const REGISTRY: &[&str] = &["pull.fetched", "pull.writing", "pull.committed"];
+
 /// Points of the agent that commands on the server reach.
 pub const AGENT_COMMANDS: &[&str] = &[
     "execution.received",

@@ -38,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("message", message),
     ("proxy-message", proxy::control_message),
     ("record", agent::record),
+    ("registry", control_plane::registry),
     ("send-stream", agent::send_stream),
     ("socks-reply", proxy::socks_reply),
 ];

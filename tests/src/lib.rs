@@ -12,6 +12,7 @@ pub mod flood;
 pub mod image;
 pub mod postgres;
 pub mod probe;
+pub mod registry;
 pub mod secrets;
 pub mod simulated;
 pub mod smtp;

@@ -1,11 +1,15 @@
-//! `image import`, `image list`, `image delete`, `image collect`: the catalogue from the command line of
+//! `image import`, `image pull`, `image list`, `image delete`, `image collect`: the catalogue from the command line of
 //! the machine with the data folder. They may run beside a serving control plane.
 
 use crate::{
     config::{Config, ConfigError, Settings},
+    service::container::pull::client,
     service::image::{
         self, CollectError,
-        import::{ImportError, ImportRequest, Overrides, Platform, import},
+        icon::{Icon, IconError, store_icon},
+        import::{ImportError, ImportRequest, Naming, Overrides, Platform, import},
+        pull::{CatalogueError, pull_into_catalogue},
+        registry::{Credentials, Progress, PullRequest, Reference},
     },
     store::{
         Store, StoreError,
@@ -14,9 +18,16 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use std::{
-    io::{self, Write},
+    io::{self, BufRead, Read, Write},
     path::PathBuf,
+    time::Duration,
 };
+use zeroize::Zeroizing;
+
+/// Bytes of a registry's password.
+const MAX_PASSWORD_BYTES: u64 = 4096;
+/// How often a pull says how far it is.
+const SHOW_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The catalogue of images.
 #[derive(Debug, Args)]
@@ -29,6 +40,8 @@ pub(super) struct ImageArgs {
 enum Command {
     /// Put an image into the catalogue, or replace the one of that name
     Import(Box<ImportArgs>),
+    /// Fetch an image from a registry into the catalogue, or replace the one of that name
+    Pull(Box<PullArgs>),
     /// Show the catalogue
     List(Box<Settings>),
     /// Take an image out of the catalogue; containers made from it stay as they are
@@ -54,6 +67,33 @@ struct ImportArgs {
     /// Which image of a layout that has several
     #[arg(long)]
     reference: Option<String>,
+    #[command(flatten)]
+    described: Described,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Args)]
+struct PullArgs {
+    /// Name in the catalogue: os/release[/variant], for example debian/12
+    name: String,
+    /// The image: host[:port]/name[:tag][@sha256:…], for example docker.io/library/debian:12
+    reference: Reference,
+    /// os/architecture[/variant]: which image of several
+    #[arg(long, default_value_t = Platform::here())]
+    platform: Platform,
+    /// User for the registry; the password is read from standard input
+    #[arg(long)]
+    username: Option<String>,
+    #[command(flatten)]
+    described: Described,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What is said of an image, and over its own configuration.
+#[derive(Debug, Args)]
+struct Described {
     /// A sentence about the image
     #[arg(long)]
     description: Option<String>,
@@ -81,8 +121,9 @@ struct ImportArgs {
     /// Command line of the first process; must come last
     #[arg(long, num_args = 1.., allow_hyphen_values = true, value_name = "WORD")]
     command: Vec<String>,
-    #[command(flatten)]
-    settings: Settings,
+    /// A picture of the image: PNG, JPEG, WebP or GIF
+    #[arg(long, value_name = "FILE")]
+    icon: Option<PathBuf>,
 }
 
 /// Why a command failed.
@@ -94,6 +135,12 @@ pub enum ImageCommandError {
     /// The import failed.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The pull failed.
+    #[error(transparent)]
+    Pull(#[from] CatalogueError),
+    /// The icon is none.
+    #[error("icon {}", .0.display())]
+    Icon(PathBuf, #[source] IconError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -113,9 +160,29 @@ pub(super) async fn run(args: ImageArgs) -> Result<(), ImageCommandError> {
     match args.command {
         Command::Import(mut args) => {
             let settings = std::mem::take(&mut args.settings);
+            let icon = args.described.read_icon()?;
             let request = args.into_request();
             with_store(settings, async |config, store| {
                 let row = import(store, &config.data_dir, request).await?;
+                put_icon(store, &row, icon).await?;
+                Ok(writeln!(io::stdout(), "{}", line(&row))?)
+            })
+            .await
+        }
+        Command::Pull(mut args) => {
+            let settings = std::mem::take(&mut args.settings);
+            let icon = args.described.read_icon()?;
+            let credentials = args.username.take().map(read_credentials).transpose()?;
+            with_store(settings, async |config, store| {
+                let PullArgs { name, reference, platform, described, .. } = *args;
+                let max_bytes = config.registries.max_image_bytes;
+                let request = PullRequest { reference, platform, credentials, max_bytes };
+                let registry = client(config).await.map_err(CatalogueError::from)?;
+                let described = described.into_parts(name);
+                let progress = Progress::default();
+                let pulled = pull_into_catalogue(store, &config.data_dir, &registry, request, described, &progress);
+                let row = show(pulled, &progress).await?;
+                put_icon(store, &row, icon).await?;
                 Ok(writeln!(io::stdout(), "{}", line(&row))?)
             })
             .await
@@ -167,22 +234,52 @@ fn line(row: &ImageRow) -> String {
 
 impl ImportArgs {
     fn into_request(self) -> ImportRequest {
-        ImportRequest {
-            name: self.name,
-            source: self.source,
-            platform: self.platform,
-            reference: self.reference,
-            description: self.description,
-            os: self.os,
-            release: self.release,
-            variant: self.variant,
-            overrides: Overrides {
-                command: self.command,
-                env: self.env,
-                workdir: self.workdir,
-                user: self.user,
-                stop_signal: self.stop_signal,
-            },
+        let (naming, overrides) = self.described.into_parts(self.name);
+        ImportRequest { naming, source: self.source, platform: self.platform, reference: self.reference, overrides }
+    }
+}
+
+impl Described {
+    fn into_parts(self, name: String) -> (Naming, Overrides) {
+        let Self { description, os, release, variant, env, workdir, user, stop_signal, command, icon: _ } = self;
+        (Naming { name, description, os, release, variant }, Overrides { command, env, workdir, user, stop_signal })
+    }
+
+    fn read_icon(&self) -> Result<Option<Icon>, ImageCommandError> {
+        let Some(path) = &self.icon else { return Ok(None) };
+        let failed = |error| ImageCommandError::Icon(path.clone(), error);
+        Icon::read(path).map(Some).map_err(failed)
+    }
+}
+
+async fn put_icon(store: &Store, row: &ImageRow, icon: Option<Icon>) -> Result<(), StoreError> {
+    match icon {
+        Some(icon) => store_icon(store, row.id, &icon).await,
+        None => Ok(()),
+    }
+}
+
+/// The password is the first line of standard input: other users can see arguments.
+fn read_credentials(username: String) -> Result<Credentials, ImageCommandError> {
+    let mut line = Zeroizing::new(String::new());
+    io::stdin().lock().take(MAX_PASSWORD_BYTES).read_line(&mut line)?;
+    let password = Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned());
+    Ok(Credentials { username, password })
+}
+
+/// Says every few seconds how far it is.
+async fn show<T>(work: impl Future<Output = T>, progress: &Progress) -> T {
+    let mut ticks = tokio::time::interval(SHOW_INTERVAL);
+    ticks.tick().await;
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = ticks.tick() => {
+                let (done, total) = progress.bytes();
+                // Only a word on the way: an output that is closed changes nothing.
+                let _ = writeln!(io::stderr(), "{} of {} MiB", done >> 20, total >> 20);
+            }
         }
     }
 }

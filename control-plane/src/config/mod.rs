@@ -80,6 +80,25 @@ impl Default for PasswordCost {
     }
 }
 
+/// Registries that images are pulled from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registries {
+    /// Networks beyond the public internet in which they may be.
+    pub allowed_networks: Vec<IpNet>,
+    /// `host[:port]` of those that are spoken to without TLS.
+    pub plain_http: Vec<String>,
+    /// A PEM file with certificate authorities beside the system's.
+    pub certificate: Option<PathBuf>,
+    /// Bytes that the layers of one image may have together.
+    pub max_image_bytes: u64,
+}
+
+impl Default for Registries {
+    fn default() -> Self {
+        Self { allowed_networks: Vec::new(), plain_http: Vec::new(), certificate: None, max_image_bytes: 8 * GIB }
+    }
+}
+
 /// The free tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FreeTier {
@@ -115,6 +134,8 @@ pub struct Config {
     /// Networks beyond the public internet in which tenants' upstream proxies may be; at most
     /// [`hoody_protocol::egress::MAX_ALLOWED_NETWORKS`].
     pub egress_allowed_networks: Vec<IpNet>,
+    /// Registries that images are pulled from.
+    pub registries: Registries,
     /// How logs are written.
     pub log_format: LogFormat,
     /// The file with the master key; made at the first start.
@@ -211,6 +232,7 @@ impl Config {
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             egress_allowed_networks: Vec::new(),
+            registries: Registries::default(),
             log_format: LogFormat::Text,
             master_key: None,
             desired_state_deadline: Duration::from_secs(10),

@@ -102,6 +102,18 @@ settings! {
     /// Networks beyond the public internet in which tenants' upstream proxies may be
     #[arg(long, env = "HOODY_EGRESS_ALLOWED_NETWORKS", value_delimiter = ',', num_args = 1..)]
     egress_allowed_networks: Vec<IpNet>;
+    /// Networks beyond the public internet in which registries may be
+    #[arg(long, env = "HOODY_REGISTRY_ALLOWED_NETWORKS", value_delimiter = ',', num_args = 1..)]
+    registry_allowed_networks: Vec<IpNet>;
+    /// host[:port] of registries that are spoken to without TLS
+    #[arg(long, env = "HOODY_REGISTRY_PLAIN_HTTP", value_delimiter = ',', num_args = 1..)]
+    registry_plain_http: Vec<String>;
+    /// Certificate authorities of registries beside the system's (PEM)
+    #[arg(long, env = "HOODY_REGISTRY_CERTIFICATE")]
+    registry_certificate: PathBuf;
+    /// MiB that the layers of one pulled image may have together
+    #[arg(long, env = "HOODY_REGISTRY_MAX_IMAGE_MIB")]
+    registry_max_image_mib: u32;
     /// How logs are written
     #[arg(long, env = "HOODY_LOG_FORMAT")]
     log_format: LogFormat;
@@ -339,6 +351,9 @@ impl Settings {
             cors_origins = self.cors_origins;
             trusted_proxies = self.trusted_proxies;
             egress_allowed_networks = self.egress_allowed_networks;
+            registries.allowed_networks = self.registry_allowed_networks;
+            registries.plain_http = self.registry_plain_http;
+            registries.max_image_bytes = bytes(self.registry_max_image_mib);
             log_format = self.log_format;
             master_key_file = self.master_key_file;
             desired_state_deadline = span(self.desired_state_deadline);
@@ -371,6 +386,7 @@ impl Settings {
         config.mail =
             Mail { smtp, web_url: self.web_url.map(|url| url.trim_end_matches('/').to_owned()), ..config.mail };
         config.social_stats_file = self.social_stats_file;
+        config.registries.certificate = self.registry_certificate;
         config.metrics_address = self.metrics_address;
         config.master_key = self.master_key;
         if config.node_public_addresses.is_empty() && !config.node_address.ip().is_unspecified() {

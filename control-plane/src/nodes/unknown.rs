@@ -221,6 +221,7 @@ async fn adopt(link: &Link, row: &Unknown, project: ProjectId, name: String) -> 
         updated_at: now,
         project_alias: target.alias,
         project_is_default: target.is_default,
+        pull: None,
         server_info: ServerInfo::default(),
         spec,
     };

@@ -13,8 +13,8 @@ use hoody_protocol::{container::Limits, id::ServerId};
 pub struct Demand<'a> {
     /// What it takes of a server.
     pub limits: &'a Limits,
-    /// Architecture of its image, in OCI terms.
-    pub architecture: &'a str,
+    /// Architecture of its image, in OCI terms; `None`: there is one for whatever the server has.
+    pub architecture: Option<&'a str>,
     /// It is to have KVM.
     pub kvm: bool,
 }
@@ -38,8 +38,11 @@ pub fn check(server: &ServerRow, demand: Demand<'_>) -> Result<(), Reason> {
         _ => return Err(Reason::Revoked),
     }
     // Before its first hello a server's architecture is not known.
-    if !server.architecture.is_empty() && server.architecture != demand.architecture {
-        let (image, server) = (demand.architecture.to_owned(), server.architecture.clone());
+    if let Some(image) = demand.architecture
+        && !server.architecture.is_empty()
+        && server.architecture != image
+    {
+        let (image, server) = (image.to_owned(), server.architecture.clone());
         return Err(Reason::Architecture { image, server });
     }
     if demand.kvm && !server.owned {

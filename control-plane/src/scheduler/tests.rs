@@ -28,7 +28,7 @@ fn limits() -> Limits {
 
 fn ranked(servers: &[ServerRow]) -> Vec<u8> {
     let limits = limits();
-    let ids = rank(servers, Demand { limits: &limits, architecture: "amd64", kvm: false }).unwrap();
+    let ids = rank(servers, Demand { limits: &limits, architecture: Some("amd64"), kvm: false }).unwrap();
     ids.iter().map(|id| id.as_bytes()[11]).collect()
 }
 
@@ -36,7 +36,8 @@ fn refused(change: impl Fn(&mut ServerRow)) -> Reason {
     let mut candidate = server(1);
     change(&mut candidate);
     let limits = limits();
-    let rejections = rank(&[candidate], Demand { limits: &limits, architecture: "amd64", kvm: false }).unwrap_err();
+    let rejections =
+        rank(&[candidate], Demand { limits: &limits, architecture: Some("amd64"), kvm: false }).unwrap_err();
     assert_eq!(rejections[0].server, "server-1");
     rejections[0].reason.clone()
 }
@@ -80,7 +81,7 @@ fn every_server_has_its_reason() {
 #[test]
 fn without_servers_there_is_nothing_to_reject() {
     let limits = limits();
-    assert_eq!(rank(&[], Demand { limits: &limits, architecture: "amd64", kvm: false }), Err(vec![]));
+    assert_eq!(rank(&[], Demand { limits: &limits, architecture: Some("amd64"), kvm: false }), Err(vec![]));
 }
 
 fn any_server() -> impl Strategy<Value = ServerRow> {
@@ -132,7 +133,7 @@ proptest! {
         }
         for (cpu_millis, memory, disk) in demands {
             let limits = Limits { cpu_millis, memory_bytes: memory << 20, disk_bytes: disk << 20, pids: 64, network_mbit: None };
-            let demand = Demand { limits: &limits, architecture: "amd64", kvm: false };
+            let demand = Demand { limits: &limits, architecture: Some("amd64"), kvm: false };
             let ranked = rank(&servers, demand);
             let mut reversed = servers.clone();
             reversed.reverse();

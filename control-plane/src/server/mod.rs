@@ -72,6 +72,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         tokio::spawn(tasks::snapshots::run(app.clone())),
         tokio::spawn(tasks::keys::run(app.clone())),
         tokio::spawn(tasks::mail::run(app.clone())),
+        tokio::spawn(tasks::pulls::run(app.clone())),
         tokio::spawn(tasks::retention::run(app.clone(), tasks::retention::INTERVAL)),
         tokio::spawn(tasks::shares::run(app.clone(), tasks::shares::INTERVAL)),
         tokio::spawn(tasks::token_uses::run(app.clone(), tasks::token_uses::INTERVAL)),

@@ -14,6 +14,7 @@ mod limits;
 mod list;
 mod operate;
 pub(in crate::service) mod operation;
+pub mod pull;
 mod ramdisk;
 mod restart;
 mod ssh_key;
@@ -24,13 +25,14 @@ pub use change::{Effect, Progress, change, settle};
 pub(in crate::service) use change::{renew, write};
 pub use copy::{Copied, CopyInput, copy};
 pub use create::create;
-pub use creation::CreateInput;
+pub use creation::{CreateInput, RegistryCredentials};
 pub use delete::{Deletion, delete};
 pub use inspect::{Unseen, inspect, inspect_all};
 pub use kvm::{KvmInput, set_kvm};
 pub use limits::SpecsInput;
 pub use list::{ListInput, list, list_by_project, status_logs};
 pub use operate::{Operation, UnknownOperation, operate};
+pub use pull::Pulls;
 pub use update::{UpdateInput, update};
 
 pub(in crate::service) use fields::{

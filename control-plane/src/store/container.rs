@@ -15,7 +15,10 @@ pub use network::{NetworkKind, NetworkSettings, NetworkState};
 pub use status::{Status, UnknownStatus};
 pub use write::{insert, purge, update};
 
-use super::{Store, StoreError};
+use super::{
+    Store, StoreError,
+    image_pull::{self, Pull},
+};
 use hoody_protocol::{
     container::{ContainerSpec, StatusReport},
     id::{ContainerId, InvalidId, PoolId, RealmId, ServerId, UserId},
@@ -67,6 +70,8 @@ pub struct ContainerRow {
     pub project_is_default: bool,
     /// The server.
     pub server_info: ServerInfo,
+    /// The pull of its image, as long as it is not done; until then nothing is sent to the server.
+    pub pull: Option<Pull>,
 }
 
 /// The parts of a server that a container's answer shows.
@@ -104,14 +109,16 @@ pub struct ServerInfo {
     pub disk_bytes: i64,
 }
 
-const SELECT: &str = "SELECT c.spec, c.server_id, c.name, c.image_name, c.runtime, c.realm_ids, c.attributes, c.egress_credentials, \
+const SELECT: &str = "SELECT ip.reference AS pull_reference, ip.state AS pull_state, ip.bytes_done AS pull_bytes_done, \
+    ip.bytes_total AS pull_bytes_total, ip.failure AS pull_failure, c.spec, c.server_id, c.name, c.image_name, c.runtime, c.realm_ids, c.attributes, c.egress_credentials, \
     c.sequence, c.status, c.status_changed_at, c.report, c.deleted_at, c.created_at, c.updated_at, \
     c.snapshot_count, c.last_used_snapshot, \
     p.alias AS project_alias, p.is_default AS project_is_default, s.name AS server_name, \
     s.status AS server_status, s.online AS server_online, s.country, s.region, s.city, s.datacenter, \
     s.rental_end, s.owner_id AS server_owner, s.pool_id AS server_pool, s.is_free, s.facts AS server_facts, \
     s.cpu_millis, s.memory_bytes, s.disk_bytes \
-    FROM containers c JOIN projects p ON p.id = c.project_id JOIN servers s ON s.id = c.server_id";
+    FROM containers c JOIN projects p ON p.id = c.project_id JOIN servers s ON s.id = c.server_id \
+    LEFT JOIN image_pulls ip ON ip.container_id = c.id";
 
 /// The container with this id.
 pub async fn get(store: &Store, id: ContainerId) -> Result<Option<ContainerRow>, StoreError> {
@@ -184,6 +191,7 @@ fn read(row: &AnyRow) -> Result<ContainerRow, StoreError> {
             memory_bytes: row.try_get("memory_bytes")?,
             disk_bytes: row.try_get("disk_bytes")?,
         },
+        pull: image_pull::of_row(row)?,
     })
 }
 

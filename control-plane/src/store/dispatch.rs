@@ -14,7 +14,9 @@ use std::collections::HashMap;
 /// Containers with work, read at once.
 const MAX_READ: i64 = 8192;
 
-const UNACKED: &str = "(acked_epoch < epoch OR (acked_epoch = epoch AND acked_generation < generation))";
+/// What has no image yet is not sent: see [`super::image_pull`].
+const UNACKED: &str = "(acked_epoch < epoch OR (acked_epoch = epoch AND acked_generation < generation)) \
+     AND NOT EXISTS (SELECT 1 FROM image_pulls WHERE image_pulls.container_id = containers.id)";
 
 /// An operation that the node may not have.
 #[derive(Debug, Clone, PartialEq, Eq)]

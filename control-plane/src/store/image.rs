@@ -40,6 +40,12 @@ pub struct ImageRow {
     pub created_at: UnixMs,
     /// When it was last imported.
     pub updated_at: UnixMs,
+    /// Average of all ratings in hundredths; 0 without any.
+    pub rating: i64,
+    /// Number of ratings.
+    pub rating_count: u64,
+    /// True where it has a picture.
+    pub has_icon: bool,
 }
 
 /// What is stored under a name.
@@ -72,6 +78,10 @@ pub struct Filter {
     pub architecture: String,
     /// Part of name, description, distribution or release, in any case.
     pub search: String,
+    /// The lowest average rating, hundredths.
+    pub min_rating: Option<i64>,
+    /// The highest average rating, hundredths.
+    pub max_rating: Option<i64>,
 }
 
 /// What a list is ordered by; the name decides between equals.
@@ -86,25 +96,34 @@ pub enum Order {
     Created,
     /// By time of the first import, newest first.
     CreatedDescending,
+    /// By average rating.
+    Rating,
+    /// By average rating, the best first.
+    RatingDescending,
 }
 
-const SELECT: &str = "SELECT id, name, description, os, release, variant, architecture, size_bytes, spec, \
-                      created_at, updated_at FROM images";
+/// What [`parse`] reads, of a query from `images`.
+pub(super) const COLUMNS: &str = "images.id, images.name, images.description, images.os, images.release, \
+    images.variant, images.architecture, images.size_bytes, images.spec, images.created_at, images.updated_at, \
+    COALESCE((SELECT CAST(SUM(r.rating) AS BIGINT) / COUNT(*) FROM image_ratings r WHERE r.image_id = images.id), 0) \
+    AS average_rating, \
+    (SELECT CAST(COUNT(*) AS BIGINT) FROM image_ratings r WHERE r.image_id = images.id) AS rating_count, \
+    (SELECT CAST(COUNT(*) AS BIGINT) FROM image_icons i WHERE i.image_id = images.id) AS icons";
 
-/// Filters a list; `$1` to `$3` as bound by [`bind_filter`].
+/// Filters a list, where it is of [`COLUMNS`] as `listed`; `$1` to `$5`.
 const MATCHES: &str = "($1 = '' OR LOWER(os) = $1) AND ($2 = '' OR architecture = $2) AND ($3 = '' \
      OR LOWER(name) LIKE $3 ESCAPE '!' OR LOWER(description) LIKE $3 ESCAPE '!' \
-     OR LOWER(os) LIKE $3 ESCAPE '!' OR LOWER(release) LIKE $3 ESCAPE '!')";
+     OR LOWER(os) LIKE $3 ESCAPE '!' OR LOWER(release) LIKE $3 ESCAPE '!') \
+     AND average_rating >= $4 AND average_rating <= $5";
 
 /// Stores an image under its name, replacing what was there.
 pub async fn put(connection: &mut AnyConnection, image: &NewImage) -> Result<ImageRow, StoreError> {
-    let row = sqlx::query(
+    sqlx::query(
         "INSERT INTO images (id, name, description, os, release, variant, architecture, size_bytes, spec, \
          created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10) \
          ON CONFLICT (name) DO UPDATE SET description = excluded.description, os = excluded.os, \
          release = excluded.release, variant = excluded.variant, architecture = excluded.architecture, \
-         size_bytes = excluded.size_bytes, spec = excluded.spec, updated_at = excluded.updated_at \
-         RETURNING id, name, description, os, release, variant, architecture, size_bytes, spec, created_at, updated_at",
+         size_bytes = excluded.size_bytes, spec = excluded.spec, updated_at = excluded.updated_at",
     )
     .bind(ImageId::generate().to_string())
     .bind(image.name.as_str())
@@ -116,9 +135,10 @@ pub async fn put(connection: &mut AnyConnection, image: &NewImage) -> Result<Ima
     .bind(image.size_bytes as i64)
     .bind(encode(&image.spec)?)
     .bind(now_ms() as i64)
-    .fetch_one(connection)
+    .execute(&mut *connection)
     .await?;
-    parse(&row)
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM images WHERE name = $1"));
+    parse(&sqlx::query(sql).bind(image.name.as_str()).fetch_one(connection).await?)
 }
 
 /// Catalogue name of the image whose specification has this digest.
@@ -140,7 +160,7 @@ pub async fn name_of(store: &Store, digest: Digest) -> Result<Option<String>, St
 
 /// The image with this id.
 pub async fn find(store: &Store, id: ImageId) -> Result<Option<ImageRow>, StoreError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM images WHERE id = $1"));
     let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(store.reader()).await?;
     row.as_ref().map(parse).transpose()
 }
@@ -148,7 +168,7 @@ pub async fn find(store: &Store, id: ImageId) -> Result<Option<ImageRow>, StoreE
 /// The image with exactly this name. What a client wrote is first resolved by
 /// [`crate::service::image::resolve_name`].
 pub async fn find_by_name(store: &Store, name: &str) -> Result<Option<ImageRow>, StoreError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE name = $1"));
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM images WHERE name = $1"));
     let row = sqlx::query(sql).bind(name.to_owned()).fetch_optional(store.reader()).await?;
     row.as_ref().map(parse).transpose()
 }
@@ -161,7 +181,7 @@ pub async fn hold(connection: &mut AnyConnection, id: ImageId) -> Result<Option<
         // The transaction already is the only writer.
         _ => "",
     };
-    let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1{lock}"));
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM images WHERE id = $1{lock}"));
     let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(connection).await?;
     row.as_ref().map(parse).transpose()
 }
@@ -181,11 +201,15 @@ pub async fn list(
 ) -> Result<(Vec<ImageRow>, u64), StoreError> {
     let os = filter.os.to_lowercase();
     let search = contains_pattern(&filter.search);
-    let count = sqlx::AssertSqlSafe(format!("SELECT CAST(COUNT(*) AS BIGINT) FROM images WHERE {MATCHES}"));
+    let listed = format!("FROM (SELECT {COLUMNS} FROM images) AS listed WHERE {MATCHES}");
+    let (least, most) = (filter.min_rating.unwrap_or(i64::MIN), filter.max_rating.unwrap_or(i64::MAX));
+    let count = sqlx::AssertSqlSafe(format!("SELECT CAST(COUNT(*) AS BIGINT) {listed}"));
     let total: i64 = sqlx::query_scalar(count)
         .bind(os.clone())
         .bind(filter.architecture.clone())
         .bind(search.clone())
+        .bind(least)
+        .bind(most)
         .fetch_one(store.reader())
         .await?;
     let order = match order {
@@ -193,12 +217,16 @@ pub async fn list(
         Order::NameDescending => "name DESC",
         Order::Created => "created_at, name",
         Order::CreatedDescending => "created_at DESC, name",
+        Order::Rating => "average_rating, name",
+        Order::RatingDescending => "average_rating DESC, name",
     };
-    let page = sqlx::AssertSqlSafe(format!("{SELECT} WHERE {MATCHES} ORDER BY {order} LIMIT $4 OFFSET $5"));
+    let page = sqlx::AssertSqlSafe(format!("SELECT * {listed} ORDER BY {order} LIMIT $6 OFFSET $7"));
     let rows = sqlx::query(page)
         .bind(os)
         .bind(filter.architecture.clone())
         .bind(search)
+        .bind(least)
+        .bind(most)
         .bind(i64::from(limit))
         .bind(i64::try_from(offset).unwrap_or(i64::MAX))
         .fetch_all(store.reader())
@@ -276,7 +304,7 @@ fn decode<T: serde::de::DeserializeOwned>(row: &AnyRow, what: &'static str) -> R
     serde_json::from_str(&text).map_err(|error| StoreError::Corrupt { what, source: Box::new(error) })
 }
 
-fn parse(row: &AnyRow) -> Result<ImageRow, StoreError> {
+pub(super) fn parse(row: &AnyRow) -> Result<ImageRow, StoreError> {
     let id: String = row.try_get("id")?;
     let id = id.parse().map_err(|error| StoreError::Corrupt { what: "images.id", source: Box::new(error) })?;
     Ok(ImageRow {
@@ -291,6 +319,9 @@ fn parse(row: &AnyRow) -> Result<ImageRow, StoreError> {
         spec: decode(row, "images.spec")?,
         created_at: row.try_get::<i64, _>("created_at")? as u64,
         updated_at: row.try_get::<i64, _>("updated_at")? as u64,
+        rating: row.try_get("average_rating")?,
+        rating_count: row.try_get::<i64, _>("rating_count")? as u64,
+        has_icon: row.try_get::<i64, _>("icons")? > 0,
     })
 }
 

@@ -21,6 +21,8 @@ pub mod hello;
 pub mod idempotency;
 pub mod identity;
 pub mod image;
+pub mod image_icon;
+pub mod image_pull;
 pub mod invite_code;
 pub mod join_token;
 pub mod key;
@@ -57,6 +59,7 @@ pub mod transfer;
 pub mod two_factor;
 pub mod unknown;
 pub mod user;
+pub mod user_image;
 pub mod vault;
 pub mod waitlist;
 

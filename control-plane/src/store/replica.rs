@@ -11,7 +11,7 @@ pub const LEASE: Duration = Duration::from_secs(15);
 pub const RENEWAL: Duration = Duration::from_secs(5);
 
 /// The database's clock, in milliseconds.
-async fn now(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+pub(super) async fn now(connection: &mut AnyConnection) -> Result<i64, StoreError> {
     let sql = match connection.backend_name() {
         "PostgreSQL" => "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
         _ => "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT)",

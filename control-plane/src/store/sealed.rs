@@ -30,6 +30,7 @@ const TABLES: &[Table] = &[
     Table { name: "two_factor", id: "user_id", sealed: "sealed", purpose: "'two-factor'" },
     Table { name: "vault_data_keys", id: "user_id", sealed: "sealed", purpose: "'vault-data-key'" },
     Table { name: "containers", id: "id", sealed: "egress_credentials", purpose: "'egress-credentials'" },
+    Table { name: "image_pulls", id: "container_id", sealed: "credentials", purpose: "'registry-credentials'" },
 ];
 
 /// Every sealed secret; those of retired authorities are forgotten, and empty.

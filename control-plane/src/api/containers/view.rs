@@ -3,7 +3,10 @@
 use super::runtime_info::RuntimeInfo;
 use crate::{
     api::time::rfc3339,
-    store::container::{ContainerRow, ServerInfo, Status},
+    store::{
+        container::{ContainerRow, ServerInfo, Status},
+        image_pull::Pull,
+    },
 };
 use hoody_protocol::{id::RealmId, time::now_ms};
 use serde::Serialize;
@@ -29,6 +32,9 @@ pub struct ContainerData {
     project_id: String,
     project_alias: String,
     container_image: String,
+    /// As long as the image is being pulled from a registry, and after a pull that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_pull: Option<ImagePullData>,
     runtime: String,
     server_id: String,
     server_name: String,
@@ -102,6 +108,32 @@ pub(super) struct ServerData {
     specs: Value,
 }
 
+/// The pull of a container's image.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ImagePullData {
+    /// The image.
+    reference: String,
+    /// `queued`, `running` or `failed`.
+    state: &'static str,
+    bytes_done: u64,
+    /// Bytes of all layers; 0: not known yet.
+    bytes_total: u64,
+    /// Why it failed.
+    error: Option<String>,
+}
+
+impl From<Pull> for ImagePullData {
+    fn from(pull: Pull) -> Self {
+        Self {
+            reference: pull.reference,
+            state: pull.state.as_str(),
+            bytes_done: pull.bytes_done,
+            bytes_total: pull.bytes_total,
+            error: pull.failure.map(|cause| cause.message.to_string()),
+        }
+    }
+}
+
 /// Limits of a container.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SpecsData {
@@ -166,6 +198,7 @@ impl From<ContainerRow> for ContainerData {
             project_id: spec.project.to_string(),
             project_alias: row.project_alias,
             container_image: row.image_name,
+            image_pull: row.pull.map(Into::into),
             runtime: row.runtime,
             server_id: row.server.to_string(),
             server_name: server_info.name.clone(),
@@ -243,6 +276,9 @@ fn warnings(row: &ContainerRow) -> Vec<Warning> {
     let warning = |kind: &str, message: String| Warning { kind: kind.to_owned(), message, expired_at: None };
     let mut warnings = Vec::new();
     let report = row.report.as_ref().filter(|report| report.version >= row.spec.version);
+    if let Some(cause) = row.pull.as_ref().and_then(|pull| pull.failure.as_ref()) {
+        warnings.push(warning(&cause.code, cause.message.to_string()));
+    }
     if let Some(cause) = report.and_then(|report| report.cause.as_ref()) {
         warnings.push(warning(&cause.code, cause.message.to_string()));
     }

@@ -104,3 +104,64 @@ async fn only_operators_see_blobs_and_delete() {
     assert!(!blob.exists());
     admin.delete(&one).await.expect(404);
 }
+
+#[tokio::test]
+async fn users_take_and_rate_images() {
+    each_backend(|store| async move {
+        let app = app(&store).await;
+        let row = put_image(&store, &image("debian/12", b"a")).await;
+        put_image(&store, &image("busybox", b"b")).await;
+        let (ann, _) = Client::new_user(&app, "ann", false).await;
+        let (bob, _) = Client::new_user(&app, "bob", false).await;
+        let rate = format!("/api/v1/images/rate/{}", row.id);
+        ann.post(&rate, json!({"rating": 4})).await.expect(409);
+        let taken = ann.post(&format!("/api/v1/images/import/{}", row.id), json!({})).await.expect(200);
+        assert_eq!(taken.data()["alias"], "debian/12");
+        ann.post(&format!("/api/v1/images/import/{}", row.id), json!({})).await.expect(200);
+        let bought = bob.post(&format!("/api/v1/images/purchase/{}", row.id), json!({})).await.expect(200);
+        assert_eq!(bought.data()["price_paid"], 0.0);
+        for operation in ["import", "purchase"] {
+            let path = format!("/api/v1/images/{operation}/{}", ImageId::generate());
+            ann.post(&path, json!({})).await.expect(404);
+        }
+
+        ann.post(&rate, json!({"rating": 5.1})).await.expect_invalid(&["rating"]);
+        ann.post(&rate, json!({"rating": -1})).await.expect_invalid(&["rating"]);
+        ann.post(&rate, json!({"rating": 1})).await.expect(200);
+        ann.post(&rate, json!({"rating": 4.5})).await.expect(200);
+        let rated = bob.post(&rate, json!({"rating": 3})).await.expect(200);
+        assert_eq!(*rated.data(), json!({"new_rating": 3.0, "average_rating": 3.75, "rating_count": 2}));
+        let own = ann.get("/api/v1/images/user?sort_by=created_at&sort_order=asc").await.expect(200);
+        assert_eq!(own.data()["pagination"]["total"], 1);
+        let first = &own.data()["images"][0];
+        assert_eq!((&first["has_rated"], &first["user_rating"]), (&json!(true), &json!(4.5)));
+        assert_eq!(first["average_rating"], 3.75);
+
+        let list = async |query: &str| {
+            let answer = ann.get(&format!("{PUBLIC}?{query}")).await.expect(200);
+            let images = answer.data()["images"].as_array().unwrap().clone();
+            images.iter().map(|image| image["alias"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(list("sort_by=rating&sort_order=desc").await, "debian/12 busybox");
+        assert_eq!(list("min_rating=3.7").await, "debian/12");
+        assert_eq!(list("max_rating=3.7").await, "busybox");
+        assert_eq!(list("min_rating=3.75&max_rating=3.75").await, "debian/12");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_icon_is_for_everybody() {
+    let (_folder, store) = sqlite().await;
+    let app = app(&store).await;
+    let row = put_image(&store, &image("debian/12", b"a")).await;
+    let path = format!("/api/v1/images/{}/icon", row.id);
+    let nobody = Client::new(&app);
+    nobody.get(&path).await.expect(404);
+    crate::store::image_icon::put(&store, row.id, "image/png", "iVBORw0K").await.unwrap();
+    let icon = nobody.get(&path).await.expect(200);
+    assert_eq!(icon.data(), "data:image/png;base64,iVBORw0K");
+    let (ann, _) = Client::new_user(&app, "ann", false).await;
+    let shown = ann.get(&format!("{PUBLIC}/{}", row.id)).await.expect(200);
+    assert_eq!(shown.data()["icon_url"], path);
+}

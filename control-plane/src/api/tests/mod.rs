@@ -25,6 +25,7 @@ mod open;
 mod pools;
 mod projects;
 mod record;
+mod registry;
 mod servers;
 mod shared_events;
 mod shares;

@@ -2,7 +2,7 @@
 //! commit; then the node is woken and the request waits until it has answered, or the deadline has
 //! passed. The work goes on then.
 
-use super::{authorise, limits};
+use super::{authorise, limits, pull};
 use crate::{
     access::Level,
     app::App,
@@ -13,10 +13,11 @@ use crate::{
         self, StoreError,
         container::{self, ContainerRow},
         settings,
+        status_log::Trigger,
     },
 };
 use hoody_protocol::{
-    container::{ContainerSpec, State},
+    container::{ContainerSpec, Desired, State},
     id::ContainerId,
     tag::Message,
     time::now_ms,
@@ -68,6 +69,9 @@ pub async fn change<T>(
                 }
                 renew(&mut tx, &mut row).await?;
             }
+            if effect == Effect::Desired && matches!(row.spec.desired, Desired::Running { .. }) {
+                pull::begin_again(&mut tx, &mut row, Trigger::User(caller.user)).await?;
+            }
             write(&mut tx, &mut row, before.spec.version).await?;
             let events = event::container::changes(&before, &row, Actor::User(caller.user));
             store::event::insert_all(&mut tx, &events).await?;
@@ -80,6 +84,7 @@ pub async fn change<T>(
         Effect::Record => Ok((row, Progress::Answered, result)),
         Effect::Nothing | Effect::Desired => {
             app.nodes.wake(row.server);
+            app.pulls.wake();
             let (row, progress) = settle(app, row).await?;
             Ok((row, progress, result))
         }
@@ -139,6 +144,10 @@ fn answered(row: &ContainerRow, version: SpecVersion) -> bool {
 /// the row as it is then. A row that is gone meanwhile is 404.
 pub async fn settle(app: &App, row: ContainerRow) -> Result<(ContainerRow, Progress), ServiceError> {
     let (id, version) = (row.spec.id, row.spec.version);
+    if row.pull.is_some() {
+        // Nothing is sent before its image is there, which may take long.
+        return Ok((row, Progress::Pending));
+    }
     if answered(&row, version) {
         return Ok((row, Progress::Answered));
     }

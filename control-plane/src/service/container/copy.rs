@@ -196,7 +196,7 @@ async fn choose(
         });
     };
     // The root file system is there already: which images the server can run does not matter.
-    let demand = Demand { limits: &source.spec.limits, architecture: &server.architecture, kvm: wanted.kvm };
+    let demand = Demand { limits: &source.spec.limits, architecture: Some(&server.architecture), kvm: wanted.kvm };
     match scheduler::check(server, demand) {
         Ok(()) => Ok(server.id),
         Err(reason) => Err(ServiceError::Unprocessable {
@@ -322,6 +322,7 @@ fn new_row(
         project_alias: project.alias.clone(),
         project_is_default: project.is_default,
         server_info: ServerInfo::default(),
+        pull: None,
     })
 }
 

@@ -4,7 +4,9 @@
 use super::{
     change::{Progress, check_size, settle},
     creation::{self, CreateInput, Wanted},
-    fields, image, ssh_key,
+    fields,
+    image::{self, Source},
+    pull, ssh_key,
 };
 use crate::{
     access::{
@@ -19,7 +21,7 @@ use crate::{
     store::{
         Queries, StoreError,
         container::{self, Attributes, ContainerRow, ServerInfo, Status},
-        image::ImageRow,
+        image_pull,
         reservation::{self, ProjectRow, ServerRow},
         settings,
         status_log::{self, Trigger},
@@ -57,11 +59,12 @@ pub async fn create(
     if let Some(realms) = &wanted.realms {
         object::check_realms(caller, &project.realm_ids, realms)?;
     }
-    let image = image::resolve(app, wanted.image.as_deref()).await?;
+    let image = image::resolve(app, &wanted).await?;
     let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
     let ranked = choose(&servers, &wanted, &image)?;
     let row = step("api: written", place(app, caller, project_id, wanted, image, &servers, &ranked)).await?;
     app.nodes.wake(row.server);
+    app.pulls.wake();
     step("api: node answered", settle(app, row)).await
 }
 
@@ -77,8 +80,8 @@ pub(super) async fn may_use<'e>(
 }
 
 /// The servers to try, best first.
-fn choose(servers: &[ServerRow], wanted: &Wanted, image: &ImageRow) -> Result<Vec<ServerId>, ServiceError> {
-    let demand = Demand { limits: &wanted.limits, architecture: &image.architecture, kvm: wanted.kvm };
+fn choose(servers: &[ServerRow], wanted: &Wanted, image: &Source) -> Result<Vec<ServerId>, ServiceError> {
+    let demand = Demand { limits: &wanted.limits, architecture: image.architecture(), kvm: wanted.kvm };
     if let Some(id) = wanted.server {
         let server = servers.iter().find(|server| server.id == id).ok_or(ServiceError::NotFound("server"))?;
         return match scheduler::check(server, demand) {
@@ -105,7 +108,7 @@ async fn place(
     caller: &Caller,
     project_id: ProjectId,
     wanted: Wanted,
-    image: ImageRow,
+    image: Source,
     servers: &[ServerRow],
     ranked: &[ServerId],
 ) -> Result<ContainerRow, ServiceError> {
@@ -114,11 +117,7 @@ async fn place(
     let (project, containers) = locked.ok_or(ServiceError::NotFound("project"))?;
     may_use(&mut *tx, caller, project_id, &project).await?;
     check_room(app, &project, containers)?;
-    // A container made from the image in this transaction keeps its blobs from being collected.
-    let held = crate::store::image::hold(&mut tx, image.id).await?;
-    let image = held.ok_or_else(|| {
-        ServiceError::Conflict(format!("the image {} was removed meanwhile: choose another", image.name))
-    })?;
+    let image = image.hold(&mut tx).await?;
     let mut placed = None;
     for server in ranked {
         if reservation::reserve(&mut tx, *server, project.owner, &wanted.limits).await? {
@@ -132,10 +131,15 @@ async fn place(
     })?;
     let epoch = settings::epoch(&mut tx).await?;
     let by_scheduler = wanted.server.is_none();
-    let mut row = new_row(caller, project_id, &project, wanted, image, server, epoch)?;
+    let credentials = wanted.registry_credentials.clone();
+    let mut row = new_row(caller, project_id, &project, wanted, &image, server, epoch)?;
     // What is shared with every container of the project.
     row.spec.shares = share::mounts(&mut tx, &row).await?.try_into().map_err(ServiceError::internal)?;
     container::insert(&mut tx, &row).await?;
+    if let Source::Registry(_) = &image {
+        let pull = pull::new(&app.keys, &row, &server.architecture, credentials.as_ref());
+        image_pull::insert(&mut tx, &pull).await?;
+    }
     let trigger = if by_scheduler { Trigger::Scheduler(caller.user) } else { Trigger::User(caller.user) };
     let metadata = json!({"server": server.name, "image": row.image_name});
     status_log::begin(&mut tx, &row, trigger, Some(metadata)).await?;
@@ -162,12 +166,12 @@ fn new_row(
     project_id: ProjectId,
     project: &ProjectRow,
     wanted: Wanted,
-    image: ImageRow,
+    image: &Source,
     server: &ServerRow,
     epoch: u64,
 ) -> Result<ContainerRow, ServiceError> {
     let now = now_ms() as i64;
-    let name = wanted.name.unwrap_or_else(|| generated_name(&image.name));
+    let name = wanted.name.unwrap_or_else(|| generated_name(&image.short_name()));
     let mut realm_ids = wanted.realms.unwrap_or_else(|| project.realm_ids.clone());
     realm_ids.extend(caller.realm.filter(|realm| !realm_ids.contains(realm)));
     let runs = u64::from(wanted.autostart);
@@ -183,7 +187,7 @@ fn new_row(
         desired: if wanted.autostart { Desired::Running { run: runs } } else { Desired::Stopped { force: false } },
         autostart: wanted.autostart,
         hostname: Text::truncated(fields::hostname(&name)),
-        image: image.spec,
+        image: image.spec(),
         env,
         limits: wanted.limits,
         dns: Default::default(),
@@ -201,7 +205,7 @@ fn new_row(
         spec,
         server: server.id,
         name,
-        image_name: image.name,
+        image_name: image.name(),
         runtime: wanted.runtime.to_owned(),
         realm_ids,
         attributes: Attributes { runs, ..wanted.attributes },
@@ -218,6 +222,7 @@ fn new_row(
         project_alias: project.alias.clone(),
         project_is_default: project.is_default,
         server_info: ServerInfo::default(),
+        pull: None,
     })
 }
 

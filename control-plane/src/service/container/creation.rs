@@ -4,12 +4,16 @@
 use super::{
     fields, image, kvm,
     limits::{self, SpecsInput},
-    ramdisk,
+    pull, ramdisk,
     ssh_key::{self, SshKey},
 };
 use crate::{
+    config::Secret,
     error::ServiceError,
-    service::environment::{self, Variables},
+    service::{
+        environment::{self, Variables},
+        image::registry::{Credentials, Reference},
+    },
     store::container::Attributes,
 };
 use hoody_protocol::{
@@ -35,11 +39,15 @@ pub struct CreateInput {
     pub alias: Option<String>,
     /// The server; absent: the scheduler chooses one.
     pub server_id: Option<String>,
-    /// The image's name in the catalogue, for example `debian/12`, `debian:12` or `debian`.
+    /// The image's name in the catalogue, for example `debian/12`, `debian:12` or `debian`; or an image of a
+    /// registry, `docker.io/library/debian:12` or `host:port/name@sha256:…`.
     pub container_image: Option<String>,
     /// Another name of `container_image`.
     pub image: Option<String>,
-    /// `lxc` (the default) or `docker`.
+    /// For an image of a registry that is not open to everybody. Kept until the image is there.
+    pub registry_credentials: Option<RegistryCredentials>,
+    /// `lxc`, which runs the image's own init, or `docker`, which runs the command that the image names. Without
+    /// it: `docker` for an image of a registry, `lxc` otherwise.
     pub runtime: Option<String>,
     /// Resource limits; what is absent has the platform's default.
     pub specs: Option<SpecsInput>,
@@ -81,11 +89,23 @@ pub struct CreateInput {
     pub ssh_public_key: Option<String>,
 }
 
+/// User and password for a registry.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct RegistryCredentials {
+    /// The user.
+    #[schema(max_length = 255)]
+    pub username: String,
+    /// The password, or a token of the registry. Never shown again.
+    #[schema(value_type = String, max_length = 4096)]
+    pub password: Secret,
+}
+
 /// A creation whose every field is valid.
 pub(super) struct Wanted {
     pub(super) name: Option<String>,
     pub(super) server: Option<ServerId>,
     pub(super) image: Option<String>,
+    pub(super) registry_credentials: Option<Credentials>,
     pub(super) runtime: &'static str,
     pub(super) limits: Limits,
     pub(super) autostart: bool,
@@ -126,6 +146,7 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
         }
     }
     let runtime = match input.runtime.as_deref() {
+        None if image.as_deref().is_some_and(Reference::has_registry) => "docker",
         None | Some("lxc") => "lxc",
         Some("docker") => "docker",
         Some(_) => {
@@ -133,6 +154,10 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
             "lxc"
         }
     };
+    let registry_credentials = input.registry_credentials.and_then(|given| {
+        let checked = pull::check_credentials(given, image.as_deref());
+        checked.map_err(|problem| check("registry_credentials", Err(problem))).ok()
+    });
     if let Some(color) = &input.color {
         check("color", fields::check_color(color));
     }
@@ -173,6 +198,7 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
         name,
         server,
         image,
+        registry_credentials,
         runtime,
         limits,
         autostart: input.autostart.unwrap_or(false),

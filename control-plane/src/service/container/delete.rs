@@ -39,8 +39,8 @@ pub async fn delete(app: &App, caller: &Caller, id: ContainerId) -> Result<Delet
     let targets = share::lock_with_targets(&mut tx, id).await?;
     let mut row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
     authorise(&mut *tx, caller, &row, Level::Delete).await?;
-    if row.server_info.status == "revoked" {
-        // Its node is never let in again, so nobody could confirm.
+    if row.server_info.status == "revoked" || row.pull.is_some() {
+        // The node is never let in again, or never heard of it: nobody has anything to confirm.
         container::purge(&mut tx, id).await?;
         tx.commit().await.map_err(StoreError::from)?;
         app.nodes.measurements.forget(id);

@@ -9,7 +9,10 @@ use crate::{
     app::App,
     caller::Caller,
     error::ServiceError,
-    store::container::{ContainerRow, Status},
+    store::{
+        container::{ContainerRow, Status},
+        image_pull::PullState,
+    },
 };
 use hoody_protocol::{
     container::{Desired, State},
@@ -112,10 +115,12 @@ pub(super) struct Situation {
 impl Situation {
     pub(super) fn of(row: &ContainerRow) -> Self {
         let report = row.report.as_ref().filter(|report| report.version >= row.spec.version);
+        // An image that could not be pulled is asked for once more, as a start that failed is.
+        let unpulled = row.pull.as_ref().is_some_and(|pull| pull.state == PullState::Failed);
         Self {
             desired: row.spec.desired,
             status: row.status,
-            reported: report.map(|report| report.state),
+            reported: report.map(|report| report.state).or_else(|| unpulled.then_some(State::Failed)),
             runs: row.attributes.runs,
         }
     }

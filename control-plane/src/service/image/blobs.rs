@@ -24,6 +24,12 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const LOCK_FILE: &str = ".lock";
 /// Names of what is not a blob yet begin so.
 const INCOMING: &str = ".incoming-";
+/// Names of layers on their way from a registry begin so; they stay where a transfer breaks off.
+const PULLING: &str = ".pulling-";
+/// Names of layers that came from a registry and are verified, but not yet blobs, begin so.
+const PULLED: &str = ".pulled-";
+/// How long such a file stays that nobody goes on with.
+const PULLING_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -70,6 +76,23 @@ pub fn blob_path(data_dir: &Path, digest: Digest) -> PathBuf {
     data_dir.join("blobs").join(digest.hex())
 }
 
+/// Where a layer is kept while it is being fetched from a registry.
+pub(super) fn partial_path(data_dir: &Path, digest: Digest) -> PathBuf {
+    data_dir.join("blobs").join(format!("{PULLING}{}", digest.hex()))
+}
+
+/// Where a layer is kept that was fetched and verified, until the whole image is there.
+pub(super) fn pulled_path(data_dir: &Path, digest: Digest) -> PathBuf {
+    data_dir.join("blobs").join(format!("{PULLED}{}", digest.hex()))
+}
+
+/// Makes the folder where it is missing.
+pub(super) fn make_folder(data_dir: &Path) -> Result<PathBuf, BlobError> {
+    let path = data_dir.join("blobs");
+    DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io("create", &path))?;
+    Ok(path)
+}
+
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collected {
@@ -89,8 +112,7 @@ pub struct BlobFolder {
 impl BlobFolder {
     /// Takes the lock, waiting up to `patience`, and removes what a crash left half-written.
     pub fn lock(data_dir: &Path, patience: Duration) -> Result<Self, BlobError> {
-        let path = data_dir.join("blobs");
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io("create", &path))?;
+        let path = make_folder(data_dir)?;
         let lock_path = path.join(LOCK_FILE);
         let lock = OpenOptions::new()
             .create(true)
@@ -145,10 +167,36 @@ impl BlobFolder {
         Ok((found, size))
     }
 
-    /// Removes every blob that is not in `referenced`.
+    /// Makes a blob of a fetched layer, which is verified and on disk; false where there is neither layer nor blob
+    /// of this size.
+    pub(super) fn adopt(&self, digest: Digest, size: u64) -> Result<bool, BlobError> {
+        let (target, pulled) = (self.path.join(digest.hex()), self.path.join(format!("{PULLED}{}", digest.hex())));
+        let has_size = |path: &Path| path.metadata().is_ok_and(|found| found.len() == size);
+        if has_size(&target) {
+            remove(&pulled)?;
+            return Ok(true);
+        }
+        if !has_size(&pulled) {
+            return Ok(false);
+        }
+        fs::rename(&pulled, &target).map_err(io("rename to", &target))?;
+        File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(io("sync", &self.path))?;
+        Ok(true)
+    }
+
+    /// Removes every blob that is not in `referenced`, and what a day ago was left of transfers.
     pub fn collect(&self, referenced: &HashSet<Digest>) -> Result<Collected, BlobError> {
         let mut collected = Collected::default();
         for (name, entry) in self.entries()? {
+            if name.starts_with(PULLING) || name.starts_with(PULLED) {
+                let path = entry.path();
+                let modified = path.metadata().and_then(|found| found.modified());
+                let abandoned = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= PULLING_KEPT));
+                if abandoned {
+                    remove(&path)?;
+                }
+                continue;
+            }
             // What does not have a blob's name is not ours to remove.
             let Ok(digest) = format!("sha256:{name}").parse::<Digest>() else { continue };
             if referenced.contains(&digest) {

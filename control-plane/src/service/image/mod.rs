@@ -2,10 +2,15 @@
 //! the collection of blobs that nobody names any more.
 
 pub mod blobs;
+pub mod icon;
 pub mod import;
+mod keeping;
 mod name;
+pub mod pull;
+pub mod registry;
 
 pub use blobs::blob_path;
+pub use keeping::{keep, list_kept, rate};
 pub use name::{MAX_NAME_CHARS, is_valid_name, resolve_name};
 
 use crate::{
@@ -21,8 +26,6 @@ use std::{path::Path, time::Duration};
 
 /// What every image costs, in cents.
 pub const PRICE_CENTS: u64 = 0;
-/// What every image is rated: nobody can rate one yet.
-pub const RATING: f64 = 0.0;
 /// The highest rating.
 pub const MAX_RATING: f64 = 5.0;
 /// Characters of a search or filter text.
@@ -84,7 +87,7 @@ pub async fn list(
     let mut problems = std::collections::BTreeMap::new();
     wanted.price.check("price", f64::INFINITY, &mut problems);
     wanted.rating.check("rating", MAX_RATING, &mut problems);
-    let Filter { os, architecture, search } = &wanted.filter;
+    let Filter { os, architecture, search, .. } = &wanted.filter;
     for (field, value) in [("os", os), ("architecture", architecture), ("search", search)] {
         // PostgreSQL cannot even compare with a NUL character.
         if value.chars().count() > MAX_FILTER_CHARS || value.contains('\0') {
@@ -94,9 +97,12 @@ pub async fn list(
     if !problems.is_empty() {
         return Err(ServiceError::Invalid(problems));
     }
-    if !wanted.price.contains(PRICE_CENTS as f64 / 100.0) || !wanted.rating.contains(RATING) {
+    if !wanted.price.contains(PRICE_CENTS as f64 / 100.0) {
         return Ok((Vec::new(), 0));
     }
+    // Averages are kept in hundredths: what is within the bounds as it is shown is within them.
+    wanted.filter.min_rating = wanted.rating.min.map(|rating| (rating * 100.0).ceil() as i64);
+    wanted.filter.max_rating = wanted.rating.max.map(|rating| (rating * 100.0).floor() as i64);
     wanted.filter.architecture = import::oci_architecture(&wanted.filter.architecture).to_owned();
     Ok(image::list(store, &wanted.filter, order, limit, offset).await?)
 }

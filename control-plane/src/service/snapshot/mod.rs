@@ -24,6 +24,7 @@ use crate::{
     error::ServiceError,
     store::{
         container::{self, ContainerRow, Status},
+        image_pull::PullState,
         snapshot::{SnapshotRow, SnapshotState},
     },
 };
@@ -43,7 +44,11 @@ pub(in crate::service) fn check_present(row: &ContainerRow) -> Result<(), Servic
     if row.spec.desired == Desired::Deleted {
         return Err(ServiceError::Conflict("the container is being deleted".to_owned()));
     }
-    if matches!(row.status, Status::Creating | Status::Copying) {
+    if row.pull.as_ref().is_some_and(|pull| pull.state == PullState::Failed) {
+        let why = "the container's image could not be pulled: start it to try again";
+        return Err(ServiceError::Conflict(why.to_owned()));
+    }
+    if row.pull.is_some() || matches!(row.status, Status::Creating | Status::Copying) {
         return Err(ServiceError::Conflict(format!("the container is {}: wait until it is made", row.status)));
     }
     Ok(())

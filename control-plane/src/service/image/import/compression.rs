@@ -12,7 +12,7 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// How the file is compressed, by its first bytes; reads at most 4 of them.
-pub(super) fn sniff(file: &mut impl Read) -> io::Result<Compression> {
+pub(in crate::service::image) fn sniff(file: &mut impl Read) -> io::Result<Compression> {
     let mut head = Vec::with_capacity(ZSTD_MAGIC.len());
     file.take(ZSTD_MAGIC.len() as u64).read_to_end(&mut head)?;
     Ok(if head.starts_with(&GZIP_MAGIC) {
@@ -25,7 +25,10 @@ pub(super) fn sniff(file: &mut impl Read) -> io::Result<Compression> {
 }
 
 /// Undoes the compression.
-pub(super) fn decompress(file: impl Read + 'static, compression: Compression) -> io::Result<Box<dyn Read>> {
+pub(in crate::service::image) fn decompress(
+    file: impl Read + 'static,
+    compression: Compression,
+) -> io::Result<Box<dyn Read>> {
     Ok(match compression {
         Compression::None => Box::new(BufReader::new(file)),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),

@@ -42,7 +42,7 @@ pub(super) fn from_oci(execution: Execution) -> Result<ImageConfig, ImportError>
 }
 
 /// Puts the importer's options over an image's configuration.
-pub(super) fn apply(mut config: ImageConfig, over: &Overrides) -> Result<ImageConfig, ImportError> {
+pub(in crate::service::image) fn apply(mut config: ImageConfig, over: &Overrides) -> Result<ImageConfig, ImportError> {
     if !over.command.is_empty() {
         config.command = command(over.command.clone())?;
     }

@@ -7,78 +7,78 @@ use serde::{Deserialize, de::DeserializeOwned};
 use std::collections::HashMap;
 
 /// Bytes of an index, a manifest or a configuration.
-pub(super) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
+pub(in crate::service::image) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 
 /// `oci-layout`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct LayoutHeader {
-    pub(super) image_layout_version: String,
+pub(in crate::service::image) struct LayoutHeader {
+    pub(in crate::service::image) image_layout_version: String,
 }
 
 /// `index.json`, or an index among the blobs.
 #[derive(Debug, Deserialize)]
-pub(super) struct Index {
-    pub(super) manifests: Vec<Descriptor>,
+pub(in crate::service::image) struct Index {
+    pub(in crate::service::image) manifests: Vec<Descriptor>,
 }
 
 /// An image manifest.
 #[derive(Debug, Deserialize)]
-pub(super) struct Manifest {
-    pub(super) config: Descriptor,
-    pub(super) layers: Vec<Descriptor>,
+pub(in crate::service::image) struct Manifest {
+    pub(in crate::service::image) config: Descriptor,
+    pub(in crate::service::image) layers: Vec<Descriptor>,
 }
 
 /// What points to a blob.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    pub(super) media_type: String,
+pub(in crate::service::image) struct Descriptor {
+    pub(in crate::service::image) media_type: String,
     /// Unparsed, because a descriptor that is skipped may be of another algorithm.
-    pub(super) digest: String,
-    pub(super) size: u64,
+    pub(in crate::service::image) digest: String,
+    pub(in crate::service::image) size: u64,
     #[serde(default)]
-    pub(super) annotations: Option<HashMap<String, String>>,
+    pub(in crate::service::image) annotations: Option<HashMap<String, String>>,
     #[serde(default)]
-    pub(super) platform: Option<DescribedPlatform>,
+    pub(in crate::service::image) platform: Option<DescribedPlatform>,
 }
 
 /// The platform in a descriptor or a configuration.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct DescribedPlatform {
-    pub(super) architecture: String,
-    pub(super) os: String,
+pub(in crate::service::image) struct DescribedPlatform {
+    pub(in crate::service::image) architecture: String,
+    pub(in crate::service::image) os: String,
     #[serde(default)]
-    pub(super) variant: Option<String>,
+    pub(in crate::service::image) variant: Option<String>,
 }
 
 /// An image configuration.
 #[derive(Debug, Deserialize)]
-pub(super) struct Configuration {
+pub(in crate::service::image) struct Configuration {
     #[serde(flatten)]
-    pub(super) platform: DescribedPlatform,
+    pub(in crate::service::image) platform: DescribedPlatform,
     #[serde(default)]
-    pub(super) config: Option<Execution>,
-    pub(super) rootfs: RootFs,
+    pub(in crate::service::image) config: Option<Execution>,
+    pub(in crate::service::image) rootfs: RootFs,
 }
 
 /// How the image wants to be run.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Execution {
-    pub(super) user: Option<String>,
-    pub(super) env: Option<Vec<String>>,
-    pub(super) entrypoint: Option<Vec<String>>,
-    pub(super) cmd: Option<Vec<String>>,
-    pub(super) working_dir: Option<String>,
-    pub(super) stop_signal: Option<String>,
+pub(in crate::service::image) struct Execution {
+    pub(in crate::service::image) user: Option<String>,
+    pub(in crate::service::image) env: Option<Vec<String>>,
+    pub(in crate::service::image) entrypoint: Option<Vec<String>>,
+    pub(in crate::service::image) cmd: Option<Vec<String>>,
+    pub(in crate::service::image) working_dir: Option<String>,
+    pub(in crate::service::image) stop_signal: Option<String>,
 }
 
 /// The layers' digests when not compressed.
 #[derive(Debug, Deserialize)]
-pub(super) struct RootFs {
+pub(in crate::service::image) struct RootFs {
     #[serde(default)]
-    pub(super) diff_ids: Option<Vec<String>>,
+    pub(in crate::service::image) diff_ids: Option<Vec<String>>,
 }
 
 impl From<DescribedPlatform> for Platform {
@@ -88,21 +88,21 @@ impl From<DescribedPlatform> for Platform {
 }
 
 /// Parses a document.
-pub(super) fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, ImportError> {
+pub(in crate::service::image) fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, ImportError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ImportError::Document { what: what.to_owned(), problem: error.to_string() })
 }
 
 /// What a descriptor points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::service::image) enum Kind {
     Index,
     Manifest,
     Other,
 }
 
 impl Descriptor {
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::service::image) fn kind(&self) -> Kind {
         match self.media_type.as_str() {
             "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json" => {
                 Kind::Index
@@ -114,7 +114,7 @@ impl Descriptor {
         }
     }
 
-    pub(super) fn is_configuration(&self) -> bool {
+    pub(in crate::service::image) fn is_configuration(&self) -> bool {
         matches!(
             self.media_type.as_str(),
             "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
@@ -123,7 +123,7 @@ impl Descriptor {
 
     /// The digest. Nothing else than 64 hexadecimal characters comes out of it, so that it cannot lead
     /// out of the layout.
-    pub(super) fn digest(&self) -> Result<Digest, ImportError> {
+    pub(in crate::service::image) fn digest(&self) -> Result<Digest, ImportError> {
         self.digest.parse().map_err(|error| ImportError::Document {
             what: format!("descriptor {:?}", shortened(&self.digest)),
             problem: format!("{error}"),
@@ -131,13 +131,13 @@ impl Descriptor {
     }
 
     /// The name that the layout gives to what the descriptor points to.
-    pub(super) fn reference(&self) -> Option<&str> {
+    pub(in crate::service::image) fn reference(&self) -> Option<&str> {
         let annotations = self.annotations.as_ref()?;
         annotations.get("org.opencontainers.image.ref.name").map(String::as_str)
     }
 
     /// How a layer is compressed.
-    pub(super) fn compression(&self) -> Result<Compression, ImportError> {
+    pub(in crate::service::image) fn compression(&self) -> Result<Compression, ImportError> {
         match self.media_type.as_str() {
             "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => {
                 Ok(Compression::None)
@@ -154,7 +154,7 @@ impl Descriptor {
 }
 
 /// The beginning of a text from outside, for a message.
-pub(super) fn shortened(text: &str) -> String {
+pub(in crate::service::image) fn shortened(text: &str) -> String {
     const MAX_CHARS: usize = 100;
     text.chars().take(MAX_CHARS).collect()
 }

@@ -107,6 +107,9 @@ pub enum ImportError {
         /// The references.
         found: String,
     },
+    /// A registry did not give a document.
+    #[error(transparent)]
+    Registry(Box<crate::service::image::registry::PullError>),
     /// The blob folder could not be changed.
     #[error(transparent)]
     Blob(#[from] BlobError),

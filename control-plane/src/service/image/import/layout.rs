@@ -1,18 +1,18 @@
-//! An OCI image layout folder (image-spec v1.1, image-layout.md): finds the one image that fits and
-//! copies its layers. Nothing in the folder is trusted: names are made from parsed digests only, files
-//! must be regular files, every byte is verified, and every count and size has a limit.
+//! An OCI image layout folder (image-spec v1.1, image-layout.md): finds the one image that fits
+//! ([`super::search`]) and copies its layers. Nothing in the folder is trusted: names are made from parsed
+//! digests only, files must be regular files, every byte is verified, and every count and size has a limit.
 
 use super::{
     ImportError,
     compression::sniff,
-    configuration,
-    documents::{Configuration, Descriptor, Index, Kind, LayoutHeader, MAX_DOCUMENT_BYTES, Manifest, parse, shortened},
+    documents::{Descriptor, Index, LayoutHeader, MAX_DOCUMENT_BYTES, parse, shortened},
     platform::Platform,
+    search::{Documents, Found, Search, list, too_many_layers, verify},
 };
 use crate::service::image::blobs::{BlobError, BlobFolder};
 use hoody_protocol::{
     bounded::List,
-    image::{Digest, ImageConfig, ImageSpec, Layer, MAX_LAYER_BYTES, MAX_LAYERS},
+    image::{Digest, ImageSpec, Layer, MAX_LAYER_BYTES},
 };
 use std::{
     collections::HashMap,
@@ -22,34 +22,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Indexes inside indexes.
-const MAX_DEPTH: u32 = 4;
-/// Documents read while looking for the image.
-const MAX_DOCUMENTS: u32 = 512;
-/// Platforms named in a message.
-const MAX_NAMED: usize = 12;
-
 /// A layout that is being searched.
 #[derive(Debug)]
 pub(super) struct Layout {
     root: PathBuf,
-    documents_read: u32,
-    /// What was there but did not fit, for the message.
-    seen: Vec<String>,
 }
 
-/// The image found.
-#[derive(Debug)]
-pub(super) struct Found {
-    layers: Vec<Descriptor>,
-    pub(super) config: ImageConfig,
-    pub(super) platform: Platform,
+/// The documents among the layout's blobs.
+impl Documents for Layout {
+    fn fetch(&mut self, descriptor: &Descriptor, digest: Digest) -> Result<Vec<u8>, ImportError> {
+        let path = self.blob_path(digest);
+        let bytes = read_small(&path)?;
+        verify(descriptor, digest, &bytes)?;
+        Ok(bytes)
+    }
 }
 
 impl Layout {
     /// Opens a folder that has an `oci-layout` file of a version we know.
     pub(super) fn open(root: &Path) -> Result<Self, ImportError> {
-        let layout = Self { root: root.to_owned(), documents_read: 0, seen: Vec::new() };
+        let layout = Self { root: root.to_owned() };
         let path = root.join("oci-layout");
         if !path.exists() {
             return Err(ImportError::NotALayout(root.to_owned()));
@@ -76,8 +68,9 @@ impl Layout {
         if reference.is_none() && references.len() > 1 {
             return Err(ImportError::Ambiguous { found: list(references.iter().copied()) });
         }
+        let mut search = Search::new(self, platform);
         for descriptor in chosen {
-            if let Some(found) = self.search(descriptor, platform, 0)? {
+            if let Some(found) = search.descend(descriptor)? {
                 return Ok(found);
             }
         }
@@ -85,7 +78,7 @@ impl Layout {
             Some(reference) => format!("{platform} under the reference {:?}", shortened(reference)),
             None => platform.to_string(),
         };
-        Err(ImportError::NoMatch { wanted, found: list(self.seen.iter().map(String::as_str)) })
+        Err(search.no_match(wanted))
     }
 
     /// Copies the image's layers; gives the specification and the bytes of all layers.
@@ -127,85 +120,6 @@ impl Layout {
         Ok((ImageSpec::new(layers, found.config), total))
     }
 
-    /// Depth first; the first image that fits is taken, as the specification advises.
-    fn search(
-        &mut self,
-        descriptor: &Descriptor,
-        platform: &Platform,
-        depth: u32,
-    ) -> Result<Option<Found>, ImportError> {
-        if depth > MAX_DEPTH {
-            return Err(ImportError::Limit { what: "depth of indexes".to_owned(), max: MAX_DEPTH.into() });
-        }
-        if let Some(described) = descriptor.platform.clone().map(Platform::from)
-            && !described.fits(platform)
-        {
-            self.saw(&described);
-            return Ok(None);
-        }
-        match descriptor.kind() {
-            Kind::Index => {
-                let index: Index = parse("index", &self.read_document(descriptor)?)?;
-                for child in &index.manifests {
-                    if let Some(found) = self.search(child, platform, depth + 1)? {
-                        return Ok(Some(found));
-                    }
-                }
-                Ok(None)
-            }
-            Kind::Manifest => self.read_image(descriptor, platform),
-            Kind::Other => Ok(None),
-        }
-    }
-
-    fn read_image(&mut self, descriptor: &Descriptor, platform: &Platform) -> Result<Option<Found>, ImportError> {
-        let manifest: Manifest = parse("manifest", &self.read_document(descriptor)?)?;
-        if !manifest.config.is_configuration() {
-            // An artifact or an attestation: something else than an image.
-            return Ok(None);
-        }
-        let configuration: Configuration = parse("image configuration", &self.read_document(&manifest.config)?)?;
-        let described = Platform::from(configuration.platform.clone());
-        if !described.fits(platform) {
-            self.saw(&described);
-            return Ok(None);
-        }
-        let invalid = |problem: String| ImportError::Document { what: "manifest".to_owned(), problem };
-        if manifest.layers.is_empty() {
-            return Err(invalid("it has no layers".to_owned()));
-        }
-        if manifest.layers.len() > MAX_LAYERS {
-            return Err(too_many_layers());
-        }
-        let diffs = configuration.rootfs.diff_ids.unwrap_or_default().len();
-        if diffs != manifest.layers.len() {
-            return Err(invalid(format!("it has {} layers, its configuration {diffs}", manifest.layers.len())));
-        }
-        let config = configuration::from_oci(configuration.config.unwrap_or_default())?;
-        Ok(Some(Found { layers: manifest.layers, config, platform: described }))
-    }
-
-    fn read_document(&mut self, descriptor: &Descriptor) -> Result<Vec<u8>, ImportError> {
-        self.documents_read += 1;
-        if self.documents_read > MAX_DOCUMENTS {
-            return Err(ImportError::Limit { what: "number of manifests".to_owned(), max: MAX_DOCUMENTS.into() });
-        }
-        let digest = descriptor.digest()?;
-        if descriptor.size > MAX_DOCUMENT_BYTES {
-            return Err(ImportError::Limit { what: format!("document {digest} in bytes"), max: MAX_DOCUMENT_BYTES });
-        }
-        let path = self.blob_path(digest);
-        let bytes = read_small(&path)?;
-        if bytes.len() as u64 != descriptor.size {
-            return Err(ImportError::Size { digest, announced: descriptor.size, found: bytes.len() as u64 });
-        }
-        let found = Digest::of(&bytes);
-        if found != digest {
-            return Err(BlobError::Mismatch { expected: digest, found, size: bytes.len() as u64 }.into());
-        }
-        Ok(bytes)
-    }
-
     fn blob_path(&self, digest: Digest) -> PathBuf {
         self.root.join("blobs").join("sha256").join(digest.hex())
     }
@@ -213,22 +127,6 @@ impl Layout {
     fn open_blob(&self, digest: Digest) -> Result<File, ImportError> {
         open_regular(&self.blob_path(digest))
     }
-
-    fn saw(&mut self, platform: &Platform) {
-        let text = shortened(&platform.to_string());
-        if self.seen.len() < MAX_NAMED && !self.seen.contains(&text) {
-            self.seen.push(text);
-        }
-    }
-}
-
-fn too_many_layers() -> ImportError {
-    ImportError::Limit { what: "number of layers".to_owned(), max: MAX_LAYERS as u64 }
-}
-
-fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
-    let items: Vec<String> = items.take(MAX_NAMED).map(shortened).collect();
-    if items.is_empty() { "nothing".to_owned() } else { items.join(", ") }
 }
 
 /// Opens a regular file; does not follow a link at the end and does not wait for a pipe's other side.

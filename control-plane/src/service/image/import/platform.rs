@@ -28,7 +28,7 @@ impl Platform {
     }
 
     /// True where something of this description does for `wanted`: an absent part fits anything.
-    pub(super) fn fits(&self, wanted: &Self) -> bool {
+    pub(in crate::service::image) fn fits(&self, wanted: &Self) -> bool {
         let variants = [&self.variant, &wanted.variant].map(|v| v.as_deref().filter(|v| !v.is_empty()));
         self.os == wanted.os
             && self.architecture == wanted.architecture

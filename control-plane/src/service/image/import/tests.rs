@@ -35,14 +35,10 @@ impl Fixture {
         change: impl FnOnce(&mut ImportRequest),
     ) -> Result<ImageRow, ImportError> {
         let mut request = ImportRequest {
-            name: "debian/12".to_owned(),
+            naming: Naming { name: "debian/12".to_owned(), ..Naming::default() },
             source: source.to_owned(),
             platform: "linux/amd64".parse().unwrap(),
             reference: None,
-            description: None,
-            os: None,
-            release: None,
-            variant: None,
             overrides: Overrides::default(),
         };
         change(&mut request);
@@ -185,8 +181,8 @@ async fn options_describe_a_root_file_system() {
     let row = fixture
         .import_with(&source, |request| {
             request.platform = "linux/arm64".parse().unwrap();
-            request.description = Some("A test".to_owned());
-            request.variant = Some("slim".to_owned());
+            request.naming.description = Some("A test".to_owned());
+            request.naming.variant = Some("slim".to_owned());
             request.overrides.command = vec!["/bin/sh".to_owned(), "-c".to_owned()];
             request.overrides.stop_signal = Some("SIGRTMIN+3".to_owned());
         })
@@ -498,9 +494,9 @@ async fn names_and_descriptions_are_validated() {
     let fixture = Fixture::new().await;
     let source = fixture.path("rootfs.tar");
     fs::write(&source, root_tar()).unwrap();
-    let error = fixture.import_with(&source, |request| request.name = "../x".to_owned()).await.unwrap_err();
+    let error = fixture.import_with(&source, |request| request.naming.name = "../x".to_owned()).await.unwrap_err();
     assert!(matches!(error, ImportError::Name(_)), "{error}");
-    let error = fixture.import_with(&source, |request| request.os = Some("a\nb".to_owned())).await.unwrap_err();
+    let error = fixture.import_with(&source, |request| request.naming.os = Some("a\nb".to_owned())).await.unwrap_err();
     assert!(matches!(error, ImportError::Config { field: "os", .. }), "{error}");
 }
 

@@ -1,5 +1,5 @@
 //! `dev bench`: what the platform takes, beside what a peer or the machine takes in the same run.
-//! BENCH=lifecycle,snapshot,exec,crun,read,firewall,traffic,neighbour chooses parts.
+//! BENCH=lifecycle,snapshot,exec,crun,pull,read,firewall,traffic,neighbour chooses parts.
 
 mod bare;
 mod crowd;
@@ -10,6 +10,7 @@ mod firewall;
 mod lifecycle;
 mod lxd;
 mod neighbour;
+mod pull;
 mod read;
 mod snapshot;
 mod steps;
@@ -39,6 +40,9 @@ pub(super) async fn run() -> Result<()> {
     }
     if wanted("crun") {
         crun::run().await?;
+    }
+    if wanted("pull") {
+        pull::run_part().await?;
     }
     if wanted("read") {
         read::run(&cluster, &api).await?;

@@ -1,0 +1,260 @@
+//! Pulls from a registry that is honest, slow of mind or hostile.
+
+use super::{
+    testing::{Answer, INDEX, MANIFEST, TestRegistry},
+    *,
+};
+use crate::{
+    config::Registries,
+    service::image::{blob_path, blobs::BlobError},
+};
+use hoody_protocol::{address::NotPublic, image::Digest};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+struct Fixture {
+    data: tempfile::TempDir,
+    registry: TestRegistry,
+    settings: Registries,
+    credentials: Option<Credentials>,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let registry = TestRegistry::start().await;
+        let settings = Registries {
+            allowed_networks: vec!["127.0.0.1/32".parse().unwrap()],
+            plain_http: vec![registry.address.to_string()],
+            certificate: None,
+            max_image_bytes: 1 << 20,
+        };
+        Self { data: tempfile::tempdir().unwrap(), registry, settings, credentials: None }
+    }
+
+    async fn pull(&self, rest: &str) -> Result<(ImageSpec, (u64, u64)), PullError> {
+        let client = Registry::new(&self.settings, Vec::new()).await.unwrap();
+        let request = PullRequest {
+            reference: self.registry.reference(rest).parse().unwrap(),
+            platform: "linux/amd64".parse().unwrap(),
+            credentials: self.credentials.clone(),
+            max_bytes: self.settings.max_image_bytes,
+        };
+        let progress = Progress::default();
+        let pulled = pull(&client, &request, self.data.path(), &progress).await?;
+        Ok((pulled.spec, progress.bytes()))
+    }
+
+    /// Everything in the blob folder but its lock.
+    fn files(&self) -> Vec<String> {
+        let folder = std::fs::read_dir(self.data.path().join("blobs"));
+        let names = folder.into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != ".lock").collect()
+    }
+}
+
+/// A plain layer, which is not looked into here.
+fn layer(seed: u8) -> Vec<u8> {
+    (0..200_000u32).map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed) & 0x7f).collect()
+}
+
+#[tokio::test]
+async fn an_image_is_found_by_platform_and_its_layers_become_blobs() {
+    let fixture = Fixture::new().await;
+    let (one, two) = (layer(1), layer(2));
+    let other = fixture.registry.image("app/web", None, "arm64", &[&one]);
+    let ours = fixture.registry.image("app/web", None, "amd64", &[&one, &two, &one]);
+    let with_platform = |mut descriptor: Value, architecture: &str| {
+        descriptor["platform"] = json!({"os": "linux", "architecture": architecture});
+        descriptor
+    };
+    let manifests = json!([with_platform(other, "arm64"), with_platform(ours.clone(), "amd64")]);
+    let index = fixture.registry.document("app/web", INDEX, Some("v1"), &json!({"manifests": manifests}));
+
+    let (spec, bytes) = fixture.pull("app/web:v1").await.unwrap();
+    let digests: Vec<Digest> = spec.layers.iter().map(|layer| layer.digest).collect();
+    assert_eq!(digests, [Digest::of(&one), Digest::of(&two), Digest::of(&one)]);
+    assert_eq!(std::fs::read(blob_path(fixture.data.path(), digests[1])).unwrap(), two);
+    assert_eq!((bytes, fixture.files().len()), ((400_000, 400_000), 2), "each distinct layer once");
+    assert_eq!((spec.config.command.len(), spec.config.user.as_str()), (1, "www"));
+
+    // What is there is not fetched again, by whatever name.
+    let before = fixture.registry.asked(&format!("app/web/blobs/{}", digests[1])).len();
+    let (again, _) = fixture.pull(&format!("app/web@{}", index["digest"].as_str().unwrap())).await.unwrap();
+    assert_eq!(again, spec);
+    assert_eq!(fixture.registry.asked(&format!("app/web/blobs/{}", digests[1])).len(), before);
+    assert!(matches!(fixture.pull("app/web:v2").await, Err(PullError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_broken_transfer_goes_on_where_it_was() {
+    let fixture = Fixture::new().await;
+    let content = layer(3);
+    fixture.registry.image("app", Some("v1"), "amd64", &[&content]);
+    let path = format!("app/blobs/{}", Digest::of(&content));
+    fixture.registry.put(&path, Answer::BrokenOnce(150_000, content.clone()));
+    let (_, bytes) = fixture.pull("app:v1").await.unwrap();
+    assert_eq!(bytes, (200_000, 200_000));
+    let ranges: Vec<String> = fixture.registry.asked(&path).into_iter().map(|(range, _)| range).collect();
+    assert_eq!(ranges.len(), 2, "{ranges:?}");
+    let from: u64 = ranges[1].strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap();
+    assert!((1..=150_000).contains(&from), "{ranges:?}");
+    assert_eq!(std::fs::read(blob_path(fixture.data.path(), Digest::of(&content))).unwrap(), content);
+}
+
+#[tokio::test]
+async fn what_another_process_began_is_gone_on_with_and_damage_is_noticed() {
+    let fixture = Fixture::new().await;
+    let content = layer(4);
+    fixture.registry.image("app", Some("v1"), "amd64", &[&content]);
+    let digest = Digest::of(&content);
+    blobs::make_folder(fixture.data.path()).unwrap();
+    let begun = blobs::partial_path(fixture.data.path(), digest);
+    std::fs::write(&begun, &content[..1000]).unwrap();
+    fixture.pull("app:v1").await.unwrap();
+    assert_eq!(fixture.registry.asked(&format!("app/blobs/{digest}"))[0].0, "bytes=1000-");
+
+    std::fs::remove_file(blob_path(fixture.data.path(), digest)).unwrap();
+    std::fs::write(&begun, b"damaged").unwrap();
+    let refused = fixture.pull("app:v1").await;
+    assert!(matches!(refused, Err(PullError::Blob(BlobError::Mismatch { .. }))), "{refused:?}");
+    fixture.pull("app:v1").await.unwrap();
+}
+
+#[tokio::test]
+async fn other_bytes_than_announced_leave_nothing() {
+    let fixture = Fixture::new().await;
+    let content = layer(5);
+    fixture.registry.image("app", Some("v1"), "amd64", &[&content]);
+    let path = format!("app/blobs/{}", Digest::of(&content));
+    fixture.registry.put(&path, Answer::Content("x", layer(6)));
+    let refused = fixture.pull("app:v1").await;
+    assert!(matches!(refused, Err(PullError::Blob(BlobError::Mismatch { .. }))), "{refused:?}");
+    fixture.registry.put(&path, Answer::Endless);
+    let refused = fixture.pull("app:v1").await;
+    assert!(matches!(refused, Err(PullError::TooLong { .. })), "{refused:?}");
+    assert!(fixture.files().is_empty(), "{:?}", fixture.files());
+}
+
+#[tokio::test]
+async fn documents_are_bounded_and_have_their_digest() {
+    let fixture = Fixture::new().await;
+    fixture.registry.put("app/manifests/endless", Answer::Endless);
+    assert!(matches!(fixture.pull("app:endless").await, Err(PullError::Large { .. })));
+
+    let mut descriptor = fixture.registry.image("app", None, "amd64", &[&layer(7)]);
+    for depth in 0..6 {
+        let tag = format!("deep{depth}");
+        descriptor = fixture.registry.document("app", INDEX, Some(&tag), &json!({"manifests": [descriptor]}));
+    }
+    let refused = fixture.pull("app:deep5").await;
+    assert!(matches!(refused, Err(PullError::Import(ImportError::Limit { .. }))), "{refused:?}");
+    fixture.pull("app:deep3").await.unwrap();
+
+    let pinned = Digest::of(b"another document");
+    fixture.registry.put(&format!("app/manifests/{pinned}"), Answer::Content(MANIFEST, b"{}".to_vec()));
+    let refused = fixture.pull(&format!("app@{pinned}")).await;
+    assert!(matches!(refused, Err(PullError::Import(ImportError::Blob(_)))), "{refused:?}");
+
+    fixture.registry.image("app", Some("arm"), "arm64", &[&layer(7)]);
+    let refused = fixture.pull("app:arm").await.unwrap_err();
+    assert_eq!(refused.cause().code.as_str(), "image_platform", "{refused}");
+}
+
+#[tokio::test]
+async fn an_image_over_the_limit_is_not_begun() {
+    let fixture = Fixture::new().await;
+    let layers: Vec<Vec<u8>> = (0..6).map(layer).collect();
+    let layers: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    fixture.registry.image("app", Some("v1"), "amd64", &layers);
+    let refused = fixture.pull("app:v1").await;
+    assert!(matches!(refused, Err(PullError::ImageTooLarge { bytes: 1_200_000, .. })), "{refused:?}");
+    assert!(fixture.registry.asked(&format!("app/blobs/{}", Digest::of(layers[0]))).is_empty());
+}
+
+#[tokio::test]
+async fn nobody_is_led_to_where_a_pull_must_not_go() {
+    let mut fixture = Fixture::new().await;
+    let content = layer(8);
+    fixture.registry.image("app", Some("v1"), "amd64", &[&content]);
+    let path = format!("app/blobs/{}", Digest::of(&content));
+    let port = fixture.registry.address.port();
+    for (target, expected) in [
+        ("https://127.0.0.2/x".to_owned(), Some(NotPublic::Loopback)),
+        ("https://169.254.169.254/latest/meta-data/".to_owned(), Some(NotPublic::LinkLocal)),
+        ("https://[::1]/x".to_owned(), Some(NotPublic::Loopback)),
+        // "localhost" is not in the operator's list, whatever it resolves to.
+        (format!("http://localhost:{port}/v2/{path}"), None),
+        ("file:///etc/passwd".to_owned(), None),
+    ] {
+        fixture.registry.put(&path, Answer::Redirect(target.clone()));
+        match (fixture.pull("app:v1").await.unwrap_err(), expected) {
+            (PullError::Address { why, .. }, Some(expected)) => assert_eq!(why, expected, "{target}"),
+            (PullError::Scheme(_), None) => {}
+            (other, _) => panic!("{target}: {other:?}"),
+        }
+    }
+    let round = format!("http://{}/v2/{path}", fixture.registry.address);
+    fixture.registry.put(&path, Answer::Redirect(round));
+    assert!(matches!(fixture.pull("app:v1").await, Err(PullError::Redirects(_))));
+
+    // A name is judged by what it resolves to, and the registry itself like any other place.
+    fixture.settings.plain_http.push(format!("localhost:{port}"));
+    fixture.settings.allowed_networks.clear();
+    let asked = fixture.registry.asked("").len();
+    let client = Registry::new(&fixture.settings, Vec::new()).await.unwrap();
+    for host in ["127.0.0.1", "localhost"] {
+        let request = PullRequest {
+            reference: format!("{host}:{port}/app:v1").parse().unwrap(),
+            platform: "linux/amd64".parse().unwrap(),
+            credentials: None,
+            max_bytes: u64::MAX,
+        };
+        let refused = pull(&client, &request, fixture.data.path(), &Progress::default()).await;
+        assert!(matches!(refused, Err(PullError::Address { why: NotPublic::Loopback, .. })), "{host}: {refused:?}");
+    }
+    assert_eq!(fixture.registry.asked("").len(), asked, "nobody was asked");
+}
+
+#[tokio::test]
+async fn credentials_go_to_the_realm_and_tokens_to_the_registry_alone() {
+    let mut fixture = Fixture::new().await;
+    let elsewhere = TestRegistry::start().await;
+    fixture.settings.plain_http.push(elsewhere.address.to_string());
+    let content = layer(9);
+    let descriptor = fixture.registry.image("app", None, "amd64", &[&content]);
+    let realm = format!("http://{}/v2/token", fixture.registry.address);
+    let guarded = |then: Answer| Answer::Guarded {
+        challenge: format!("Bearer realm=\"{realm}\",service=\"tests\""),
+        authorization: "Bearer open-sesame",
+        then: Box::new(then),
+    };
+    let basic = |then: Answer| Answer::Guarded {
+        challenge: "Basic".to_owned(),
+        authorization: "Basic YW5uOnNlY3JldC13b3Jk",
+        then: Box::new(then),
+    };
+    let token = json!({"access_token": "open-sesame"}).to_string().into_bytes();
+    fixture.registry.put("token", basic(Answer::Content("application/json", token)));
+    let digest = descriptor["digest"].as_str().unwrap();
+    let manifests = json!({"manifests": [descriptor]}).to_string().into_bytes();
+    fixture.registry.put("app/manifests/v1", guarded(Answer::Content(INDEX, manifests)));
+    let blob = format!("app/blobs/{}", Digest::of(&content));
+    fixture.registry.put(&blob, guarded(Answer::Redirect(format!("http://{}/v2/cdn", elsewhere.address))));
+    elsewhere.put("cdn", Answer::Content("x", content));
+
+    let refused = fixture.pull("app:v1").await;
+    assert!(matches!(refused, Err(PullError::Denied(_))), "{refused:?}");
+    let password = Zeroizing::new("secret-word".to_owned());
+    fixture.credentials = Some(Credentials { username: "ann".to_owned(), password });
+    fixture.pull("app:v1").await.unwrap();
+    assert_eq!(elsewhere.asked("cdn"), [(String::new(), String::new())], "no token goes elsewhere");
+    let asked = fixture.registry.asked(&format!("app/manifests/{digest}"));
+    assert_eq!(asked[0].1, "Bearer open-sesame", "the token is kept");
+
+    // A wrong password is said once and not tried for ever.
+    let password = Zeroizing::new("wrong".to_owned());
+    fixture.credentials = Some(Credentials { username: "ann".to_owned(), password });
+    let refused = fixture.pull("app:v1").await.unwrap_err();
+    assert_eq!(refused.cause().code.as_str(), "registry_denied");
+    assert!(!format!("{refused:?} {refused}").contains("wrong\""));
+}

@@ -1,0 +1,104 @@
+//! On both databases: whose turn it is, takeover, and that an unpulled container is not sent.
+
+use super::*;
+use crate::store::{
+    dispatch,
+    link_testing::{container, execute, server},
+    testing::each_backend,
+};
+
+async fn queue(store: &Store, id: ContainerId) {
+    let mut tx = store.begin().await.unwrap();
+    let pull = NewPull {
+        container: id,
+        reference: "a.example/b:c".to_owned(),
+        architecture: "arm64".to_owned(),
+        credentials: "sealed".to_owned(),
+    };
+    insert(&mut tx, &pull).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn claimed(store: &Store, replica: &str, limit: usize) -> Vec<ContainerId> {
+    claim(store, replica, limit).await.unwrap().into_iter().map(|pull| pull.container).collect()
+}
+
+#[tokio::test]
+async fn a_pull_is_one_replicas_until_that_is_gone() {
+    each_backend(|store| async move {
+        let server = server(&store, "one").await;
+        let id = container(&store, server, 1, Vec::new()).await.id;
+        queue(&store, id).await;
+        replica::renew(&store, "first").await.unwrap();
+        replica::renew(&store, "second").await.unwrap();
+        assert_eq!(claimed(&store, "first", 9).await, [id]);
+        assert!(claimed(&store, "second", 9).await.is_empty());
+        assert!(claimed(&store, "first", 9).await.is_empty(), "once");
+        assert!(note(&store, id, "first", (5, 10)).await.unwrap());
+        assert!(!note(&store, id, "second", (9, 10)).await.unwrap());
+        replica::end(&store, "first").await.unwrap();
+        assert_eq!(claimed(&store, "second", 9).await, [id]);
+
+        let mut tx = store.begin().await.unwrap();
+        assert!(!finish(&mut tx, id, "first").await.unwrap());
+        let cause = Cause::new("image_not_found", "there is none");
+        assert!(!fail(&mut tx, id, "first", &cause).await.unwrap());
+        assert!(fail(&mut tx, id, "second", &cause).await.unwrap());
+        tx.commit().await.unwrap();
+        let pull = crate::store::container::get(&store, id).await.unwrap().unwrap().pull.unwrap();
+        assert_eq!((pull.state, pull.bytes_done, pull.bytes_total), (PullState::Failed, 5, 10));
+        assert_eq!(pull.failure, Some(cause));
+        assert!(claimed(&store, "second", 9).await.is_empty(), "failed for good");
+
+        let mut tx = store.begin().await.unwrap();
+        retry(&mut tx, id).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(claimed(&store, "second", 9).await, [id]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_owner_with_many_does_not_keep_others_waiting() {
+    each_backend(|store| async move {
+        let server = server(&store, "one").await;
+        let mut greedy = Vec::new();
+        for _ in 0..4 {
+            let id = container(&store, server, 1, Vec::new()).await.id;
+            queue(&store, id).await;
+            greedy.push(id);
+        }
+        let owner = "(SELECT MIN(owner_id) FROM containers)";
+        execute(&store, format!("UPDATE containers SET owner_id = {owner}")).await;
+        let modest = container(&store, server, 1, Vec::new()).await.id;
+        queue(&store, modest).await;
+        let first = claimed(&store, "r", 9).await;
+        assert_eq!((first.len(), first.contains(&modest)), (3, true), "{first:?}");
+        assert!(claimed(&store, "r", 9).await.is_empty(), "those that are held count");
+        let held = first.into_iter().find(|id| *id != modest).unwrap();
+        let mut tx = store.begin().await.unwrap();
+        assert!(finish(&mut tx, held, "r").await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(claimed(&store, "r", 9).await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_of_an_unpulled_container_is_sent() {
+    each_backend(|store| async move {
+        let server = server(&store, "one").await;
+        let id = container(&store, server, 1, Vec::new()).await.id;
+        queue(&store, id).await;
+        assert!(dispatch::containers_with_work(&store, server).await.unwrap().is_empty());
+        assert!(dispatch::items(&store, server, id).await.unwrap().is_empty());
+        assert!(dispatch::servers_with_work(&store).await.unwrap().is_empty());
+        assert_eq!(claimed(&store, "r", 1).await, [id]);
+        let mut tx = store.begin().await.unwrap();
+        assert!(finish(&mut tx, id, "r").await.unwrap());
+        tx.commit().await.unwrap();
+        assert_eq!(dispatch::containers_with_work(&store, server).await.unwrap(), [id]);
+        assert_eq!(dispatch::items(&store, server, id).await.unwrap().len(), 1);
+    })
+    .await;
+}
