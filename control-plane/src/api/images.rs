@@ -340,7 +340,7 @@ async fn rate(
 
 /// An image's icon as a `data:` URL.
 #[utoipa::path(
-    get, path = "/api/v1/images/{id}/icon", operation_id = "images.getIcon", tag = "images",
+    get, path = "/api/v1/images/{id}/icon", operation_id = "images.getIcon", tag = "images", security(()),
     params(("id" = String, Path, description = "The image")),
     responses((status = 200, body = Success<String>), (status = 400, body = Failure), (status = 404, body = Failure)),
 )]
