@@ -104,15 +104,19 @@ async fn connect(
     let (claim, offers) = context.app.nodes.transfers.claim(&row).ok_or_else(|| {
         refused("transfer_busy", "as many file systems are on their way as there can be at once", true)
     })?;
-    let mut keep = transfer::in_use(store, row.source_container, MAX_KEPT).await.map_err(|error| failed(&error))?;
+    // One more than the order holds, and this one: the source deletes what the order does not name.
+    let mut keep = transfer::in_use(store, row.source_container, MAX_KEPT + 2).await.map_err(|error| failed(&error))?;
     keep.retain(|other| *other != id);
+    let keep = keep.try_into().map_err(|_| {
+        refused("too_many_transfers", "as many copies of the container's file system are kept as there can be", false)
+    })?;
     let order = SendOrder {
         transfer: id,
         container: row.source_container,
         snapshot: row.snapshot,
         base: row.base,
         offset,
-        keep: keep.try_into().unwrap_or_default(),
+        keep,
     };
     match context.app.nodes.ask::<_, CommandReply>(row.source, &order, ORDER_DEADLINE).await {
         Ok(CommandReply::Accepted) => {}
