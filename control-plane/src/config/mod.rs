@@ -3,12 +3,14 @@
 
 mod mail;
 mod oauth;
+mod resolve;
 mod settings;
 mod span;
 
 pub use mail::{Mail, Smtp, SmtpTls};
 pub use oauth::{OAuth, OAuthClient, star_url};
-pub use settings::{ConfigError, Settings};
+pub use resolve::ConfigError;
+pub use settings::Settings;
 pub use span::Span;
 
 use crate::keys::{MasterKey, MasterKeyError};

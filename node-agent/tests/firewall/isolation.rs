@@ -80,7 +80,22 @@ fn ipv6_passes_in_no_direction() {
     let (interface, inside) = (&container.policy.interface, &container.namespace);
     world.node.run(&format!("ip address add fd00::1/64 dev {interface} nodad"));
     inside.run("ip address add fd00::2/64 dev eth0 nodad");
-    let receivers = [(inside, "[fd00::2]:9", &world.node), (&world.node, "[fd00::1]:9", inside)];
+    // Through the node, to where the container's own rules let everything go.
+    world.node.run("sysctl -q -w net.ipv6.conf.all.forwarding=1");
+    world.node.run("ip address add fd01::1/64 dev up0 nodad");
+    world.outside.run("ip address add fd01::2/64 dev eth0 nodad");
+    world.outside.run("ip route add fd00::/64 via fd01::1");
+    inside.run("ip route add fd01::/64 via fd00::1");
+    // It needs no answer to learn its neighbour's address.
+    let path = format!("/sys/class/net/{interface}/address");
+    let address = world.node.within(|| std::fs::read_to_string(&path).unwrap());
+    inside.run(&format!("ip neigh replace fd00::1 lladdr {} dev eth0", address.trim()));
+    let receivers = [
+        (inside, "[fd00::2]:9", &world.node),
+        (&world.node, "[fd00::1]:9", inside),
+        (inside, "[fd00::2]:9", &world.outside),
+        (&world.outside, "[fd01::2]:9", inside),
+    ];
     for (at, address, sender) in receivers {
         let receiver = at.within(|| std::net::UdpSocket::bind("[::]:9").unwrap());
         receiver.set_read_timeout(Some(SILENCE)).unwrap();

@@ -40,7 +40,8 @@ pub(super) async fn stream(State(app): State<App>, request: Request) -> Result<R
     let parameters = Parameters::of_query(parts.uri.query());
     let header = parts.headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let listener = Listener::new(app, &parts, parameters.resuming_at(header)).await?;
-    let events = stream::unfold(Some(listener), |listener| async move {
+    // Boxed: the stream has room for it more than once.
+    let events = stream::unfold(Some(Box::new(listener)), |listener| async move {
         let mut listener = listener?;
         loop {
             match listener.next().await {
