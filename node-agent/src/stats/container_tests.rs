@@ -237,8 +237,13 @@ impl Firewall for Node {
 
 fn sampler(moods: &[(ContainerId, Mood)], counters: usize) -> (ContainerSampler, Arc<Node>) {
     let node = Arc::new(Node { moods: moods.iter().copied().collect(), cpu_usage_ns: Mutex::new(0), counters });
-    let sources =
-        Sources { runtime: node.clone(), storage: node.clone(), network: node.clone(), firewall: node.clone() };
+    let sources = Sources {
+        runtime: node.clone(),
+        storage: node.clone(),
+        ramdisks: node.clone(),
+        network: node.clone(),
+        firewall: node.clone(),
+    };
     (ContainerSampler::new(sources), node)
 }
 
