@@ -48,17 +48,11 @@ async fn an_agent_killed_during_both_leaves_nothing() -> Result<()> {
     let whole = world.exported(&id).await?;
     for point in hoody_fault::AGENT_EXPORTS {
         faults.arm(point)?;
-        // Refused, or broken off: never whole.
-        let whole = match world.begin(&id).await {
-            Ok(response) if response.status() == 200 => response.bytes().await.is_ok(),
-            Ok(response) => {
-                ensure!(matches!(response.status().as_u16(), 502..=504), "{point}: {}", response.status());
-                false
-            }
-            Err(_) => false,
-        };
-        ensure!(!whole, "{point}");
+        // Refused, or broken off: never whole. The next agent is there meanwhile.
+        let answer = tokio::spawn(whole_or_status(world.request(&id)?));
         revive(&mut world, &faults, point).await?;
+        let status = answer.await??;
+        ensure!(status.is_none_or(|status| (502..=504).contains(&status)), "{point}: {status:?}");
         ensure!(world.kept()?.is_empty(), "{point}: {:?}", world.kept()?);
         world.exported(&id).await.with_context(|| format!("after {point}"))?;
         world.nothing_kept().await?;
@@ -87,6 +81,17 @@ async fn an_agent_killed_during_both_leaves_nothing() -> Result<()> {
         .with_context(|| format!("after {point}"))?;
     }
     Ok(())
+}
+
+/// The status of a refusal; `None` where the answer broke off. An answer that looks whole is an error.
+async fn whole_or_status(request: reqwest::RequestBuilder) -> Result<Option<u16>> {
+    let Ok(response) = request.send().await else { return Ok(None) };
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Ok(Some(status));
+    }
+    ensure!(response.bytes().await.is_err(), "an archive of an agent that died looked whole");
+    Ok(None)
 }
 
 async fn revive(world: &mut World, faults: &Faults, point: &str) -> Result<()> {
