@@ -141,7 +141,7 @@ async fn a_running_container_moves_to_another_installation() -> Result<()> {
 
     let row = there.api.get(&format!("/api/v1/containers/{new}")).await?.data()?;
     assert_eq!((&row["color"], &row["comment"]), (&json!("#ABCDEF"), &json!("mine")));
-    let rules = there.api.get(&format!("/api/v1/containers/{new}/firewall")).await?.data()?.to_string();
+    let rules = there.api.get(&format!("/api/v1/containers/{new}/firewall/rules")).await?.data()?.to_string();
     ensure!(rules.contains("\"web\""), "{rules}");
     let network = there.api.get(&format!("/api/v1/containers/{new}/network")).await?.data()?.to_string();
     ensure!(network.contains("9.9.9.9") && !network.contains("geheim"), "{network}");
