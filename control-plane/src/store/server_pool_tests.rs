@@ -5,7 +5,7 @@ const OK: PoolHealth = PoolHealth { level: 0, errors: 0 };
 
 async fn told(store: &Store) -> Vec<serde_json::Value> {
     let rows: Vec<String> =
-        sqlx::query_scalar("SELECT payload FROM events WHERE event_type = 'server.health_changed' ORDER BY seq")
+        sqlx::query_scalar("SELECT payload FROM events WHERE event_type = 'server.health_changed' ORDER BY position")
             .fetch_all(store.reader())
             .await
             .unwrap();
