@@ -36,6 +36,16 @@ pub fn rule(bytes: &[u8]) {
     }
 }
 
+/// An archive of a container, with and without its compression: what is taken has its document and the length it says.
+pub fn container_archive(bytes: &[u8]) {
+    let compressed = zstd::encode_all(bytes, 1).expect("a text in memory");
+    for bytes in [bytes, &compressed] {
+        if let Ok(found) = crate::service::container::archive::inspect(bytes) {
+            assert!(found.document.len() as u64 <= found.bytes && found.file_bytes <= found.bytes);
+        }
+    }
+}
+
 /// The configuration file.
 pub fn settings(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };

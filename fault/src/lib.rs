@@ -14,7 +14,10 @@
 
 mod names;
 
-pub use names::{AGENT, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS, OPERATOR, REGISTRY};
+pub use names::{
+    AGENT, AGENT_COMMANDS, AGENT_EXPORTS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS, IMPORTS, OPERATOR,
+    REGISTRY,
+};
 
 /// True where fault points are compiled in.
 pub const COMPILED_IN: bool = cfg!(debug_assertions);
@@ -36,6 +39,8 @@ pub const fn is_listed(name: &str) -> bool {
         || contains(AGENT_COMMANDS, name)
         || contains(AGENT_TRANSFERS, name)
         || contains(CONTROL_PLANE_COMMANDS, name)
+        || contains(AGENT_EXPORTS, name)
+        || contains(IMPORTS, name)
         || contains(OPERATOR, name)
 }
 

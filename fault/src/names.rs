@@ -152,6 +152,12 @@ pub const AGENT_COMMANDS: &[&str] = &[
 pub const AGENT_TRANSFERS: &[&str] =
     &["transfer.kept", "transfer.ordered", "transfer.staged", "transfer.received", "root.received"];
 
+/// Points of the agent that an export of a container reaches.
+pub const AGENT_EXPORTS: &[&str] = &["export.kept", "export.sending"];
+
+/// Points of the control plane that an import of a container reaches.
+pub const IMPORTS: &[&str] = &["import.spooled", "import.adopted", "import.committed"];
+
 /// Points of the control plane that commands on a server reach.
 pub const CONTROL_PLANE_COMMANDS: &[&str] = &[
     "execution.writing",

@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("agent-config", agent_config),
     ("certificate", certificate),
     ("commands-policy", agent::commands_policy),
+    ("container-archive", container_archive),
     ("control-plane-config", control_plane::settings),
     ("dns-message", proxy::dns_message),
     ("firewall-policy", firewall_policy),
@@ -112,6 +113,13 @@ fn layer(bytes: &[u8]) {
     for bytes in [bytes.to_vec(), agent::with_checksums(bytes)] {
         agent::archive(&bytes);
         root.apply(&bytes);
+    }
+}
+
+/// An archive of a container that a tenant uploads.
+fn container_archive(bytes: &[u8]) {
+    for bytes in [bytes.to_vec(), agent::with_checksums(bytes)] {
+        control_plane::container_archive(&bytes);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     runtime::{DiskRates, OciRuntime, RuntimeConfig},
     shares::HostShares,
     stats::{Sampler, Sources},
-    storage::{BtrfsPool, Lineages, PoolConfig, QuotaMode, Storage},
+    storage::{BtrfsPool, Exports, Lineages, PoolConfig, QuotaMode, Storage},
     transfer::BulkTransfers,
 };
 use hoody_protocol::id::ContainerId;
@@ -195,7 +195,8 @@ impl Agent {
         let blobs = Arc::new(ControlPlaneBlobs::new(bulk.clone()));
         let lineages = Lineages::open(&config.pool, OWN_PROGRAM.into()).await;
         let lineages = lineages.map_err(capability("what copies are based on cannot be read"))?;
-        let transfers = BulkTransfers::new(lineages, bulk, &config.pool);
+        let exports = Exports::open(&config.pool).await.map_err(capability("what is exported cannot be kept"))?;
+        let transfers = BulkTransfers::new(lineages, exports, bulk, &config.pool);
         let images = ImageConfig {
             reserve_bytes: config.pool_reserve_bytes,
             keep: Duration::from_secs(config.image_keep_hours * 3600),
@@ -253,6 +254,7 @@ impl Agent {
             policy: config.commands_policy.clone(),
             cgroup: config.commands_cgroup(),
             boot_id: boot_id.clone(),
+            pool: config.pool.clone(),
         };
         let commands = Commands::open(commands).await.map_err(capability("commands on the server cannot be run"))?;
         let records = Records::new(config.containers_dir());
@@ -266,6 +268,7 @@ impl Agent {
         let sampler = Sampler::new(Sources {
             runtime: capabilities.runtime.clone(),
             storage: capabilities.storage.clone(),
+            ramdisks: capabilities.ramdisks.clone(),
             network: capabilities.network.clone(),
             firewall: capabilities.firewall.clone(),
         });

@@ -7,6 +7,7 @@
 //! puts it all together.
 
 pub mod agent;
+pub mod archive;
 pub mod cli;
 pub mod commands;
 pub mod config;

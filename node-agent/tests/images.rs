@@ -115,7 +115,7 @@ impl Fixture {
     }
 
     fn layer(&self, blob: Vec<u8>, compression: Compression) -> Layer {
-        let layer = Layer { digest: Digest::of(&blob), size: blob.len() as u64, compression };
+        let layer = Layer { digest: Digest::of(&blob), size: blob.len() as u64, compression, archive_bytes: None };
         self.source.blobs.lock().unwrap().insert(layer.digest, blob);
         layer
     }
@@ -481,7 +481,7 @@ async fn what_crashes_leave_is_never_taken_for_an_image() {
 async fn images_that_cannot_fit_are_refused_before_a_byte_is_fetched() {
     let f = Fixture::with(|c| c.max_compressed_bytes = 4 << 40).await;
     let mut spec = f.image([Archive::default().file("x", b"")]);
-    let layer = |size| Layer { digest: Digest::of(b"?"), size, compression: Compression::None };
+    let layer = |size| Layer { digest: Digest::of(b"?"), size, compression: Compression::None, archive_bytes: None };
     let error = f.store.ensure(&image(vec![layer(1 << 30)])).await.unwrap_err();
     assert!(matches!(error.root(), ImageError::NoSpace { .. }), "{error:?}");
     let error = f.store.ensure(&image(vec![layer(65 << 30)])).await.unwrap_err();

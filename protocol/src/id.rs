@@ -150,6 +150,8 @@ ids! {
     SnapshotId;
     /// A transfer of a container's file system to another server.
     TransferId;
+    /// An export of a container, for as long as it is read.
+    ExportId;
 }
 
 #[cfg(test)]

@@ -96,6 +96,10 @@ pub struct Layer {
     pub size: u64,
     /// How the tar archive is compressed.
     pub compression: Compression,
+    /// Set where the blob is the archive of a container ([`crate::export`]): the layer is what it has below
+    /// [`crate::export::ROOT`], and this is the archive's length without its compression. Absent: a layer of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_bytes: Option<u64>,
 }
 
 /// Compression of a layer.
@@ -127,6 +131,11 @@ pub struct ImageConfig {
 }
 
 impl ImageSpec {
+    /// True where it is one container's own, made from the archive of another: nobody else names it.
+    pub fn is_archive(&self) -> bool {
+        self.layers.iter().any(|layer| layer.archive_bytes.is_some())
+    }
+
     /// An image of these parts, with its identity computed.
     pub fn new(layers: List<Layer, MAX_LAYERS>, config: ImageConfig) -> Self {
         let digest = Self::identity(&layers, &config);

@@ -14,6 +14,7 @@ pub mod container;
 pub mod egress;
 pub mod enrol;
 pub mod exec;
+pub mod export;
 pub mod firewall;
 pub mod flow;
 pub mod id;

@@ -46,6 +46,22 @@ pub struct NodeStats {
     pub pool_used_bytes: u64,
     /// Seconds since the node booted.
     pub uptime_s: u64,
+    /// Errors that the kernel has counted on the pool's devices, reads, writes, flushes and checksums together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pool_device_errors: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A container's RAM disk; one that is shared is the same for all of its users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RamdiskStats {
+    /// In use.
+    pub used_bytes: u64,
+    /// Its size, which is taken of the node's pool of RAM disks.
+    pub total_bytes: u64,
 }
 
 /// One container's measurements. What the kernel does not offer is `None`.
@@ -65,6 +81,9 @@ pub struct ContainerStats {
     pub swap_bytes: Option<u64>,
     /// Root file system in use.
     pub disk_bytes: Option<u64>,
+    /// Its RAM disk, where it is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk: Option<RamdiskStats>,
     /// Processes and threads.
     pub processes: Option<u32>,
     /// The container's network interface.

@@ -17,9 +17,10 @@ use hoody_protocol::{
         Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
+    export::{ExportOffer, ExportOrder},
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports, RuleCounter},
     id::{
-        ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, ShareId, SnapshotId, TerminalId,
+        ContainerId, ExecutionId, ExportId, OperationId, ProjectId, RuleId, ServerId, ShareId, SnapshotId, TerminalId,
         TransferId, UserId,
     },
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
@@ -32,7 +33,7 @@ use hoody_protocol::{
     operation::{OperationKind, OperationOutcome, OperationRequest},
     share::{RamdiskScope, ShareFailure, ShareMount, ShareProblem},
     snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
-    stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
+    stats::{ContainerStats, NetworkStats, NodeStats, RamdiskStats, StatsBatch},
     tag::{self, Message},
     transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
     version::{ProtocolRange, SpecVersion},
@@ -152,6 +153,7 @@ impl Any {
             digest: self.digest(),
             size: self.number(),
             compression: self.one(&[Compression::None, Compression::Gzip, Compression::Zstd]),
+            archive_bytes: self.option(|| self.number()),
         };
         let config = ImageConfig {
             command: self.list(|| self.text()),
@@ -389,6 +391,7 @@ impl Any {
             memory_peak_bytes: self.option(|| self.number()),
             swap_bytes: self.option(|| self.number()),
             disk_bytes: self.option(|| self.number()),
+            ramdisk: self.option(|| RamdiskStats { used_bytes: self.number(), total_bytes: self.number() }),
             processes: self.option(|| self.number() as u32),
             network: self.option(network),
             rules: self.list(counter),
@@ -399,6 +402,7 @@ impl Any {
             load: [self.float(), self.float(), self.float()],
             memory_total_bytes: self.number(),
             uptime_s: self.number(),
+            pool_device_errors: self.number(),
             ..NodeStats::default()
         };
         StatsBatch { at: self.number(), node, containers: self.list(container) }
@@ -584,6 +588,9 @@ fn every_message_survives_a_round_trip() {
         round_trip(seen, TransferProgress::Taken(any.number()));
         round_trip(seen, TransferProgress::Kept);
         round_trip(seen, TransferProgress::Failed(any.cause()));
+        let export = ExportId::from_bytes(any.id());
+        round_trip(seen, ExportOrder { export, container, document: any.bytes() });
+        round_trip(seen, ExportOffer { export });
         round_trip(seen, Refusal { cause: any.cause() });
     }
     assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");

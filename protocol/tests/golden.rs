@@ -17,9 +17,11 @@ use hoody_protocol::{
         Command, Connect, ExecRequest, Exit, ProcessEnd, ProcessInput, ProcessOutput, TerminalEnd, TerminalInfo,
         TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
+    export::{ExportOffer, ExportOrder},
     firewall::{Action, FirewallRule, FirewallSpec, Match, PortRange, Ports},
     id::{
-        ContainerId, ExecutionId, OperationId, ProjectId, RuleId, ServerId, SnapshotId, TerminalId, TransferId, UserId,
+        ContainerId, ExecutionId, ExportId, OperationId, ProjectId, RuleId, ServerId, SnapshotId, TerminalId,
+        TransferId, UserId,
     },
     image::{Digest, ImageConfig, ImageSpec},
     inspection::{Inspection, InspectionQuery, InspectionReply, SocketInfo},
@@ -249,6 +251,22 @@ fn blobs() {
         ),
     );
     golden(BlobReply::Found { size: 1 << 33 }, "000000160029a165666f756e64a16473697a651b0000000200000000");
+}
+
+#[test]
+fn exports() {
+    let export = ExportId::from_bytes([0x99; 12]);
+    golden(
+        ExportOrder { export, container: CONTAINER, document: b"{}".to_vec().try_into().unwrap() },
+        concat!(
+            "00000052005fa3666578706f7274781839393939393939393939393939393939393939393939393969636f6e",
+            "7461696e6572781831313131313131313131313131313131313131313131313168646f63756d656e74427b7d",
+        ),
+    );
+    golden(
+        ExportOffer { export },
+        concat!("000000220060a1666578706f72747818393939393939393939393939393939393939393939393939",),
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use hoody_protocol::{
     blob::BlobRequest,
     codec::{DecodeError, Frame},
+    export::ExportOffer,
     stream::{self, StreamError},
     time::now_ms,
     transfer::{TransferOffer, TransferRequest},
@@ -93,6 +94,7 @@ async fn answer(
         Ok(Request::Blob(request)) => blobs::answer(context, peer, &mut send, request).await,
         Ok(Request::Transfer(request)) => Box::pin(transfers::answer(context, peer, (send, recv), request)).await,
         Ok(Request::Offer(offer)) => transfers::offered(context, peer, (send, recv), offer).await,
+        Ok(Request::Export(offer)) => context.app.nodes.exports.offered(peer.server, (send, recv), offer).await,
         Err(error) => {
             refusal::refuse(&mut send, &mut recv, &error).await;
             let _ = send.finish();
@@ -106,6 +108,7 @@ enum Request {
     Blob(BlobRequest),
     Transfer(TransferRequest),
     Offer(TransferOffer),
+    Export(ExportOffer),
 }
 
 impl Request {
@@ -114,6 +117,8 @@ impl Request {
             frame.decode().map(Self::Transfer)
         } else if frame.is::<TransferOffer>() {
             frame.decode().map(Self::Offer)
+        } else if frame.is::<ExportOffer>() {
+            frame.decode().map(Self::Export)
         } else {
             frame.decode().map(Self::Blob)
         }

@@ -17,6 +17,7 @@ use super::{
 use crate::store::{
     StoreError, dispatch as work, hello,
     node::{self, Arrival, Node, ServerStatus},
+    server_pool::PoolHealth,
 };
 use hoody_protocol::{
     container::Cause,
@@ -67,6 +68,8 @@ pub(super) struct Link {
     pub(super) renewals: tokio::sync::Mutex<Pace>,
     /// The server's containers as last read, and when: whose measurements are believed.
     pub(super) containers: tokio::sync::Mutex<(HashSet<ContainerId>, Instant)>,
+    /// What was last told of the server's storage pool, as far as this link knows.
+    pub(super) pool: tokio::sync::Mutex<Option<PoolHealth>>,
     misunderstood: AtomicU32,
 }
 
@@ -256,6 +259,7 @@ async fn begin(
         measurements: tokio::sync::Mutex::new(streams::measurements_pace()),
         renewals: tokio::sync::Mutex::new(streams::renewals_pace()),
         containers: tokio::sync::Mutex::new((containers, Instant::now())),
+        pool: tokio::sync::Mutex::default(),
         misunderstood: AtomicU32::new(0),
     };
     tracing::info!(%server, remote = %connection.remote_address(), agent = %hello.agent_version, protocol,

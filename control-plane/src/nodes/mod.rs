@@ -16,6 +16,7 @@ mod changes;
 mod commands;
 mod dispatch;
 mod enrol;
+mod exports;
 mod inspection;
 mod link;
 mod listener;
@@ -37,12 +38,14 @@ mod watch;
 
 pub use changes::Changes;
 pub(crate) use enrol::secret_hash;
+pub use exports::{Export, ExportError, NoExport};
 pub use inspection::{Inspected, NoInspection};
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
 pub use running::Progress;
 
 use hoody_protocol::{
+    export::ExportOrder,
     id::{ContainerId, ExecutionId, ServerId, TransferId},
     link::Heartbeat,
     stream::{self, AskError},
@@ -64,6 +67,7 @@ pub struct Nodes {
     pub measurements: Measurements,
     inspections: inspection::Inspections,
     transfers: running::Transfers,
+    exports: exports::Exports,
     registry: Registry,
 }
 
@@ -110,6 +114,11 @@ impl Nodes {
     /// What runs in a container of the server, as its node says now or said within the last two seconds.
     pub async fn inspect(&self, server: ServerId, container: ContainerId) -> Inspected {
         self.inspections.ask(&self.registry, server, container).await
+    }
+
+    /// Orders an archive of a container from the server's node.
+    pub async fn export(&self, server: ServerId, order: &ExportOrder) -> Result<Export, NoExport> {
+        self.exports.order(&self.registry, server, order).await
     }
 
     /// How far a transfer is that this process passes on.

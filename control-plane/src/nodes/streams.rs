@@ -8,7 +8,7 @@ use super::{
     refusal::{self, TOO_OFTEN},
     reports,
 };
-use crate::store::dispatch as work;
+use crate::{service::server::pool, store::dispatch as work};
 use futures::{StreamExt, stream::FuturesUnordered};
 use hoody_protocol::{
     codec::{DecodeError, Frame},
@@ -149,5 +149,12 @@ async fn record(link: &Link, batch: StatsBatch) {
         }
         *read = Instant::now();
     }
+    let (app, server, mut told) = (&link.context.app, link.server(), link.pool.lock().await);
+    match pool::note(app, server, *told, &batch.node).await {
+        Ok(now) => *told = now,
+        // The next batch tries again.
+        Err(error) => tracing::warn!(%server, error = &error as &dyn std::error::Error, "note how full a pool is"),
+    }
+    drop(told);
     link.context.app.nodes.measurements.record(link.server(), batch, |container| known.contains(&container));
 }

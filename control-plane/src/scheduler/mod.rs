@@ -5,7 +5,7 @@ mod reason;
 
 pub use reason::Reason;
 
-use crate::store::reservation::ServerRow;
+use crate::{service::server::pool, store::reservation::ServerRow};
 use hoody_protocol::{container::Limits, id::ServerId};
 
 /// What is to be placed.
@@ -54,6 +54,9 @@ pub fn check(server: &ServerRow, demand: Demand<'_>) -> Result<(), Reason> {
     let limits = demand.limits;
     if server.free_containers < 1 {
         return Err(Reason::Full);
+    }
+    if server.pool_level >= pool::FULL {
+        return Err(Reason::PoolFull);
     }
     let enough = |free: i64, wanted: u64| u64::try_from(free).is_ok_and(|free| free >= wanted);
     if !enough(server.free_memory_bytes, limits.memory_bytes) {

@@ -34,6 +34,9 @@ pub enum Reason {
     /// It has as many containers as it may have.
     #[error("it has as many containers as it may have")]
     Full,
+    /// What its containers have written has filled its storage pool.
+    #[error("its storage is full: delete snapshots, files or containers on it first")]
+    PoolFull,
     /// Not enough memory.
     #[error("{wanted} MiB of memory are needed, {free} MiB are free", wanted = wanted / MIB, free = (*free as u64) / MIB)]
     Memory {

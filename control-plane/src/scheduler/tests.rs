@@ -19,6 +19,7 @@ fn server(number: u8) -> ServerRow {
         project_containers: 0,
         owned: true,
         kvm: false,
+        pool_level: 0,
     }
 }
 
@@ -68,6 +69,7 @@ fn every_server_has_its_reason() {
     assert_eq!(refused(|s| s.status = "revoked".into()), Reason::Revoked);
     assert_eq!(refused(|s| s.online = false), Reason::Offline);
     assert_eq!(refused(|s| s.free_containers = 0), Reason::Full);
+    assert_eq!(refused(|s| s.pool_level = 95), Reason::PoolFull);
     assert!(matches!(refused(|s| s.architecture = "arm64".into()), Reason::Architecture { .. }));
     assert!(matches!(refused(|s| s.free_memory_bytes = -1), Reason::Memory { free: 0, .. }));
     assert!(matches!(refused(|s| s.free_cpu_millis = 999), Reason::Cpu { free: 999, wanted: 1000 }));

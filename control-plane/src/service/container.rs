@@ -1,5 +1,6 @@
 //! Containers: who may touch them, what a change is, and how long a request waits for the node.
 
+pub mod archive;
 mod authorize;
 mod change;
 mod copy;

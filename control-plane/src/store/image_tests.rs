@@ -12,7 +12,12 @@ use hoody_protocol::{
 };
 
 pub(crate) fn image(name: &str, content: &[u8]) -> NewImage {
-    let layer = Layer { digest: Digest::of(content), size: content.len() as u64, compression: Compression::Gzip };
+    let layer = Layer {
+        digest: Digest::of(content),
+        size: content.len() as u64,
+        compression: Compression::Gzip,
+        archive_bytes: None,
+    };
     NewImage {
         name: name.to_owned(),
         description: format!("{name} for tests"),

@@ -46,6 +46,7 @@ pub mod scope;
 pub mod sealed;
 pub mod security_event;
 pub mod server;
+pub mod server_pool;
 pub mod session;
 pub mod settings;
 pub mod share;

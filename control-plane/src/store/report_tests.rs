@@ -136,7 +136,8 @@ async fn a_refused_specification_reads_as_a_failure() {
 async fn a_blob_is_granted_by_a_layer_of_an_own_container_only() {
     each_backend(|store| async move {
         let (one, other) = (server(&store, "one").await, server(&store, "two").await);
-        let layer = Layer { digest: Digest::of(b"layer"), size: 5, compression: Compression::None };
+        let layer =
+            Layer { digest: Digest::of(b"layer"), size: 5, compression: Compression::None, archive_bytes: None };
         let spec = container(&store, one, 1, vec![layer.clone()]).await;
         assert!(may_fetch(&store, one, layer.digest).await.unwrap());
         assert!(!may_fetch(&store, other, layer.digest).await.unwrap());

@@ -133,6 +133,8 @@ pub struct ServerRow {
     pub owned: bool,
     /// Its node can give containers KVM.
     pub kvm: bool,
+    /// The highest threshold that its storage pool has passed, percent.
+    pub pool_level: i64,
 }
 
 /// The servers that `owner` may use, seen from `project`.
@@ -143,6 +145,7 @@ pub async fn servers_of(store: &Store, owner: UserId, project: ProjectId) -> Res
          s.memory_bytes - s.memory_bytes_used AS free_memory, s.disk_bytes - s.disk_bytes_used AS free_disk, \
          s.max_containers - s.containers_used AS free_containers, (SELECT CAST(COUNT(*) AS BIGINT) FROM containers c \
          WHERE c.server_id = s.id AND c.project_id = $2) AS project_containers, s.facts, \
+         s.pool_level, \
          CAST(CASE WHEN s.owner_id = $1 THEN 1 ELSE 0 END AS BIGINT) AS owned \
          FROM servers s WHERE {usable} ORDER BY s.id"
     )))
@@ -168,6 +171,7 @@ fn server_row(row: &AnyRow) -> Result<ServerRow, StoreError> {
         project_containers: row.try_get("project_containers")?,
         owned: row.try_get::<i64, _>("owned")? != 0,
         kvm: super::node::has_kvm(row.try_get("facts")?),
+        pool_level: row.try_get("pool_level")?,
     })
 }
 

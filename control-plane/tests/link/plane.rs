@@ -200,7 +200,7 @@ impl Plane {
         let digest = Digest::of(bytes);
         std::fs::create_dir_all(self.folder.path().join("blobs")).unwrap();
         std::fs::write(self.folder.path().join("blobs").join(digest.hex()), bytes).unwrap();
-        Layer { digest, size: bytes.len() as u64, compression: Compression::None }
+        Layer { digest, size: bytes.len() as u64, compression: Compression::None, archive_bytes: None }
     }
 
     pub async fn status(&self, container: ContainerId) -> String {

@@ -132,6 +132,7 @@ async fn a_node_cannot_speak_for_another_nodes_containers() {
         memory_peak_bytes: None,
         swap_bytes: None,
         disk_bytes: None,
+        ramdisk: None,
         processes: None,
         network: None,
         rules: Default::default(),

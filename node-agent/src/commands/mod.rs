@@ -19,6 +19,7 @@ use crate::{
     runtime::{RuntimeError, cgroup::OwnGroup},
 };
 use hoody_protocol::{
+    bounded::Text,
     command::{
         CommandOutcome, CommandRequest, Ending, MAX_RUNNING, MAX_TIMEOUT_S, Order, OutputChunk,
         built_in::{self, BuiltIn, Effect},
@@ -35,7 +36,7 @@ use record::{Record, Records};
 use run::Run;
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -62,6 +63,8 @@ pub struct Settings {
     pub cgroup: PathBuf,
     /// The kernel's boot id.
     pub boot_id: String,
+    /// The storage pool's folder, for commands about it.
+    pub pool: PathBuf,
 }
 
 /// Why a command could not be run.
@@ -266,7 +269,7 @@ impl Commands {
             Cause::new("not_allowed", "the server has no valid policy for commands, so none is allowed")
         })?;
         policy.check(&request.order).map_err(|problem| Cause::new("not_allowed", problem))?;
-        let plan = plan(&request.order)?;
+        let plan = plan(&request.order, &self.0.settings.pool)?;
         if request.timeout_ms == 0 || Duration::from_millis(request.timeout_ms) > plan.longest {
             let problem = format!("the time limit must be from 1 ms to {} s", plan.longest.as_secs());
             return Err(Cause::new("invalid_timeout", problem));
@@ -346,13 +349,19 @@ impl Commands {
 }
 
 /// The program of an order, checked as if nobody had done so before.
-fn plan(order: &Order) -> Result<Plan, Cause> {
+fn plan(order: &Order, pool: &Path) -> Result<Plan, Cause> {
     match order {
         Order::BuiltIn { slug, parameters } => {
             let unknown = || Cause::new("unknown_command", "the server does not know this command: upgrade its agent");
             let command: BuiltIn = built_in::find(slug).ok_or_else(unknown)?;
             let arguments =
                 command.arguments(parameters).map_err(|error| Cause::new("invalid_parameters", error.to_string()))?;
+            let arguments = arguments.into_inner().into_iter();
+            let placed = arguments.map(|argument| match argument.as_str() {
+                built_in::POOL => Text::truncated(pool.to_string_lossy()),
+                _ => argument,
+            });
+            let arguments = placed.collect::<Vec<_>>().try_into().unwrap_or_default();
             let program = Program { arguments, account: command.account, folder: String::new() };
             let longest = Duration::from_secs(command.max_timeout_s.into());
             Ok(Plan { program, effect: command.effect, longest })

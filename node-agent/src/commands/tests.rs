@@ -43,6 +43,7 @@ impl World {
             policy,
             cgroup: format!("/hoody-test-commands-{}-{number}", std::process::id()).into(),
             boot_id: "boot-1".to_owned(),
+            pool: "/".into(),
         };
         let commands = Commands::open(settings.clone()).await.unwrap();
         Self { folder, settings, commands }
@@ -260,7 +261,7 @@ async fn the_next_agent_ends_what_runs_and_says_so() {
     let world = World::new().await;
     let request = leave(&world, shell("sleep 1000"));
     let group = world.commands.0.group.child(&request.id.to_string());
-    let program = plan(&request.order).unwrap().program;
+    let program = plan(&request.order, Path::new("/")).unwrap().program;
     let mut child = process::spawn(&program, &group).unwrap();
     assert!(world.processes() > 0);
     let outcome = after(&world, "boot-1", request.clone()).await;

@@ -25,6 +25,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     blocking(GROUP, move || {
         let mut checks = namespaces(first_id, &pool, &run_dir);
         checks.push(quotas());
+        checks.push(shared_ramdisks(first_id, &run_dir));
         checks.push(kvm(crate::runtime::kvm_usable()));
         checks.push(match fs::read_to_string(MOUNTS) {
             Ok(mounts) => cgroups(&mounts, |path| fs::read_to_string(path).ok()),
@@ -79,6 +80,26 @@ impl Drop for Trial {
         if let Err(error) = gone {
             tracing::warn!(%error, path = %self.0.display(), "a trial mount was not removed");
         }
+    }
+}
+
+/// Whether a RAM disk can be shared by the containers of a project: mounts a tmpfs, and that once more idmapped.
+fn shared_ramdisks(first_id: u32, run_dir: &Path) -> Check {
+    const NAME: &str = "RAM disks of projects";
+    let tried = user_namespace::create(IdRange { first: first_id }).and_then(|user| {
+        let (disk, target) = (Trial::new(run_dir)?, Trial::new(run_dir)?);
+        nix::mount::mount(Some("doctor"), &disk.0, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"))?;
+        let source = subvolume::open_folder(&disk.0)?;
+        let attributes = mount::Attributes { setuid: false, readonly: false };
+        mount::idmapped(source.as_fd(), user.as_fd(), &target.0, attributes)
+    });
+    match tried {
+        Ok(()) => Check::ok(GROUP, NAME, "a tmpfs can be mounted idmapped"),
+        Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => {
+            let fix = "boot Linux 6.3 or newer, or let containers have RAM disks of their own only";
+            Check::warning(GROUP, NAME, "the kernel maps no owners on tmpfs: containers cannot share one", fix)
+        }
+        Err(error) => Check::warning(GROUP, NAME, chain(&error), "run this as root"),
     }
 }
 

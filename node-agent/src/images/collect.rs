@@ -5,6 +5,7 @@
 //! to be put right after a crash in between.
 
 use super::{ImageError, InUse, store::Store};
+use crate::storage::is_charged;
 use hoody_protocol::image::Digest;
 use std::{
     collections::HashSet,
@@ -37,7 +38,7 @@ pub async fn run(images: Arc<dyn super::Images>, in_use: impl Fn() -> HashSet<Di
 }
 
 impl Store {
-    /// Deletes what is unused for long enough, or everything unused where an image did not fit.
+    /// Deletes what is unused for long enough or was one container's own, or everything unused where an image did not fit.
     pub(super) async fn collect(&self, in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError> {
         let short = self.short.swap(false, Ordering::Relaxed);
         let mut deleted = Vec::new();
@@ -47,7 +48,7 @@ impl Store {
             let _alone = self.finding.write().await;
             if in_use().contains(&image) {
                 self.used(image).await?;
-            } else if short || age >= self.config.keep {
+            } else if short || age >= self.config.keep || self.is_private(image).await? {
                 self.delete(self.images.join(image.hex())).await?;
                 let mark = self.marks.join(image.hex());
                 self.quick("forget use of", &mark.clone(), move || remove(&mark)).await?;
@@ -55,6 +56,12 @@ impl Store {
             }
         }
         Ok(deleted)
+    }
+
+    /// True where it was made from a container's archive: no other container will ask for it.
+    async fn is_private(&self, image: Digest) -> Result<bool, ImageError> {
+        let path = self.images.join(image.hex());
+        self.quick("inspect", &path.clone(), move || is_charged(&path)).await
     }
 
     /// Writes down that the image is used now. Where the pool is too full for that, it counts as used at the next

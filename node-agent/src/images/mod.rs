@@ -9,6 +9,7 @@ pub mod unpack;
 
 pub use error::ImageError;
 pub use store::{ImageConfig, ImageStore};
+pub(crate) use unpack::sparse::{MAX_SEGMENTS, Segment};
 
 use async_trait::async_trait;
 use hoody_protocol::{

@@ -18,7 +18,7 @@ use super::{
 use crate::storage::{
     StorageError,
     blocking::{Blocking, Step},
-    ioctl, space, subvolume,
+    charge, ioctl, space, subvolume,
 };
 use async_trait::async_trait;
 use futures::{
@@ -249,7 +249,7 @@ impl Store {
         let made = match self.fill(image, &staged).await {
             Ok(()) => {
                 hoody_fault::point!("image.unpacked");
-                self.commit(image.digest, &staged).await
+                self.commit(image, &staged).await
             }
             Err(error) => Err(error),
         };
@@ -321,7 +321,8 @@ impl Store {
     }
 
     /// Moves the staged image into place, whole.
-    async fn commit(&self, image: Digest, staged: &Path) -> Result<PathBuf, ImageError> {
+    async fn commit(&self, image: &ImageSpec, staged: &Path) -> Result<PathBuf, ImageError> {
+        let (private, image) = (image.is_archive(), image.digest);
         let target = self.images.join(image.hex());
         let step = Step::new("commit", &target, COMMIT_DEADLINE);
         let (staged, handle, place) = (staged.to_owned(), self.handle.clone(), target.clone());
@@ -331,6 +332,9 @@ impl Store {
             let top = subvolume::open_folder(&staged).map_err(ImageError::io("open", &staged))?;
             // A commit alone keeps names and sizes of files whose data is still in memory.
             nix::unistd::syncfs(top.as_fd()).map_err(|e| ImageError::io("flush", &staged)(e.into()))?;
+            if private {
+                charge(handle.as_fd(), top.as_fd()).map_err(ImageError::io("charge", &staged))?;
+            }
             fs::rename(&staged, &place).map_err(ImageError::io("rename", &staged))?;
             hoody_fault::point!("image.renamed");
             ioctl::set_read_only(top.as_fd(), true).map_err(ImageError::io("make read-only", &place))

@@ -15,6 +15,7 @@ use hoody_protocol::{
     command::CommandRequest,
     container::{Cause, ContainerSpec},
     exec::{ExecRequest, TerminalEnd, TerminalList, TerminalQuery, TerminalRequest},
+    export::ExportOrder,
     inspection::InspectionQuery,
     link::{
         CommandReply, Heartbeat, Hello, HelloReply, NodeFacts, Refusal, RenewalOrder, ReportAck, ReportBatch,
@@ -241,6 +242,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
     } else if frame.is::<SendOrder>() {
         match frame.decode() {
             Ok(order) => work.transfers.send(order).await,
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else if frame.is::<ExportOrder>() {
+        match frame.decode() {
+            Ok(order) => work.transfers.export(order).await,
             Err(error) => return refuse(send, "malformed", &error.to_string()).await,
         }
     } else if frame.is::<SpecQuery>() {

@@ -13,7 +13,7 @@
 
 use super::{RamdiskError, Ramdisks, Wanted, pool};
 use crate::storage::{
-    IdRange,
+    IdRange, Usage,
     blocking::{Blocking, Locks, Step},
     mount::{self, Attributes},
     subvolume, user_namespace,
@@ -90,6 +90,13 @@ impl HostRamdisks {
 impl Ramdisks for HostRamdisks {
     async fn ensure(&self, id: ContainerId, ids: IdRange, wanted: Wanted) -> Result<PathBuf, RamdiskError> {
         self.run("make a RAM disk in", move |places| places.ensure(id, ids, wanted)).await
+    }
+
+    async fn usage(&self, id: ContainerId) -> Result<Option<Usage>, RamdiskError> {
+        let places = self.places.clone();
+        let step = Step::new("measure a RAM disk in", &places.folder, DEADLINE);
+        // Without the lock: what is just being made or removed is one or the other.
+        self.blocking.run(step, async { None }, move || places.usage(id)).await
     }
 
     async fn remove(&self, id: ContainerId) -> Result<(), RamdiskError> {
@@ -178,6 +185,20 @@ impl Places {
             Some(code) if code == Errno::EINVAL as i32 => RamdiskError::Unsupported,
             _ => RamdiskError::io("mount", target)(error),
         })
+    }
+
+    fn usage(&self, id: ContainerId) -> Result<Option<Usage>, RamdiskError> {
+        let disk = self.gate(id).join(DISK);
+        match mount::is_mount_point(&disk) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(RamdiskError::io("inspect", &disk)(error)),
+        }
+        let found = statvfs(&disk).map_err(|errno| RamdiskError::io("measure", &disk)(errno.into()))?;
+        let (blocks, free) = (found.blocks() as u64, found.blocks_free() as u64);
+        let bytes = |blocks: u64| blocks * found.fragment_size() as u64;
+        Ok(Some(Usage { used_bytes: bytes(blocks.saturating_sub(free)), total_bytes: bytes(blocks) }))
     }
 
     fn remove(&self, id: ContainerId) -> Result<(), RamdiskError> {

@@ -5,7 +5,7 @@ mod pool;
 
 pub use host::HostRamdisks;
 
-use crate::storage::{IdRange, StorageError};
+use crate::storage::{IdRange, StorageError, Usage};
 use async_trait::async_trait;
 use hoody_protocol::{
     id::{ContainerId, ProjectId},
@@ -68,6 +68,8 @@ pub trait Ramdisks: Send + Sync + std::fmt::Debug {
     /// Makes the container's RAM disk, or finds it again with all that is in it; gives where it is mounted. One of
     /// another scope goes first. For a container that does not run.
     async fn ensure(&self, id: ContainerId, ids: IdRange, wanted: Wanted) -> Result<PathBuf, RamdiskError>;
+    /// Bytes of the container's RAM disk; `None` where none is mounted.
+    async fn usage(&self, id: ContainerId) -> Result<Option<Usage>, RamdiskError>;
     /// Takes the container's RAM disk away; one that is shared goes with its last user.
     async fn remove(&self, id: ContainerId) -> Result<(), RamdiskError>;
 }

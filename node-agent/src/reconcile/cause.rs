@@ -44,8 +44,12 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             ImageError::DigestMismatch { .. } | ImageError::Overlong { .. } | ImageError::Inconsistent { .. } => {
                 Some(Cause::new("image_corrupt", "the image that arrived is not what its digest says"))
             }
-            ImageError::LayerRefused { .. } | ImageError::TooLarge { .. } => {
-                Some(Cause::new("image_refused", "the image holds what this server does not accept"))
+            ImageError::LayerRefused { refusal, entry, .. } => {
+                let message = format!("the image holds what this server does not accept: {refusal}, at {entry:?}");
+                Some(Cause::new("image_refused", message))
+            }
+            ImageError::TooLarge { .. } => {
+                Some(Cause::new("image_refused", "the image is larger than this server accepts"))
             }
             ImageError::Blob { source: BlobError::Unreachable, .. } => {
                 Some(Cause::new("image_unreachable", "the image is fetched when the control plane is reachable again"))
@@ -76,7 +80,7 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             )),
             StorageError::CopyTooLarge { needed, .. } => Some(Cause::new(
                 "copy_too_large",
-                format!("the copy begins with {} MiB: give it more storage", needed.div_ceil(1 << 20)),
+                format!("the container begins with {} MiB: give it more storage", needed.div_ceil(1 << 20)),
             )),
             _ => None,
         };

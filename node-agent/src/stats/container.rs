@@ -1,13 +1,13 @@
 //! Containers: what each capability knows of one, put together. A part that fails or takes too long is
 //! `None` in that container's numbers and concerns nobody else.
 
-use crate::{firewall::Firewall, network::Network, runtime::Runtime, storage::Storage};
+use crate::{firewall::Firewall, network::Network, ramdisk::Ramdisks, runtime::Runtime, storage::Storage};
 use futures::{StreamExt, stream};
 use hoody_protocol::{
     bounded::List,
     firewall::{MAX_RULES, RuleCounter},
     id::ContainerId,
-    stats::{ContainerStats, MAX_BATCH, NodeStats, StatsBatch},
+    stats::{ContainerStats, MAX_BATCH, NodeStats, RamdiskStats, StatsBatch},
     time::UnixMs,
 };
 use std::{collections::HashMap, error::Error, future::Future, sync::Arc, time::Duration};
@@ -31,6 +31,8 @@ pub struct Sources {
     pub runtime: Arc<dyn Runtime>,
     /// Disk usage.
     pub storage: Arc<dyn Storage>,
+    /// Memory of RAM disks.
+    pub ramdisks: Arc<dyn Ramdisks>,
     /// Link counters.
     pub network: Arc<dyn Network>,
     /// Rule counters.
@@ -100,9 +102,10 @@ pub fn batches(at: UnixMs, node: NodeStats, containers: Vec<ContainerStats>) -> 
 
 async fn measure(sources: &Sources, id: ContainerId) -> (ContainerStats, Option<CpuReading>) {
     let cgroup = async { sources.runtime.stats(id).await.map(|stats| (stats, Instant::now())) };
-    let (cgroup, disk, network, rules) = tokio::join!(
+    let (cgroup, disk, ramdisk, network, rules) = tokio::join!(
         part(id, "cgroup", cgroup),
         part(id, "disk", sources.storage.usage(id)),
+        part(id, "RAM disk", sources.ramdisks.usage(id)),
         part(id, "network", sources.network.stats(id)),
         part(id, "firewall", sources.firewall.counters(id)),
     );
@@ -116,6 +119,9 @@ async fn measure(sources: &Sources, id: ContainerId) -> (ContainerStats, Option<
         memory_peak_bytes: cgroup.memory_peak_bytes,
         swap_bytes: cgroup.swap_bytes,
         disk_bytes: disk.map(|usage| usage.used_bytes),
+        ramdisk: ramdisk
+            .flatten()
+            .map(|usage| RamdiskStats { used_bytes: usage.used_bytes, total_bytes: usage.total_bytes }),
         processes: cgroup.processes,
         network: network.flatten(),
         rules: bounded::<RuleCounter, MAX_COUNTERS>(&mut rules.unwrap_or_default().into_iter()),

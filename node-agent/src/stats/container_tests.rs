@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     firewall::{FirewallError, Policy},
     network::NetworkError,
+    ramdisk::{RamdiskError, Wanted},
     runtime::{Bundle, CgroupStats, Mended, Process, RuntimeError},
     storage::{IdRange, StorageError, Usage},
 };
@@ -159,6 +160,20 @@ impl Storage for Node {
 }
 
 #[async_trait]
+impl Ramdisks for Node {
+    async fn ensure(&self, _: ContainerId, _: IdRange, _: Wanted) -> Result<PathBuf, RamdiskError> {
+        unreachable!()
+    }
+    async fn usage(&self, id: ContainerId) -> Result<Option<Usage>, RamdiskError> {
+        let usage = Usage { used_bytes: 44, total_bytes: 55 };
+        self.answer(id, Some(usage), |error| RamdiskError::io("measure", Path::new("/ramdisk"))(error)).await
+    }
+    async fn remove(&self, _: ContainerId) -> Result<(), RamdiskError> {
+        unreachable!()
+    }
+}
+
+#[async_trait]
 impl Network for Node {
     async fn stats(&self, id: ContainerId) -> Result<Option<NetworkStats>, NetworkError> {
         let stats = NetworkStats {
@@ -237,8 +252,13 @@ impl Firewall for Node {
 
 fn sampler(moods: &[(ContainerId, Mood)], counters: usize) -> (ContainerSampler, Arc<Node>) {
     let node = Arc::new(Node { moods: moods.iter().copied().collect(), cpu_usage_ns: Mutex::new(0), counters });
-    let sources =
-        Sources { runtime: node.clone(), storage: node.clone(), network: node.clone(), firewall: node.clone() };
+    let sources = Sources {
+        runtime: node.clone(),
+        storage: node.clone(),
+        ramdisks: node.clone(),
+        network: node.clone(),
+        firewall: node.clone(),
+    };
     (ContainerSampler::new(sources), node)
 }
 
@@ -255,6 +275,7 @@ async fn the_parts_are_put_together() {
     assert_eq!((stats.cpu_usage_ns, stats.cpu_percent), (Some(0), None));
     assert_eq!((stats.memory_bytes, stats.processes, stats.disk_bytes), (Some(11), Some(3), Some(22)));
     assert_eq!((stats.memory_peak_bytes, stats.swap_bytes), (None, None));
+    assert_eq!(stats.ramdisk, Some(RamdiskStats { used_bytes: 44, total_bytes: 55 }));
     assert_eq!(stats.network.unwrap().received_bytes, 33);
     assert_eq!(stats.rules.len(), 1);
 }

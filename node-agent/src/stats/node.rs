@@ -43,6 +43,7 @@ impl NodeSampler {
             pool_total_bytes: pool.map_or(0, |pool| pool.total_bytes),
             pool_used_bytes: pool.map_or(0, |pool| pool.used_bytes),
             uptime_s,
+            pool_device_errors: 0,
         })
     }
 

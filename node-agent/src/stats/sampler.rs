@@ -1,7 +1,11 @@
 //! Both samplers together, as the link uses them: the node and its containers, in batches.
 
 use super::{ContainerSampler, NodeSampler, Sources, batches};
-use hoody_protocol::{id::ContainerId, stats::StatsBatch, time::now_ms};
+use hoody_protocol::{
+    id::ContainerId,
+    stats::{NodeStats, StatsBatch},
+    time::now_ms,
+};
 use tokio::sync::Mutex;
 
 /// Measures the node and its containers.
@@ -29,7 +33,11 @@ impl Sampler {
                 None
             }
         };
-        match node.sample(pool) {
+        let errors = self.sources.storage.device_errors().await.unwrap_or_else(|error| {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the errors of the pool's devices were not read");
+            0
+        });
+        match node.sample(pool).map(|stats| NodeStats { pool_device_errors: errors, ..stats }) {
             Ok(stats) => batches(now_ms(), stats, container.sample(containers).await),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the node was not measured");

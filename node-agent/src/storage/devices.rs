@@ -1,8 +1,9 @@
 //! The disks below a file system, as the kernel numbers them.
 
-use super::StorageError;
+use super::{StorageError, ioctl};
 use std::{
     fs, io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,23 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// of disks, not of their partitions.
 pub fn devices(pool: &Path) -> Result<Vec<String>, StorageError> {
     find(pool).map_err(|source| StorageError::Io { action: "find the disks of", path: pool.to_owned(), source })
+}
+
+/// Errors of every kind that the kernel has counted on the devices of a pool's file system (Linux 5.14 and later: sysfs,
+/// `devinfo/<device>/error_stats`).
+pub(super) fn errors(pool: BorrowedFd<'_>) -> io::Result<u64> {
+    let id = ioctl::file_system_id(pool)?;
+    let mut errors = 0u64;
+    for device in fs::read_dir(Path::new(FILE_SYSTEMS).join(id).join("devinfo"))? {
+        errors = errors.saturating_add(sum(&fs::read_to_string(device?.path().join("error_stats"))?));
+    }
+    Ok(errors)
+}
+
+/// The sum of lines such as `write_errs 3`; the first line, `(valid)` or not, has no number.
+fn sum(text: &str) -> u64 {
+    let count = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
+    text.lines().filter_map(count).fold(0, u64::saturating_add)
 }
 
 fn find(pool: &Path) -> io::Result<Vec<String>> {
@@ -52,5 +70,16 @@ fn whole_disk(device: &Path) -> io::Result<String> {
     match folder.parent() {
         Some(disk) if folder.join("partition").exists() => number(disk),
         _ => number(&folder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_every_kind_are_added_up() {
+        assert_eq!(sum("write_errs 1\nread_errs 2\nflush_errs 0\ncorruption_errs 4\ngeneration_errs 0\n"), 7);
+        assert_eq!(sum("invalid\n"), 0);
     }
 }

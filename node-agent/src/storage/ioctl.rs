@@ -99,6 +99,15 @@ struct QuotaRescan {
     reserved: [u64; 6],
 }
 
+/// The beginning of `struct btrfs_ioctl_fs_info_args`.
+#[repr(C)]
+struct FsInfo {
+    max_id: u64,
+    num_devices: u64,
+    id: [u8; 16],
+    rest: [u64; 124],
+}
+
 #[repr(C)]
 struct InodeLookup {
     tree: u64,
@@ -146,6 +155,7 @@ mod raw {
     nix::ioctl_write_ptr!(subvolume_create_v2, MAGIC, 24, VolArgsV2);
     nix::ioctl_read!(subvolume_flags, MAGIC, 25, u64);
     nix::ioctl_write_ptr!(set_subvolume_flags, MAGIC, 26, u64);
+    nix::ioctl_read!(fs_info, MAGIC, 31, FsInfo);
     nix::ioctl_readwrite!(quota_control, MAGIC, 40, QuotaControl);
     nix::ioctl_write_ptr!(qgroup_assign, MAGIC, 41, QgroupAssign);
     nix::ioctl_write_ptr!(qgroup_create, MAGIC, 42, QgroupCreate);
@@ -154,6 +164,15 @@ mod raw {
     nix::ioctl_write_ptr!(quota_rescan, MAGIC, 44, QuotaRescan);
     nix::ioctl_read!(inode_flags, b'f', 1, libc::c_long);
     nix::ioctl_write_ptr!(set_inode_flags, b'f', 2, libc::c_long);
+}
+
+/// The file system's UUID as text, as sysfs names it.
+pub(crate) fn file_system_id(pool: BorrowedFd<'_>) -> io::Result<String> {
+    let mut info = FsInfo { max_id: 0, num_devices: 0, id: [0; 16], rest: [0; 124] };
+    // SAFETY: `info` has the size of btrfs_ioctl_fs_info_args, 1024 bytes, which the kernel fills.
+    unsafe { raw::fs_info(pool.as_raw_fd(), &mut info) }?;
+    let text = hex::encode(info.id);
+    Ok([&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-"))
 }
 
 impl VolArgsV2 {

@@ -5,6 +5,7 @@ mod authorized_keys;
 pub(crate) mod blocking;
 mod devices;
 mod error;
+mod exports;
 mod identity;
 pub(crate) mod ioctl;
 mod lineages;
@@ -20,12 +21,14 @@ pub(crate) mod user_namespace;
 
 pub use devices::devices;
 pub use error::StorageError;
+pub use exports::Exports;
 pub use lineages::{Lineages, StageError, Staging};
 pub(crate) use pool::space;
 pub use pool::{BtrfsPool, PoolConfig};
 pub use quota::QuotaMode;
 pub use receive::{ReceiveError, Refusal};
 pub use send::SendStream;
+pub(crate) use snapshot::{charge, is_charged};
 
 use async_trait::async_trait;
 use hoody_protocol::{
@@ -95,6 +98,10 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     async fn usage(&self, id: ContainerId) -> Result<Usage, StorageError>;
     /// Bytes of the whole pool.
     async fn pool_usage(&self) -> Result<Usage, StorageError>;
+    /// Errors that the kernel has counted on the pool's devices, of every kind, since they were last set back.
+    async fn device_errors(&self) -> Result<u64, StorageError> {
+        Ok(0)
+    }
     /// Every container that has anything in the pool or a mount, for finding leftovers.
     async fn inventory(&self) -> Result<Vec<ContainerId>, StorageError>;
 }

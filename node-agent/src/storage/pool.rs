@@ -9,11 +9,13 @@
 use super::{
     IdRange, QuotaMode, Storage, StorageError, Usage, authorized_keys,
     blocking::{Blocking, Locks, Step},
+    devices,
     ioctl::{self, Charge},
     mount, quota, snapshot, subvolume, user_namespace,
 };
 use async_trait::async_trait;
 use hoody_protocol::{
+    container::Limits,
     id::{ContainerId, SnapshotId},
     snapshot::{HeldSnapshot, Origin},
 };
@@ -187,6 +189,13 @@ impl Storage for BtrfsPool {
         self.run("measure", LOOKUP_DEADLINE, None, |s| space(s.handle.as_fd(), &s.pool)).await
     }
 
+    async fn device_errors(&self) -> Result<u64, StorageError> {
+        self.run("read the errors of", LOOKUP_DEADLINE, None, |s| {
+            devices::errors(s.handle.as_fd()).map_err(StorageError::io("read the errors of", &s.pool))
+        })
+        .await
+    }
+
     async fn inventory(&self) -> Result<Vec<ContainerId>, StorageError> {
         self.run("list", LOOKUP_DEADLINE, None, |s| s.inventory()).await
     }
@@ -241,6 +250,10 @@ impl Shared {
             .ok_or_else(|| StorageError::NotAnImage { path: image.to_owned() })?;
         if !ioctl::is_read_only(source.as_fd()).map_err(StorageError::io("inspect", image))? {
             return Err(StorageError::NotAnImage { path: image.to_owned() });
+        }
+        let needed = snapshot::inherited(source.as_fd()).map_err(StorageError::io("inspect", image))?;
+        if needed > 0 && needed.saturating_add(Limits::MIN_DISK_BYTES) > disk_bytes {
+            return Err(StorageError::CopyTooLarge { id, limit: disk_bytes, needed });
         }
         if self.mode == QuotaMode::Simple {
             return self.writable(id, source.as_fd(), &id.to_string(), disk_bytes).map(drop);

@@ -25,7 +25,7 @@ use std::{
     fs::{self, File},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 use xattr::FileExt;
 
@@ -41,6 +41,23 @@ pub(super) fn inherited(root: BorrowedFd<'_>) -> io::Result<u64> {
     let value = File::from(root.try_clone_to_owned()?).get_xattr(INHERITED)?;
     let text = value.as_deref().map(String::from_utf8_lossy);
     Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+/// Makes what is in the subvolume of `top` count as used in every container that is made from it, and takes away what
+/// tells one machine from another: it is the archive of a container. What was written must be on disk.
+pub(crate) fn charge(pool: BorrowedFd<'_>, top: BorrowedFd<'_>) -> io::Result<()> {
+    identity::forget(top)?;
+    let used = match quota::usage(pool, ioctl::subvolume_id(top)?) {
+        // Nothing is counted in this pool.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        usage => usage?.0,
+    };
+    File::from(top.try_clone_to_owned()?).set_xattr(INHERITED, used.to_string().as_bytes())
+}
+
+/// True where [`charge`] was called for what is at `path`, or something it was made from.
+pub(crate) fn is_charged(path: &Path) -> io::Result<bool> {
+    Ok(xattr::get(path, INHERITED)?.is_some())
 }
 
 impl Shared {

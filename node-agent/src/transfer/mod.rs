@@ -3,14 +3,17 @@
 //! [`receive`] drives one: it asks for the stream, carries it out, and asks again where it broke. [`send`] answers an
 //! order: it keeps what is to be sent, and offers the stream. A stream that broke goes on where it was as long as both
 //! agents live, because the sender keeps what was not taken yet; otherwise it begins anew.
+//!
+//! [`export`] sends the archive of a container to whoever asked the control plane for it.
 
+mod export;
 mod outgoing;
 pub mod receive;
 mod send;
 
 use crate::{
     link::bulk::Bulk,
-    storage::{Lineages, StorageError},
+    storage::{Exports, Lineages, StorageError},
 };
 use async_trait::async_trait;
 use hoody_protocol::{container::Cause, id::ContainerId, stream::StreamError};
@@ -47,6 +50,8 @@ pub struct BulkTransfers {
     pool: PathBuf,
     incoming: Arc<Semaphore>,
     outgoing: Arc<outgoing::Outgoing>,
+    exports: Exports,
+    exporting: Arc<export::Running>,
 }
 
 /// Why one attempt to move a stream ended.
@@ -58,6 +63,8 @@ enum Broken {
     Open(#[from] quinn::ConnectionError),
     #[error(transparent)]
     Stream(#[from] StreamError),
+    #[error("start a thread")]
+    Thread(#[source] std::io::Error),
     #[error("nothing came in time")]
     Silent,
     #[error("the control plane asks for patience: {}", .0.message)]
@@ -66,11 +73,12 @@ enum Broken {
 
 impl BulkTransfers {
     /// Transfers of the pool at `pool`.
-    pub fn new(lineages: Lineages, bulk: Bulk, pool: &Path) -> Self {
+    pub fn new(lineages: Lineages, exports: Exports, bulk: Bulk, pool: &Path) -> Self {
         let incoming = Arc::new(Semaphore::new(MAX_INCOMING));
         let outgoing = Arc::<outgoing::Outgoing>::default();
         tokio::spawn(outgoing.clone().sweep());
-        Self { lineages, bulk, pool: pool.to_owned(), incoming, outgoing }
+        let exporting = Arc::default();
+        Self { lineages, bulk, pool: pool.to_owned(), incoming, outgoing, exports, exporting }
     }
 }
 
@@ -82,6 +90,7 @@ impl Transfers for BulkTransfers {
 
     async fn forget(&self, container: ContainerId) -> Result<(), StorageError> {
         self.outgoing.end_all_of(container);
+        self.exporting.end_all_of(container);
         self.lineages.retain(container, Vec::new()).await
     }
 }

@@ -53,7 +53,12 @@ async fn an_image_that_does_not_fit_makes_the_unused_ones_go() {
     let (kept, unused) = (f.image([Archive::default().file("x", b"1")]), f.image([Archive::default().file("x", b"2")]));
     f.store.ensure(&kept).await.unwrap();
     f.store.ensure(&unused).await.unwrap();
-    let huge = image(vec![Layer { digest: Digest::of(b"?"), size: HUGE, compression: Compression::None }]);
+    let huge = image(vec![Layer {
+        digest: Digest::of(b"?"),
+        size: HUGE,
+        compression: Compression::None,
+        archive_bytes: None,
+    }]);
     let refused = f.store.ensure(&huge).await.unwrap_err();
     assert!(matches!(refused.root(), ImageError::NoSpace { .. }), "{refused:?}");
     tokio::time::timeout(Duration::from_secs(10), f.store.short_of_room()).await.unwrap();

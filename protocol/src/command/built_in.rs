@@ -2,7 +2,7 @@
 //! from here, so that a control plane in wrong hands cannot put another program behind a known name.
 
 use super::{
-    Account, Parameters,
+    Account, MAX_TIMEOUT_S, Parameters,
     schema::{Problems, Schema},
     template::{Arguments, Template},
 };
@@ -42,6 +42,9 @@ pub struct BuiltIn {
     /// Runs in a day on one server.
     pub per_day: Option<u32>,
 }
+
+/// Stands in command lines for the folder of the node's storage pool, which the agent puts in its place.
+pub const POOL: &str = "@pool";
 
 /// How much a command can break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,6 +241,62 @@ pub fn all() -> Vec<BuiltIn> {
             ],
             default_timeout_s: 120,
             per_hour: Some(30),
+            ..nothing.clone()
+        },
+        BuiltIn {
+            slug: "pool-balance",
+            name: "Balance the storage pool",
+            description: "Gathers what is left in chunks that are at most so full, so that whole ones become free. Containers go on meanwhile, slower.",
+            category: "storage",
+            risk: Risk::Medium,
+            argv: &["/usr/bin/btrfs", "balance", "start", "-dusage={percent}", "-musage={percent}", POOL],
+            parameters: object(
+                json!({"percent": {"type": "integer", "minimum": 1, "maximum": 90, "default": 50}}),
+                &[],
+            ),
+            example: json!({"percent": 50}),
+            account: Account::Root,
+            default_timeout_s: MAX_TIMEOUT_S as u32,
+            max_timeout_s: MAX_TIMEOUT_S as u32,
+            cooldown_s: Some(60),
+            per_hour: Some(10),
+            ..nothing.clone()
+        },
+        BuiltIn {
+            slug: "pool-errors",
+            name: "Errors of the storage pool",
+            description: "What the kernel has counted of errors on each device of the storage pool.",
+            category: "storage",
+            argv: &["/usr/bin/btrfs", "device", "stats", POOL],
+            account: Account::Root,
+            ..nothing.clone()
+        },
+        BuiltIn {
+            slug: "pool-scrub",
+            name: "Scrub the storage pool",
+            description: "Reads everything that the storage pool holds and compares checksums. One that was ended goes on with \"resume\".",
+            category: "storage",
+            risk: Risk::Medium,
+            argv: &["/usr/bin/btrfs", "scrub", "{action}", "-B", "-d", POOL],
+            parameters: object(
+                json!({"action": {"type": "string", "enum": ["start", "resume"], "default": "start"}}),
+                &[],
+            ),
+            example: json!({"action": "start"}),
+            account: Account::Root,
+            default_timeout_s: MAX_TIMEOUT_S as u32,
+            max_timeout_s: MAX_TIMEOUT_S as u32,
+            cooldown_s: Some(60),
+            per_hour: Some(10),
+            ..nothing.clone()
+        },
+        BuiltIn {
+            slug: "pool-scrub-status",
+            name: "The last scrub",
+            description: "How far the scrub of the storage pool is, or what the last one found.",
+            category: "storage",
+            argv: &["/usr/bin/btrfs", "scrub", "status", "-d", POOL],
+            account: Account::Root,
             ..nothing.clone()
         },
         BuiltIn {

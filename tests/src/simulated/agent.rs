@@ -263,6 +263,7 @@ fn container_stats(container: ContainerId) -> ContainerStats {
         memory_peak_bytes: Some(96 << 20),
         swap_bytes: Some(0),
         disk_bytes: Some(128 << 20),
+        ramdisk: None,
         processes: Some(7),
         network: Some(NetworkStats {
             interface: Text::truncated("eth0"),

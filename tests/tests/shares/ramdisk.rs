@@ -4,6 +4,8 @@ use crate::{World, plan, specs};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ramdisk_lasts_as_long_as_its_server_runs() -> Result<()> {
     let mut world = World::new(plan()).await?;
@@ -51,6 +53,13 @@ async fn disks(world: &mut World) -> Result<()> {
     });
     let counted = counted.max().context("the group's memory")?;
     ensure!(counted > 40 << 20, "{counted} bytes are counted: {}", used.body);
+    let measured = hoody_tests::wait::until("the RAM disk is measured", DEADLINE, async || {
+        let stats = api.get(&format!("/api/v1/containers/{alone}/stats")).await?.data()?;
+        Ok(stats["ramdisk"]["usage"]["private"].as_u64().filter(|used| *used > 40 << 20).map(|_| stats))
+    });
+    let ramdisk = &measured.await?["ramdisk"];
+    ensure!(ramdisk["scope"] == "container" && ramdisk["capacity_reserved"] == true, "{ramdisk}");
+    ensure!(ramdisk["shared_pool_maximum"].is_null() && ramdisk["usage"]["project"].is_null(), "{ramdisk}");
     world.sh(&alone, "rm /ramdisk/full")?;
     restart(world, &alone).await?;
     ensure!(world.sh(&alone, "cat /ramdisk/file")?.trim() == "kept", "after a restart");

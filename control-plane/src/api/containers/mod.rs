@@ -4,7 +4,9 @@ mod authorize;
 mod copy;
 mod create;
 pub(in crate::api) mod exec;
+mod export;
 mod get;
+pub(in crate::api) mod import;
 mod kvm;
 mod list;
 mod logs;
@@ -35,6 +37,8 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list::list_by_project, create::create))
         .routes(routes!(get::get, update::update, update::patch, get::delete))
         .routes(routes!(exec::exec).layer(DefaultBodyLimit::max(exec::MAX_BODY_BYTES)))
+        .routes(routes!(export::export))
+        .routes(routes!(import::import).layer(DefaultBodyLimit::disable()))
         .routes(routes!(logs::logs))
         .routes(routes!(terminal::connect))
         .routes(routes!(terminals::list))

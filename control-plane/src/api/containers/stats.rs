@@ -17,7 +17,8 @@ use crate::{
 use axum::extract::State;
 use hoody_protocol::{
     id::ContainerId,
-    stats::{ContainerStats, NetworkStats},
+    share::RamdiskScope,
+    stats::{ContainerStats, NetworkStats, RamdiskStats},
     time::now_ms,
 };
 use serde::Serialize;
@@ -39,6 +40,9 @@ pub struct Stats {
     cpu: Option<Cpu>,
     memory: Option<Memory>,
     disk: Disk,
+    /// Its RAM disk; absent where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ramdisk: Option<Ramdisk>,
     network: Vec<Network>,
     processes: u32,
     /// How long this answer took to make.
@@ -68,6 +72,39 @@ struct Memory {
     usage_percent: f64,
     swap_usage: u64,
     swap_usage_peak: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Ramdisk {
+    /// `container` or `project`.
+    scope: &'static str,
+    /// Size of the disk that the containers of the project share; null where it is the container's own.
+    shared_pool_maximum: Option<u64>,
+    /// It is mounted: its size is taken of what the server has for RAM disks.
+    capacity_reserved: bool,
+    /// Null: not mounted, or not measured yet.
+    usage: Option<RamdiskUsage>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct RamdiskUsage {
+    /// Bytes of its own disk.
+    private: Option<u64>,
+    /// Bytes of the disk that it shares.
+    project: Option<u64>,
+    /// The platform keeps no secrets there.
+    secrets: Option<u64>,
+}
+
+fn ramdisk(scope: RamdiskScope, measured: Option<RamdiskStats>) -> Ramdisk {
+    let shared = scope == RamdiskScope::Project;
+    let used = |of: bool| measured.filter(|_| of).map(|stats| stats.used_bytes);
+    Ramdisk {
+        scope: if shared { "project" } else { "container" },
+        shared_pool_maximum: measured.filter(|_| shared).map(|stats| stats.total_bytes),
+        capacity_reserved: measured.is_some(),
+        usage: measured.map(|_| RamdiskUsage { private: used(!shared), project: used(shared), secrets: None }),
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -179,6 +216,7 @@ fn view(row: ContainerRow, measured: Option<ContainerStats>) -> Stats {
                 total: limits.disk_bytes,
             },
         },
+        ramdisk: row.spec.ramdisk.map(|scope| ramdisk(scope, running.and_then(|stats| stats.ramdisk))),
         network: running.and_then(|stats| stats.network.as_ref()).map(network).into_iter().collect(),
         processes: running.and_then(|stats| stats.processes).unwrap_or(0),
         processing_time: String::new(),

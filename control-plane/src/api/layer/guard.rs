@@ -1,7 +1,10 @@
 //! The last lines of defence: a panic becomes a 500, a request that takes too long a 503.
 
 use crate::{
-    api::{containers::exec, envelope},
+    api::{
+        containers::{exec, import},
+        envelope,
+    },
     app::App,
     error::ServiceError,
 };
@@ -19,10 +22,13 @@ pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 pub(super) async fn deadline(State(app): State<App>, request: Request, next: Next) -> Response {
-    // A process that a client waits for has a limit of its own.
-    let path = request.extensions().get::<MatchedPath>();
-    let waits = path.is_some_and(|path| path.as_str() == exec::PATH);
-    let deadline = app.config.request_deadline + if waits { exec::LONGEST } else { Duration::ZERO };
+    // A process that a client waits for, and an upload, have limits of their own.
+    let more = match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
+        Some(exec::PATH) => exec::LONGEST,
+        Some(import::PATH) => import::LONGEST,
+        _ => Duration::ZERO,
+    };
+    let deadline = app.config.request_deadline + more;
     match tokio::time::timeout(deadline, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

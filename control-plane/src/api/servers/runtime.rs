@@ -26,6 +26,29 @@ struct Fill {
     pct: Option<f64>,
 }
 
+/// The storage pool.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServerStorage)]
+struct Storage {
+    #[serde(flatten)]
+    fill: Fill,
+    /// `ok`, or `warning` from 80 % on, `critical` from 90 % on, `full` from 95 % on: nothing new is begun then. Left only
+    /// 3 % below.
+    health: Option<&'static str>,
+    /// Errors that the kernel has counted on its devices.
+    device_errors: Option<u64>,
+}
+
+/// The word for the highest threshold that is passed.
+fn health(level: i64) -> &'static str {
+    match level {
+        ..80 => "ok",
+        80..90 => "warning",
+        90..95 => "critical",
+        _ => "full",
+    }
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 struct Swap {
     used_bytes: Option<u64>,
@@ -48,7 +71,7 @@ pub(super) struct RuntimeData {
     load: Load,
     mem: Fill,
     swap: Swap,
-    storage: Fill,
+    storage: Storage,
     uptime_s: Option<u64>,
 }
 
@@ -80,7 +103,11 @@ impl From<Runtime> for RuntimeData {
             load: Load { one: load(0), five: load(1), fifteen: load(2) },
             mem: fill(stats.map(|s| (s.memory_used_bytes, s.memory_total_bytes))),
             swap: Swap { used_bytes: stats.map(|s| s.swap_used_bytes), total_bytes: stats.map(|s| s.swap_total_bytes) },
-            storage: fill(stats.map(|s| (s.pool_used_bytes, s.pool_total_bytes))),
+            storage: Storage {
+                fill: fill(stats.map(|s| (s.pool_used_bytes, s.pool_total_bytes))),
+                health: stats.map(|_| health(runtime.pool_level)),
+                device_errors: stats.map(|s| s.pool_device_errors),
+            },
             uptime_s: stats.map(|s| s.uptime_s),
         }
     }

@@ -90,6 +90,7 @@ fn measured(container: ContainerId, counter: RuleCounter) -> StatsBatch {
         memory_peak_bytes: None,
         swap_bytes: None,
         disk_bytes: Some(9),
+        ramdisk: None,
         processes: Some(3),
         network: None,
         rules: vec![counter].try_into().unwrap(),

@@ -128,6 +128,7 @@ async fn a_disk_is_not_made_smaller_than_what_is_on_it() {
         memory_peak_bytes: None,
         swap_bytes: None,
         disk_bytes: Some(1000 << 20),
+        ramdisk: None,
         processes: None,
         network: None,
         rules: Default::default(),

@@ -80,7 +80,7 @@ pub(super) async fn may_use<'e>(
 }
 
 /// The servers to try, best first.
-fn choose(servers: &[ServerRow], wanted: &Wanted, image: &Source) -> Result<Vec<ServerId>, ServiceError> {
+pub(super) fn choose(servers: &[ServerRow], wanted: &Wanted, image: &Source) -> Result<Vec<ServerId>, ServiceError> {
     let demand = Demand { limits: &wanted.limits, architecture: image.architecture(), kvm: wanted.kvm };
     if let Some(id) = wanted.server {
         let server = servers.iter().find(|server| server.id == id).ok_or(ServiceError::NotFound("server"))?;
@@ -103,7 +103,7 @@ fn choose(servers: &[ServerRow], wanted: &Wanted, image: &Source) -> Result<Vec<
 }
 
 /// Writes the container on the first of the servers that still has room, all in one transaction.
-async fn place(
+pub(super) async fn place(
     app: &App,
     caller: &Caller,
     project_id: ProjectId,
@@ -133,6 +133,10 @@ async fn place(
     let by_scheduler = wanted.server.is_none();
     let credentials = wanted.registry_credentials.clone();
     let mut row = new_row(caller, project_id, &project, wanted, &image, server, epoch)?;
+    if let Source::Archive { restored, .. } = &image {
+        restored.put_into(&mut row)?;
+        check_size(&row.spec)?;
+    }
     // What is shared with every container of the project.
     row.spec.shares = share::mounts(&mut tx, &row).await?.try_into().map_err(ServiceError::internal)?;
     container::insert(&mut tx, &row).await?;

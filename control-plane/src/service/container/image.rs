@@ -1,6 +1,6 @@
 //! The image that a creation means: one of the catalogue, or one of a registry, which is pulled first.
 
-use super::creation::Wanted;
+use super::{archive::Restored, creation::Wanted};
 use crate::{
     app::App,
     error::ServiceError,
@@ -40,6 +40,15 @@ pub(super) enum Source {
     Catalogue(Box<ImageRow>),
     /// A registry: the container waits for the pull.
     Registry(Reference),
+    /// An archive of a container, which is a blob already.
+    Archive {
+        /// What a node needs.
+        spec: Box<ImageSpec>,
+        /// In OCI terms.
+        architecture: String,
+        /// What else the archive says.
+        restored: Box<Restored>,
+    },
 }
 
 impl Source {
@@ -48,6 +57,7 @@ impl Source {
         match self {
             Self::Catalogue(row) => Some(&row.architecture),
             Self::Registry(_) => None,
+            Self::Archive { architecture, .. } => Some(architecture),
         }
     }
 
@@ -56,6 +66,7 @@ impl Source {
         match self {
             Self::Catalogue(row) => row.name.clone(),
             Self::Registry(reference) => reference.to_string(),
+            Self::Archive { restored, .. } => restored.image_name.clone(),
         }
     }
 
@@ -64,6 +75,7 @@ impl Source {
         match self {
             Self::Catalogue(row) => row.name.clone(),
             Self::Registry(reference) => reference.short_name(),
+            Self::Archive { .. } => "imported".to_owned(),
         }
     }
 
@@ -72,6 +84,7 @@ impl Source {
         match self {
             Self::Catalogue(row) => row.spec.clone(),
             Self::Registry(_) => ImageSpec::new(Default::default(), ImageConfig::default()),
+            Self::Archive { spec, .. } => (**spec).clone(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     },
 };
 use hoody_protocol::container::Limits;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -20,7 +20,7 @@ const MAX_DISK_MB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// Resource limits as clients write them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SpecsInput {
     /// Processor cores, also fractions.
     pub cpu_cores: Option<f64>,

@@ -18,6 +18,10 @@ pub enum Kind {
     Terminal,
     /// A log.
     Log,
+    /// An archive of a container that is downloaded.
+    Export,
+    /// An archive of a container that is uploaded.
+    Import,
 }
 
 impl Kind {
@@ -26,6 +30,7 @@ impl Kind {
             Self::Process => 64,
             Self::Terminal => 32,
             Self::Log => 32,
+            Self::Export | Self::Import => 2,
         }
     }
 }

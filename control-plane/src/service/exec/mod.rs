@@ -116,7 +116,7 @@ fn refused(cause: Cause) -> ServiceError {
 }
 
 /// Writes down that somebody did something in the container, before it is done.
-async fn record(
+pub(super) async fn record(
     app: &App,
     caller: &Caller,
     row: &ContainerRow,

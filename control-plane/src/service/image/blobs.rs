@@ -169,7 +169,7 @@ impl BlobFolder {
 
     /// Makes a blob of a fetched layer, which is verified and on disk; false where there is neither layer nor blob
     /// of this size.
-    pub(super) fn adopt(&self, digest: Digest, size: u64) -> Result<bool, BlobError> {
+    pub(in crate::service) fn adopt(&self, digest: Digest, size: u64) -> Result<bool, BlobError> {
         let (target, pulled) = (self.path.join(digest.hex()), self.path.join(format!("{PULLED}{}", digest.hex())));
         let has_size = |path: &Path| path.metadata().is_ok_and(|found| found.len() == size);
         if has_size(&target) {
@@ -248,6 +248,34 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // What stays behind is swept by the next holder of the lock.
         let _ = remove(&self.path);
+    }
+}
+
+/// An upload that is not a blob yet, a file for its owner alone. It goes when it is dropped; what a process leaves that
+/// dies goes with a collection, after a day.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    data_dir: PathBuf,
+    file: Scratch,
+}
+
+/// Makes an empty one.
+pub(crate) fn upload(data_dir: &Path) -> Result<Upload, BlobError> {
+    let path = make_folder(data_dir)?.join(format!("{PULLING}upload-{:016x}", rand::random::<u64>()));
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(io("create", &path))?;
+    Ok(Upload { data_dir: data_dir.to_owned(), file: Scratch { path } })
+}
+
+impl Upload {
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Gives it the name of a layer that was fetched and verified; it must be on disk and have this digest.
+    pub(crate) fn pulled(self, digest: Digest) -> Result<(), BlobError> {
+        let target = pulled_path(&self.data_dir, digest);
+        fs::rename(self.path(), &target).map_err(io("rename to", &target))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod browse;
 pub mod operate;
+pub mod pool;
 pub mod unknown;
 
 pub use browse::Filter;
@@ -13,8 +14,9 @@ use crate::{
     error::ServiceError,
     nodes::Measured,
     store::{
-        pool,
+        pool as members,
         server::{self as store, Server},
+        server_pool,
     },
 };
 use hoody_protocol::{id::ServerId, stats::NodeStats, time::now_ms};
@@ -26,7 +28,7 @@ const SERVER: &str = "server";
 /// The servers that the caller rents, or may use through a pool, and what the caller is on each.
 pub async fn rented(app: &App, caller: &Caller) -> Result<Vec<(Server, Role)>, ServiceError> {
     let servers = store::usable_by(&app.store, caller.user).await?;
-    let roles = pool::server_roles(app.store.reader(), caller.user, None).await?;
+    let roles = members::server_roles(app.store.reader(), caller.user, None).await?;
     // Whoever lost one between the two looks does not see it any more.
     Ok(servers.into_iter().filter_map(|server| roles.get(&server.id).map(|role| (server, *role))).collect())
 }
@@ -63,22 +65,26 @@ pub struct Runtime {
     pub age_ms: u64,
     /// Older than the server should let it become.
     pub stale: bool,
+    /// The highest threshold that its storage pool has passed, percent; 0: none.
+    pub pool_level: i64,
 }
 
 /// The last measurement of a server that the caller may use.
 pub async fn runtime(app: &App, caller: &Caller, id: ServerId) -> Result<Runtime, ServiceError> {
     let server = get(app, caller, id).await?;
+    let pool_level = server_pool::read(&app.store, id).await?.map_or(0, |told| told.level);
     let now = now_ms();
     let stale_after = (app.config.heartbeat_interval * STALE_AFTER_HEARTBEATS).as_millis() as u64;
     Ok(match app.nodes.measurements.node(id) {
         Some(Measured { value, taken_at, received_at }) => {
             let age_ms = now.saturating_sub(received_at);
-            Runtime { server, stats: Some(value), taken_at: taken_at as i64, age_ms, stale: age_ms > stale_after }
+            let stale = age_ms > stale_after;
+            Runtime { server, stats: Some(value), taken_at: taken_at as i64, age_ms, stale, pool_level }
         }
         None => {
             let heard_of = server.online_changed_at.unwrap_or(server.created_at);
             let age_ms = now.saturating_sub(heard_of as u64);
-            Runtime { server, stats: None, taken_at: heard_of, age_ms, stale: true }
+            Runtime { server, stats: None, taken_at: heard_of, age_ms, stale: true, pool_level }
         }
     })
 }

@@ -5,10 +5,11 @@ use crate::{
     app::App,
     caller::Caller,
     error::ServiceError,
-    service::container::operation,
+    service::{container::operation, server::pool},
     store::{
         StoreError,
         container::ContainerRow,
+        server_pool,
         snapshot::{self, SnapshotRow, SnapshotState},
     },
 };
@@ -31,6 +32,12 @@ pub async fn create(
     let wanted = input.check()?;
     let mut tx = app.store.begin().await?;
     let mut row = lock(&mut tx, caller, id).await?;
+    if server_pool::level(&mut tx, row.server).await? >= pool::FULL {
+        return Err(ServiceError::Conflict(format!(
+            "the storage of server {} is full: delete snapshots, files or containers on it first",
+            row.server_info.name
+        )));
+    }
     let held = snapshot::list(&mut *tx, id).await?;
     let most = app.config.snapshot_max_per_container;
     if held.len() >= most as usize {

@@ -71,7 +71,10 @@ async fn the_catalogue_is_written_again_without_what_operators_set_being_lost() 
         assert_ne!(again.description, "old");
         assert!(!delete(&store, again.id).await.unwrap(), "built-in ones stay");
         let low = available(&store, "storage", "low").await.unwrap();
-        assert_eq!(low.iter().map(|c| c.slug.as_str()).collect::<Vec<_>>(), ["disk-usage", "storage-devices"]);
+        assert_eq!(
+            low.iter().map(|c| c.slug.as_str()).collect::<Vec<_>>(),
+            ["disk-usage", "pool-errors", "pool-scrub-status", "storage-devices"]
+        );
         assert_eq!(available(&store, "", "critical").await.unwrap(), []);
     })
     .await;

@@ -4,7 +4,8 @@
 //! cuts PAX records at newlines, which destroys binary extended attributes (file capabilities), and it
 //! reads extension headers of any announced length into memory.
 //!
-//! Sparse entries (GNU `S`) are not taken: image builders do not write them.
+//! Of sparse files the form of PAX records 1.0 is taken, which is what GNU tar and exports of containers write; older
+//! ones (GNU `S`, 0.x) are not.
 
 use super::report::{Refusal, Stop};
 use std::io::{self, Read};
@@ -41,6 +42,8 @@ pub(crate) struct Entry {
     /// Names and values.
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) size: u64,
+    /// Length of the file where it is sparse: its data then begins with a map ([`super::sparse`]).
+    pub(crate) real_size: Option<u64>,
 }
 
 /// Highest user or group id of a container.
@@ -83,7 +86,8 @@ impl<R: Read> Archive<R> {
                 taken.map_err(|refusal| (refusal.into(), Vec::new()))?;
                 continue;
             }
-            let path = extensions.path.take().unwrap_or_else(|| header.path_bytes().into_owned());
+            let path = extensions.path.take();
+            let path = extensions.sparse.name.take().or(path).unwrap_or_else(|| header.path_bytes().into_owned());
             let entry = Self::merge(&header, path.clone(), extensions, size).map_err(|stop| (stop, path))?;
             self.start_data(entry.size);
             return Ok(Some(entry));
@@ -109,6 +113,10 @@ impl<R: Read> Archive<R> {
             Some(time) => time,
             None => (i64::try_from(number(header.mtime())?).unwrap_or(i64::MAX), 0),
         };
+        let real_size = extensions.sparse.real_size()?;
+        if real_size.is_some() && kind != Kind::File {
+            return Err(Refusal::Malformed.into());
+        }
         Ok(Entry {
             kind,
             path,
@@ -119,6 +127,7 @@ impl<R: Read> Archive<R> {
             modified,
             xattrs: extensions.xattrs,
             size: extensions.size.unwrap_or(size),
+            real_size,
         })
     }
 
@@ -232,7 +241,28 @@ struct Extensions {
     group: Option<u64>,
     modified: Option<(i64, i64)>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    sparse: Sparse,
     parsed: bool,
+}
+
+/// What PAX records say of a sparse file.
+#[derive(Debug, Default)]
+struct Sparse {
+    major: Option<u64>,
+    minor: Option<u64>,
+    name: Option<Vec<u8>>,
+    real_size: Option<u64>,
+}
+
+impl Sparse {
+    /// Length of the file; `None` where it is not sparse.
+    fn real_size(&self) -> Result<Option<u64>, Refusal> {
+        match (self.major, self.minor, self.real_size) {
+            (None, None, None) => Ok(None),
+            (Some(1), Some(0), Some(size)) if size <= i64::MAX as u64 => Ok(Some(size)),
+            _ => Err(Refusal::Kind),
+        }
+    }
 }
 
 impl Extensions {
@@ -270,6 +300,10 @@ impl Extensions {
             b"uid" => set_once(&mut self.owner, decimal(value)?),
             b"gid" => set_once(&mut self.group, decimal(value)?),
             b"mtime" => set_once(&mut self.modified, time(value)?),
+            b"GNU.sparse.major" => set_once(&mut self.sparse.major, decimal(value)?),
+            b"GNU.sparse.minor" => set_once(&mut self.sparse.minor, decimal(value)?),
+            b"GNU.sparse.name" => set_once(&mut self.sparse.name, value.to_vec()),
+            b"GNU.sparse.realsize" => set_once(&mut self.sparse.real_size, decimal(value)?),
             _ if key.starts_with(b"GNU.sparse.") => Err(Refusal::Kind),
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR_PREFIX) {

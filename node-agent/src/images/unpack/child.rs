@@ -4,7 +4,7 @@
 //! line of JSON, the [`Report`], to standard output.
 
 use super::{
-    layer::{self, Limits},
+    layer::{self, Form, Limits},
     report::{Report, Stop},
 };
 use crate::sandbox::{self, Confinement};
@@ -20,6 +20,8 @@ use std::{
 
 /// The first argument by which the agent's program becomes the unpacker.
 pub const SUBCOMMAND: &str = "unpack-layer";
+/// Stands for the length of what is no archive of a container.
+const LAYER: &str = "layer";
 /// Bytes of an archive that one entry may take beside its data: headers, PAX records, padding.
 const OVERHEAD_BYTES: u64 = 4096;
 /// Largest zstd window, log2: the most that its format asks decoders to support is far below.
@@ -30,12 +32,14 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 pub(crate) struct Order {
     pub(crate) compression: Compression,
     pub(crate) limits: Limits,
+    /// Length of a container's archive without its compression; `None`: it is a layer of an image.
+    pub(crate) archive_bytes: Option<u64>,
     /// Process id of the agent.
     pub(crate) parent: u32,
 }
 
 impl Order {
-    pub(crate) fn to_arguments(self) -> [String; 4] {
+    pub(crate) fn to_arguments(self) -> [String; 5] {
         let compression = match self.compression {
             Compression::None => "none",
             Compression::Gzip => "gzip",
@@ -45,13 +49,14 @@ impl Order {
             compression.to_owned(),
             self.limits.entries.to_string(),
             self.limits.bytes.to_string(),
+            self.archive_bytes.map_or_else(|| LAYER.to_owned(), |bytes| bytes.to_string()),
             self.parent.to_string(),
         ]
     }
 
     fn parse(arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         let arguments: Vec<String> = arguments.map(|a| a.into_string().ok()).collect::<Option<_>>()?;
-        let [compression, entries, bytes, parent] = arguments.as_slice() else { return None };
+        let [compression, entries, bytes, archive, parent] = arguments.as_slice() else { return None };
         let compression = match compression.as_str() {
             "none" => Compression::None,
             "gzip" => Compression::Gzip,
@@ -59,7 +64,8 @@ impl Order {
             _ => return None,
         };
         let limits = Limits { entries: entries.parse().ok()?, bytes: bytes.parse().ok()? };
-        Some(Self { compression, limits, parent: parent.parse().ok()? })
+        let archive_bytes = if archive == LAYER { None } else { Some(archive.parse().ok()?) };
+        Some(Self { compression, limits, archive_bytes, parent: parent.parse().ok()? })
     }
 }
 
@@ -99,8 +105,12 @@ fn unpack(order: Order) -> Result<super::report::Tally, (Stop, Vec<u8>)> {
         }
     };
     let limit = order.limits.bytes.saturating_add(order.limits.entries.saturating_mul(OVERHEAD_BYTES));
+    let (limit, form) = match order.archive_bytes {
+        None => (limit, Form::Layer),
+        Some(bytes) => (limit.min(bytes), Form::Container),
+    };
     let mut reader = Bounded { reader, left: limit };
-    let tally = layer::apply(&mut reader, Path::new("/"), order.limits)?;
+    let tally = layer::apply(&mut reader, Path::new("/"), order.limits, form)?;
     // The rest belongs to the blob whose digest was checked, but damage in it is still damage.
     io::copy(&mut reader, &mut io::sink()).map_err(|error| (super::archive::damaged(error), Vec::new()))?;
     Ok(tally)
@@ -126,10 +136,13 @@ mod tests {
 
     #[test]
     fn an_order_survives_the_command_line() {
-        let order = Order { compression: Compression::Zstd, limits: Limits { entries: 5, bytes: 6 }, parent: 7 };
-        assert_eq!(Order::parse(order.to_arguments().into_iter().map(Into::into)), Some(order));
+        for archive_bytes in [None, Some(8)] {
+            let limits = Limits { entries: 5, bytes: 6 };
+            let order = Order { compression: Compression::Zstd, limits, archive_bytes, parent: 7 };
+            assert_eq!(Order::parse(order.to_arguments().into_iter().map(Into::into)), Some(order));
+        }
         assert_eq!(Order::parse(["zstd", "1", "2"].into_iter().map(Into::into)), None);
-        assert_eq!(Order::parse(["lzma", "1", "2", "3"].into_iter().map(Into::into)), None);
+        assert_eq!(Order::parse(["lzma", "1", "2", "layer", "3"].into_iter().map(Into::into)), None);
     }
 
     #[test]

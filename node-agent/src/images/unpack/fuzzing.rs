@@ -86,10 +86,12 @@ impl LayerRoot {
 
 fn apply(bytes: &[u8]) {
     let root = Path::new("/");
-    if let Ok(tally) = layer::apply(bytes, root, LIMITS) {
-        assert!(tally.entries <= LIMITS.entries && tally.bytes <= LIMITS.bytes);
+    for form in [layer::Form::Layer, layer::Form::Container] {
+        if let Ok(tally) = layer::apply(bytes, root, LIMITS, form) {
+            assert!(tally.entries <= LIMITS.entries && tally.bytes <= LIMITS.bytes);
+        }
+        clear(root);
     }
-    clear(root);
 }
 
 /// Checks and removes everything below `folder`.

@@ -7,13 +7,15 @@ use super::{
     metadata,
     path::EntryPath,
     report::{Refusal, Stop, Tally},
+    sparse,
 };
+use hoody_protocol::export::{DOCUMENT, MANIFEST, ROOT};
 use nix::libc;
 use std::{
     collections::HashSet,
     ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{DirBuilderExt, OpenOptionsExt},
@@ -39,11 +41,21 @@ pub struct Limits {
     pub bytes: u64,
 }
 
+/// What an archive means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A layer of an image, with whiteouts.
+    Layer,
+    /// A container's: its files are below a folder, and every name is a name.
+    Container,
+}
+
 /// Unpacks the layer. A stop carries the path of the entry that it is about.
-pub(crate) fn apply(reader: impl Read, root: &Path, limits: Limits) -> Result<Tally, (Stop, Vec<u8>)> {
+pub(crate) fn apply(reader: impl Read, root: &Path, limits: Limits, form: Form) -> Result<Tally, (Stop, Vec<u8>)> {
     let mut archive = Archive::new(reader);
     let mut layer = Layer {
         root,
+        form,
         limits,
         tally: Tally::default(),
         made: HashSet::new(),
@@ -58,6 +70,7 @@ pub(crate) fn apply(reader: impl Read, root: &Path, limits: Limits) -> Result<Ta
 
 struct Layer<'a> {
     root: &'a Path,
+    form: Form,
     limits: Limits,
     tally: Tally,
     /// Marks of what this layer made: whiteouts are about the layers below only.
@@ -73,9 +86,9 @@ impl Layer<'_> {
         if self.tally.entries > self.limits.entries {
             return Err(Refusal::TooManyEntries.into());
         }
-        let path = EntryPath::parse(&entry.path)?;
+        let Some(path) = self.place(&entry.path)? else { return Ok(()) };
         match path.name() {
-            Some(name) if name.starts_with(WHITEOUT) => return self.whiteout(&path, name),
+            Some(name) if self.form == Form::Layer && name.starts_with(WHITEOUT) => return self.whiteout(&path, name),
             None if entry.kind != Kind::Folder => return Err(Refusal::Path.into()),
             _ => {}
         }
@@ -105,12 +118,36 @@ impl Layer<'_> {
         Ok(())
     }
 
+    /// Where an entry belongs; `None`: it is not a file of the tree.
+    fn place(&self, path: &[u8]) -> Result<Option<EntryPath>, Stop> {
+        let path = EntryPath::parse(path)?;
+        let about = |name: &[u8]| name == DOCUMENT.as_bytes() || name == MANIFEST.as_bytes();
+        match self.form {
+            Form::Layer => Ok(Some(path)),
+            Form::Container if path.marks().count() == 1 && path.name().is_some_and(about) => Ok(None),
+            Form::Container => Ok(Some(path.inside(ROOT.as_bytes()).ok_or(Refusal::Path)?)),
+        }
+    }
+
     fn file(&mut self, data: &mut impl Read, entry: &Entry, target: &Path) -> Result<(), Stop> {
         let total = self.tally.bytes.checked_add(entry.size).filter(|total| *total <= self.limits.bytes);
         self.tally.bytes = total.ok_or(Refusal::TooManyBytes)?;
+        if entry.real_size.is_some_and(|size| size > self.limits.bytes) {
+            return Err(Refusal::TooManyBytes.into());
+        }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let mut file: File = options.open(target).map_err(misplaced)?;
+        let Some(real_size) = entry.real_size else { return self.copy(data, &mut file) };
+        for (offset, length) in sparse::read_map(data, entry.size, real_size)? {
+            file.seek(SeekFrom::Start(offset))?;
+            self.copy(&mut data.by_ref().take(length), &mut file)?;
+        }
+        Ok(file.set_len(real_size)?)
+    }
+
+    /// Writes what is left of the data.
+    fn copy(&mut self, data: &mut impl Read, file: &mut File) -> Result<(), Stop> {
         loop {
             match data.read(&mut self.buffer) {
                 Ok(0) => return Ok(()),
@@ -122,7 +159,7 @@ impl Layer<'_> {
     }
 
     fn hard_link(&self, link: &[u8], path: &EntryPath) -> Result<(), Stop> {
-        let source = EntryPath::parse(link)?;
+        let source = self.place(link)?.ok_or(Refusal::LinkTarget)?;
         if source == *path || source.name().is_none() {
             return Err(Refusal::LinkTarget.into());
         }

@@ -12,6 +12,7 @@ mod metadata;
 mod path;
 mod report;
 pub(crate) mod run;
+pub(crate) mod sparse;
 
 pub use child::{SUBCOMMAND, child_main};
 pub use layer::Limits;

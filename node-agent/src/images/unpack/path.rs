@@ -41,6 +41,15 @@ impl EntryPath {
         Ok(Self(components))
     }
 
+    /// The same without its first component, where that is `folder`; `None` where it is elsewhere.
+    pub(crate) fn inside(mut self, folder: &[u8]) -> Option<Self> {
+        if self.0.first().is_none_or(|first| first != folder) {
+            return None;
+        }
+        self.0.remove(0);
+        Some(self)
+    }
+
     /// The last component.
     pub(crate) fn name(&self) -> Option<&[u8]> {
         self.0.last().map(Vec::as_slice)

@@ -31,7 +31,8 @@ pub(crate) fn unpack(
     limits: Limits,
     deadline: Duration,
 ) -> Result<Tally, ImageError> {
-    let order = Order { compression: layer.compression, limits, parent: std::process::id() };
+    let (compression, archive_bytes) = (layer.compression, layer.archive_bytes);
+    let order = Order { compression, limits, archive_bytes, parent: std::process::id() };
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
         .args(order.to_arguments())

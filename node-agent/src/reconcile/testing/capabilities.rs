@@ -564,6 +564,10 @@ impl Ramdisks for Kernel {
         Ok(self.step("ramdisk", effect).await?)
     }
 
+    async fn usage(&self, _id: ContainerId) -> Result<Option<Usage>, RamdiskError> {
+        Ok(None)
+    }
+
     async fn remove(&self, id: ContainerId) -> Result<(), RamdiskError> {
         if self.world().ramdisks.contains_key(&id) {
             let effect = |world: &mut World| {

@@ -114,7 +114,7 @@ impl Layout {
             }
             copied.insert(digest, size);
             total = total.saturating_add(size);
-            layers.push(Layer { digest, size, compression });
+            layers.push(Layer { digest, size, compression, archive_bytes: None });
         }
         let layers = List::try_from(layers).map_err(|_| too_many_layers())?;
         Ok((ImageSpec::new(layers, found.config), total))

@@ -123,7 +123,7 @@ fn copy_source(request: &ImportRequest, blobs: &BlobFolder) -> Result<Copied, Im
         Content::RootFs => {
             let config = configuration::apply(ImageConfig::default(), &request.overrides)?;
             let (digest, size) = blobs.add(layout::open_regular(&source)?, MAX_LAYER_BYTES, None)?;
-            let layer = Layer { digest, size, compression: inspected.compression };
+            let layer = Layer { digest, size, compression: inspected.compression, archive_bytes: None };
             let layers = List::try_from(vec![layer])
                 .map_err(|error| ImportError::Limit { what: "number of layers".to_owned(), max: error.max as u64 })?;
             let architecture = request.platform.architecture.clone();

@@ -165,7 +165,10 @@ async fn a_root_file_system_is_taken_plain_gzipped_and_as_zstd() {
         fs::write(&source, &bytes).unwrap();
         let row = fixture.import(&source).await.unwrap();
         let layer = row.spec.layers[0].clone();
-        assert_eq!(layer, Layer { digest: Digest::of(&bytes), size: bytes.len() as u64, compression });
+        assert_eq!(
+            layer,
+            Layer { digest: Digest::of(&bytes), size: bytes.len() as u64, compression, archive_bytes: None }
+        );
         assert_eq!(fs::read(blob_path(fixture.data.path(), layer.digest)).unwrap(), bytes);
         assert!(row.spec.is_consistent());
         assert_eq!((row.os.as_str(), row.release.as_str(), row.variant), ("debian", "12", None));

@@ -70,7 +70,7 @@ async fn fetch(session: &Session, data_dir: &Path, layer: &Layer, progress: &Pro
 }
 
 async fn attempt(session: &Session, data_dir: &Path, layer: &Layer, share: &Share<'_>) -> Result<(), PullError> {
-    let Layer { digest, size, compression } = *layer;
+    let Layer { digest, size, compression, .. } = *layer;
     for path in [blob_path(data_dir, digest), pulled_path(data_dir, digest)] {
         if tokio::fs::metadata(path).await.is_ok_and(|found| found.len() == size) {
             share.find(size);

@@ -113,8 +113,12 @@ async fn once(
     let found = find(&session, &request.platform).await?;
     let mut layers = Vec::with_capacity(found.layers.len());
     for descriptor in &found.layers {
-        let layer =
-            Layer { digest: descriptor.digest()?, size: descriptor.size, compression: descriptor.compression()? };
+        let layer = Layer {
+            digest: descriptor.digest()?,
+            size: descriptor.size,
+            compression: descriptor.compression()?,
+            archive_bytes: None,
+        };
         if layer.size > MAX_LAYER_BYTES {
             let what = format!("layer {} in bytes", layer.digest);
             return Err(ImportError::Limit { what, max: MAX_LAYER_BYTES }.into());

@@ -1,0 +1,165 @@
+//! A new container from an archive: upload, look at all of it, then a creation like any other, whose image is the archive.
+//! Nothing of an upload that is refused, or whose client went away, stays.
+
+use super::super::{
+    change::{Progress, settle},
+    create,
+    image::Source,
+};
+use super::{
+    document::{Document, Over},
+    inspect::{self, Inspected, Problem},
+    spool::{self, Spooled},
+};
+use crate::{
+    app::App,
+    caller::Caller,
+    error::{ServiceError, chain},
+    service::{
+        exec::Kind,
+        image::blobs::{BlobError, BlobFolder, LOCK_DEADLINE},
+    },
+    store::{container::ContainerRow, image, reservation},
+};
+use axum::body::Body;
+use hoody_protocol::{
+    id::ProjectId,
+    image::{Compression, Digest, ImageSpec, Layer},
+};
+use std::{collections::BTreeMap, fs::File, path::Path, time::Duration};
+
+/// Time for a whole import.
+pub const LONGEST: Duration = Duration::from_secs(6 * 3600);
+const MIB: u64 = 1 << 20;
+
+/// What whoever imports says over what the archive says.
+#[derive(Debug, Clone, Default)]
+pub struct ImportInput {
+    /// The project of the new container.
+    pub project: Option<ProjectId>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its server; absent: the scheduler chooses one.
+    pub server_id: Option<String>,
+    /// Whether it is started at once, and whenever its server boots.
+    pub autostart: Option<bool>,
+    /// Processor cores.
+    pub cpu_cores: Option<f64>,
+    /// Memory in MiB.
+    pub memory_mb: Option<u64>,
+    /// Root file system in MiB.
+    pub storage_mb: Option<u64>,
+}
+
+/// Makes a container of the archive in `body` and waits for its node.
+pub async fn import(
+    app: &App,
+    caller: &Caller,
+    input: ImportInput,
+    body: Body,
+) -> Result<(ContainerRow, Progress), ServiceError> {
+    let project_id =
+        input.project.ok_or_else(|| ServiceError::invalid("project_id", "is needed: whose the container is to be"))?;
+    let project = reservation::project(&app.store, project_id).await?.ok_or(ServiceError::NotFound("project"))?;
+    create::may_use(app.store.reader(), caller, project_id, &project).await?;
+    let _place = app.conversations.begin(caller.user, Kind::Import)?;
+    let data_dir = &app.config.data_dir;
+    let spooled = spool::spool(data_dir, body).await?;
+    hoody_fault::point!("import.spooled");
+    let (spooled, inspected) = look(spooled).await?;
+    let document = Document::parse(&inspected.document)?;
+    let architecture = document.architecture.clone();
+    let over = Over {
+        name: input.name,
+        server_id: input.server_id,
+        autostart: input.autostart,
+        cpu_cores: input.cpu_cores,
+        memory_mb: input.memory_mb,
+        storage_mb: input.storage_mb,
+    };
+    let (wanted, restored) = document.wanted(app.config.default_limits, over)?;
+    check_fits(&inspected, wanted.limits.disk_bytes)?;
+    let (digest, size) = (spooled.digest, spooled.bytes);
+    let layer = Layer { digest, size, compression: Compression::Zstd, archive_bytes: Some(inspected.bytes) };
+    let layers = vec![layer].try_into().map_err(ServiceError::internal)?;
+    let spec = ImageSpec::new(layers, restored.image_config());
+    let source = Source::Archive { spec: Box::new(spec), architecture, restored: Box::new(restored) };
+    let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
+    let ranked = create::choose(&servers, &wanted, &source)?;
+    // Until the database names the blob, the lock keeps it.
+    let folder = adopt(data_dir, spooled).await?;
+    hoody_fault::point!("import.adopted");
+    let row = match create::place(app, caller, project_id, wanted, source, &servers, &ranked).await {
+        Ok(row) => row,
+        Err(error) => {
+            forget(app, folder, digest).await;
+            return Err(error);
+        }
+    };
+    drop(folder);
+    hoody_fault::point!("import.committed");
+    app.nodes.wake(row.server);
+    settle(app, row).await
+}
+
+async fn look(spooled: Spooled) -> Result<(Spooled, Inspected), ServiceError> {
+    let looking = tokio::task::spawn_blocking(move || {
+        let file = File::open(spooled.upload.path()).map_err(ServiceError::internal)?;
+        let inspected = inspect::inspect(file).map_err(problem)?;
+        Ok((spooled, inspected))
+    });
+    looking.await.map_err(ServiceError::internal)?
+}
+
+fn problem(problem: Problem) -> ServiceError {
+    match problem {
+        Problem::Io(error) => ServiceError::internal(error),
+        Problem::TooLarge(_) => ServiceError::Unprocessable {
+            message: format!("the archive {problem}"),
+            details: BTreeMap::from([("archive".to_owned(), problem.to_string())]),
+        },
+        _ => ServiceError::invalid("archive", problem.to_string()),
+    }
+}
+
+/// The files must fit what the container may take: they count as used.
+fn check_fits(found: &Inspected, disk_bytes: u64) -> Result<(), ServiceError> {
+    if found.file_bytes <= disk_bytes {
+        return Ok(());
+    }
+    let needed = found.file_bytes.div_ceil(MIB);
+    Err(ServiceError::Unprocessable {
+        message: format!("the archive's files have {needed} MiB, more than the container's disk: give it more storage"),
+        details: BTreeMap::from([("storage_mb".to_owned(), format!("must be at least {needed}"))]),
+    })
+}
+
+/// Makes a blob of the upload, under the folder's lock.
+async fn adopt(data_dir: &Path, spooled: Spooled) -> Result<BlobFolder, ServiceError> {
+    let data_dir = data_dir.to_owned();
+    let adopting = tokio::task::spawn_blocking(move || {
+        let Spooled { upload, digest, bytes } = spooled;
+        let folder = BlobFolder::lock(&data_dir, LOCK_DEADLINE)?;
+        upload.pulled(digest)?;
+        folder.adopt(digest, bytes)?;
+        Ok::<_, BlobError>(folder)
+    });
+    adopting.await.map_err(ServiceError::internal)?.map_err(|error| match error {
+        BlobError::Busy(_) => ServiceError::Unavailable("images are being imported: try again shortly".to_owned()),
+        error => ServiceError::internal(error),
+    })
+}
+
+/// Removes the blob of a container that was not made, unless somebody else names it.
+async fn forget(app: &App, folder: BlobFolder, digest: Digest) {
+    let forgotten = async {
+        let referenced = image::referenced_blobs(&app.store).await?;
+        tokio::task::spawn_blocking(move || folder.collect(&referenced))
+            .await
+            .map_err(ServiceError::internal)?
+            .map_err(ServiceError::internal)
+    };
+    if let Err(error) = forgotten.await {
+        tracing::warn!(blob = %digest, error = chain(&error), "the blob of an import goes with the next collection");
+    }
+}
