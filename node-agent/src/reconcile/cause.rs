@@ -44,8 +44,12 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             ImageError::DigestMismatch { .. } | ImageError::Overlong { .. } | ImageError::Inconsistent { .. } => {
                 Some(Cause::new("image_corrupt", "the image that arrived is not what its digest says"))
             }
-            ImageError::LayerRefused { .. } | ImageError::TooLarge { .. } => {
-                Some(Cause::new("image_refused", "the image holds what this server does not accept"))
+            ImageError::LayerRefused { refusal, .. } => Some(Cause::new(
+                "image_refused",
+                format!("the image holds what this server does not accept: {refusal}"),
+            )),
+            ImageError::TooLarge { .. } => {
+                Some(Cause::new("image_refused", "the image is larger than this server accepts"))
             }
             ImageError::Blob { source: BlobError::Unreachable, .. } => {
                 Some(Cause::new("image_unreachable", "the image is fetched when the control plane is reachable again"))
@@ -89,6 +93,11 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
         RuntimeError::NoKvm { .. } => Some(Cause::new(
             "kvm_unavailable",
             "the server has no KVM: take it from the container, or start it on another server",
+        )),
+        // The reason is ours, and about what the image or its user says.
+        RuntimeError::Bundle { reason, .. } => Some(Cause::new(
+            "container_configuration",
+            format!("the container cannot be run as its image and settings say: {reason}"),
         )),
         // Its message is what a program wrote.
         RuntimeError::Failed { message, .. } if message.contains("no space left on device") => full(),
