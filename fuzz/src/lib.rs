@@ -12,7 +12,7 @@ use hoody_protocol::{
     tag, transport,
 };
 use hoody_proxy::fuzzing as proxy;
-use std::{path::Path, sync::LazyLock};
+use std::path::Path;
 use tempfile::TempDir;
 
 /// One decoder under test.
@@ -105,30 +105,30 @@ fn firewall_policy(bytes: &[u8]) {
     }
 }
 
-/// A folder of this process, removed at its end.
-static SCRATCH: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for scratch files"));
-
 /// The unpacker's reader, and the unpacker itself in a root of its own; also with checksums put right.
 fn layer(bytes: &[u8]) {
-    static ROOT: LazyLock<agent::LayerRoot> = LazyLock::new(|| {
-        let root = SCRATCH.path().join("root");
-        std::fs::create_dir(&root).expect("an empty root");
-        agent::LayerRoot::new(&root)
-    });
+    let scratch = scratch();
+    let root = agent::LayerRoot::new(scratch.path());
     for bytes in [bytes.to_vec(), agent::with_checksums(bytes)] {
         agent::archive(&bytes);
-        ROOT.apply(&bytes);
+        root.apply(&bytes);
     }
 }
 
 /// An archive that an operator imports.
 fn image_archive(bytes: &[u8]) {
-    let source = SCRATCH.path().join("archive");
-    let target = SCRATCH.path().join("layout");
+    let scratch = scratch();
+    let source = scratch.path().join("archive");
+    let target = scratch.path().join("layout");
     for bytes in [bytes.to_vec(), agent::with_checksums(bytes)] {
         std::fs::write(&source, &bytes).expect("write the archive");
         std::fs::create_dir(&target).expect("an empty folder");
         control_plane::archive(&source, &target);
         std::fs::remove_dir_all(&target).expect("remove what was unpacked");
     }
+}
+
+/// An empty folder, of one call: what is dropped at a process's end never goes.
+fn scratch() -> TempDir {
+    tempfile::tempdir().expect("a folder for scratch files")
 }

@@ -102,3 +102,12 @@ async fn nothing_of_an_unpulled_container_is_sent() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn looking_for_a_pull_does_not_look_at_every_container() {
+    let (_folder, store) = crate::store::testing::sqlite().await;
+    let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", next()));
+    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(store.reader()).await.unwrap();
+    let steps: Vec<String> = plan.into_iter().map(|(.., step)| step).collect();
+    assert!(steps.iter().any(|step| step.starts_with("SEARCH c ")), "{steps:?}");
+}
