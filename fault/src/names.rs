@@ -135,7 +135,7 @@ pub const CONTROL_PLANE: &[&str] = &[
 ];
 
 /// Points of the control plane that a pull from a registry reaches.
-pub const REGISTRY: &[&str] = &["pull.fetched", "pull.writing", "pull.committed"];
+pub const REGISTRY: &[&str] = &["pull.received", "pull.fetched", "pull.writing", "pull.committed"];
 
 /// Points of the agent that commands on the server reach.
 pub const AGENT_COMMANDS: &[&str] = &[

@@ -263,7 +263,7 @@ impl Agent {
         report_unknown(&capabilities, &reconciler).await;
         capabilities.egress.retain(reconciler.views().into_iter().map(|(id, _)| id).collect()).await;
         let named = reconciler.clone();
-        tokio::spawn(collect::run(capabilities.images.clone(), move || named.images()));
+        tokio::spawn(collect::run(capabilities.images.clone(), move || named.trees()));
 
         let sampler = Sampler::new(Sources {
             runtime: capabilities.runtime.clone(),

@@ -7,11 +7,13 @@
 mod archive;
 #[path = "images/collect.rs"]
 mod collect;
+#[path = "images/sharing.rs"]
+mod sharing;
 mod support;
 
 use archive::{Archive, Meta, PLAIN};
 use async_trait::async_trait;
-use hoody_agent::images::{BlobError, BlobSource, ImageConfig, ImageError, ImageStore, Images, unpack::Refusal};
+use hoody_agent::images::{BlobError, BlobSource, ImageConfig, ImageError, ImageStore, Images, chain, unpack::Refusal};
 use hoody_protocol::{
     bounded::List,
     image::{Compression, Digest, ImageSpec, Layer},
@@ -167,6 +169,11 @@ fn image(layers: Vec<Layer>) -> ImageSpec {
     ImageSpec::new(List::try_from(layers).unwrap(), Default::default())
 }
 
+/// The name of the image's subvolume.
+fn tree(image: &ImageSpec) -> String {
+    chain::id(&image.layers).hex()
+}
+
 fn entries(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -267,6 +274,34 @@ async fn upper_layers_replace_hide_and_empty() {
     }
     assert_eq!(fs::read(root.join("becomes-file")).unwrap(), b"now");
     assert!(fs::symlink_metadata(root.join("lib")).unwrap().is_symlink());
+}
+
+/// Folders that a layer changes without listing them keep their times, so that every server has the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_around_what_a_layer_changes_keep_their_times() {
+    let f = Fixture::new().await;
+    let old = Meta { mode: 0o755, modified: 77, ..PLAIN };
+    let folder = |archive: Archive, path: &str| archive.entry(tar::EntryType::Directory, path, "", old, b"");
+    let lower = ["./", "usr/", "usr/lib/", "opaque/", "opaque/sub/", "less/", "listed/"];
+    let lower = lower.into_iter().fold(Archive::default(), folder);
+    let lower = lower.symlink("lib", "usr/lib").file("opaque/sub/x", b"").file("less/x", b"");
+    let new = Meta { mode: 0o755, modified: 99, ..PLAIN };
+    let upper = Archive::default()
+        .file("lib/through-link", b"")
+        .file("usr/lib/direct", b"")
+        .file("opaque/sub/.wh..wh..opq", b"")
+        .file("less/.wh.x", b"")
+        .file("top", b"")
+        .entry(tar::EntryType::Directory, "listed/", "", new, b"")
+        .file("listed/x", b"")
+        .entry(tar::EntryType::Regular, "implied/too/file", "", Meta { modified: 55, ..PLAIN }, b"");
+    let root = f.unpacked([lower, upper]).await;
+    let time = |path: &str| fs::symlink_metadata(root.join(path)).unwrap().mtime();
+    for path in ["", "usr", "usr/lib", "opaque", "opaque/sub", "less"] {
+        assert_eq!(time(path), 77, "{path}");
+    }
+    assert_eq!((time("listed"), time("implied"), time("implied/too")), (99, 55, 55));
+    assert_eq!(time("lib"), 1_000_000_000, "the link is as old as it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -458,10 +493,10 @@ async fn what_crashes_leave_is_never_taken_for_an_image() {
         fs::write(path.join("half"), "x").unwrap();
     };
     // Renamed, but not read-only yet.
-    subvolume(pool.join("images").join(spec.digest.hex()));
+    subvolume(pool.join("images").join(tree(&spec)));
     let root = f.store.ensure(&spec).await.unwrap();
     assert_eq!(entries(&root), ["x"]);
-    subvolume(pool.join("staging").join(format!("{}-0", spec.digest.hex())));
+    subvolume(pool.join("staging").join(format!("{}-0", tree(&spec))));
     subvolume(pool.join("images").join("0".repeat(64)));
     fs::write(pool.join("images/file"), "x").unwrap();
     let old = f.scratch.path("blobs").join("1".repeat(64) + ".partial");
@@ -469,11 +504,11 @@ async fn what_crashes_leave_is_never_taken_for_an_image() {
     run("touch", ["-d", "2 days ago", old.to_str().unwrap()]);
     let again = ImageStore::open(config(&f.scratch), f.source.clone()).await.unwrap();
     assert_eq!(entries(&pool.join("staging")), [""; 0]);
-    assert_eq!(entries(&pool.join("images")), [spec.digest.hex()]);
+    assert_eq!(entries(&pool.join("images")), [tree(&spec)]);
     assert_eq!(f.blobs(), [""; 0]);
     assert_eq!(again.ensure(&spec).await.unwrap(), root);
-    again.remove(spec.digest).await.unwrap();
-    again.remove(spec.digest).await.unwrap();
+    again.remove(&spec).await.unwrap();
+    again.remove(&spec).await.unwrap();
     assert!(!root.exists());
 }
 

@@ -6,6 +6,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use std::{
+    ffi::OsStr,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
@@ -118,6 +119,11 @@ impl Layout {
         run(Command::new("umoci").args(["unpack", "--image", &self.image()]).arg(&target))?;
         change(&target.join("rootfs"))?;
         run(Command::new("umoci").args(["repack", "--image", &self.image()]).arg(&target)).map(drop)
+    }
+
+    /// Adds a layer by `umoci insert`, which writes archives without padding and end.
+    pub fn insert(&self, arguments: &[&OsStr]) -> Result<()> {
+        run(Command::new("umoci").args(["insert", "--image", &self.image()]).args(arguments)).map(drop)
     }
 
     /// Sets the configuration.

@@ -182,7 +182,7 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Says that this image will not need the blob again: it is unpacked, or will never be.
-    pub(crate) fn use_up(&mut self) {
+    pub(crate) fn use_up(mut self) {
         self.used_up = true;
     }
 }

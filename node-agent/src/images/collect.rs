@@ -1,7 +1,8 @@
-//! Collection of images that no container names any more: after a while, and at once where room is short.
+//! Collection of trees that no image which a container names is made of: after a while, and at once where room is
+//! short. A tree that others were made from is one as any other: they hold their files themselves.
 //!
-//! When an image was last used is the time of the empty file `<pool>/used/<digest>`. It outlives the agent, and
-//! where it is missing the image counts as used now. A deletion is one step of the file system; nothing needs
+//! When a tree was last used is the time of the empty file `<pool>/used/<chain>`. It outlives the agent, and
+//! where it is missing the tree counts as used now. A deletion is one step of the file system; nothing needs
 //! to be put right after a crash in between.
 
 use super::{ImageError, InUse, store::Store};
@@ -24,8 +25,8 @@ pub async fn run(images: Arc<dyn super::Images>, in_use: impl Fn() -> HashSet<Di
     loop {
         match images.collect(&in_use).await {
             Ok(deleted) => {
-                for image in deleted {
-                    tracing::info!(%image, "an image that no container names was deleted");
+                for tree in deleted {
+                    tracing::info!(%tree, "a tree of images that no container names was deleted");
                 }
             }
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "images were not collected"),
@@ -42,32 +43,32 @@ impl Store {
     pub(super) async fn collect(&self, in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError> {
         let short = self.short.swap(false, Ordering::Relaxed);
         let mut deleted = Vec::new();
-        for (image, age) in self.ages().await? {
-            // Nobody finds the image from here on who was not seen to name it: containers are written down
+        for (tree, age) in self.ages().await? {
+            // Nobody finds the tree from here on who was not seen to name it: containers are written down
             // before their image is looked for.
             let _alone = self.finding.write().await;
-            if in_use().contains(&image) {
-                self.used(image).await?;
-            } else if short || age >= self.config.keep || self.is_private(image).await? {
-                self.delete(self.images.join(image.hex())).await?;
-                let mark = self.marks.join(image.hex());
+            if in_use().contains(&tree) {
+                self.used(tree).await?;
+            } else if short || age >= self.config.keep || self.is_private(tree).await? {
+                self.delete(self.trees.join(tree.hex())).await?;
+                let mark = self.marks.join(tree.hex());
                 self.quick("forget use of", &mark.clone(), move || remove(&mark)).await?;
-                deleted.push(image);
+                deleted.push(tree);
             }
         }
         Ok(deleted)
     }
 
     /// True where it was made from a container's archive: no other container will ask for it.
-    async fn is_private(&self, image: Digest) -> Result<bool, ImageError> {
-        let path = self.images.join(image.hex());
+    async fn is_private(&self, tree: Digest) -> Result<bool, ImageError> {
+        let path = self.trees.join(tree.hex());
         self.quick("inspect", &path.clone(), move || is_charged(&path)).await
     }
 
-    /// Writes down that the image is used now. Where the pool is too full for that, it counts as used at the next
+    /// Writes down that the tree is used now. Where the pool is too full for that, it counts as used at the next
     /// collection.
-    pub(super) async fn used(&self, image: Digest) -> Result<(), ImageError> {
-        let mark = self.marks.join(image.hex());
+    pub(super) async fn used(&self, tree: Digest) -> Result<(), ImageError> {
+        let mark = self.marks.join(tree.hex());
         let touch = {
             let mark = mark.clone();
             move || {
@@ -81,23 +82,23 @@ impl Store {
         }
     }
 
-    /// Every complete image and the time since its last use; one without a mark gets one now.
+    /// Every complete tree and the time since its last use; one without a mark gets one now.
     async fn ages(&self) -> Result<Vec<(Digest, Duration)>, ImageError> {
-        let folder = self.images.clone();
-        let names = self.quick("list", &self.images, move || {
+        let folder = self.trees.clone();
+        let names = self.quick("list", &self.trees, move || {
             fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
         });
         let mut ages = Vec::new();
-        for image in names.await?.iter().filter_map(|name| format!("sha256:{}", name.to_str()?).parse().ok()) {
-            if self.find(image).await?.is_none() {
+        for tree in names.await?.iter().filter_map(|name| format!("sha256:{}", name.to_str()?).parse().ok()) {
+            if self.find(tree).await?.is_none() {
                 continue;
             }
-            let mark = self.marks.join(image.hex());
+            let mark = self.marks.join(tree.hex());
             let age = self.quick("read use of", &mark.clone(), move || age(&mark)).await?;
             if age.is_none() {
-                self.used(image).await?;
+                self.used(tree).await?;
             }
-            ages.push((image, age.unwrap_or_default()));
+            ages.push((tree, age.unwrap_or_default()));
         }
         Ok(ages)
     }

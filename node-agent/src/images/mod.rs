@@ -1,9 +1,11 @@
-//! Images: blobs fetched by digest, verified before use, unpacked once into a read-only subvolume by a
+//! Images: blobs fetched by digest, verified before use, unpacked once into read-only subvolumes by a
 //! sandboxed child.
 
 mod blobs;
+pub mod chain;
 pub mod collect;
 mod error;
+mod make;
 mod store;
 pub mod unpack;
 
@@ -45,7 +47,7 @@ pub enum BlobError {
     },
 }
 
-/// Gives the images that containers name at this moment.
+/// Gives the trees ([`chain::ids`]) of the images that containers name at this moment.
 pub type InUse<'a> = &'a (dyn Fn() -> HashSet<Digest> + Send + Sync);
 
 /// The image store of the node.
@@ -54,7 +56,7 @@ pub trait Images: Send + Sync + std::fmt::Debug {
     /// Path of the image's read-only subvolume; fetches, verifies and unpacks where needed. Concurrent
     /// calls for one image share the work.
     async fn ensure(&self, image: &ImageSpec) -> Result<PathBuf, ImageError>;
-    /// Deletes images that no container names: those unused for long, and, after an image did not fit, all
+    /// Deletes trees of images that no container names: those unused for long, and, after an image did not fit, all
     /// of them. Gives what was deleted.
     async fn collect(&self, in_use: InUse<'_>) -> Result<Vec<Digest>, ImageError>;
     /// Returns when an image did not fit.

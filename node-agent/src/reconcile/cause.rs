@@ -94,6 +94,11 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             "kvm_unavailable",
             "the server has no KVM: take it from the container, or start it on another server",
         )),
+        // The reason is ours, and about what the image or its user says.
+        RuntimeError::Bundle { reason, .. } => Some(Cause::new(
+            "container_configuration",
+            format!("the container cannot be run as its image and settings say: {reason}"),
+        )),
         // Its message is what a program wrote.
         RuntimeError::Failed { message, .. } if message.contains("no space left on device") => full(),
         _ => None,

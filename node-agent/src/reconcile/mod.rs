@@ -29,11 +29,14 @@ mod tests;
 pub use context::{Capabilities, Settings};
 pub use owner::View;
 
-use crate::desired::{
-    DesiredError,
-    allocation::Allocation,
-    journal::Journal,
-    record::{self, Phase, Record, Records, Run},
+use crate::{
+    desired::{
+        DesiredError,
+        allocation::Allocation,
+        journal::Journal,
+        record::{self, Phase, Record, Records, Run},
+    },
+    images::chain,
 };
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State},
@@ -72,8 +75,8 @@ struct Shared {
 struct Handle {
     inbox: mpsc::Sender<Request>,
     view: watch::Receiver<View>,
-    /// Never changes.
-    image: Digest,
+    /// The trees of its image. They never change.
+    trees: Arc<[Digest]>,
 }
 
 impl Handle {
@@ -266,10 +269,10 @@ impl Reconciler {
         containers.iter().map(|(id, handle)| (*id, handle.view.borrow().clone())).collect()
     }
 
-    /// The images that containers of this node name.
-    pub fn images(&self) -> HashSet<Digest> {
+    /// The trees of the images that containers of this node name.
+    pub fn trees(&self) -> HashSet<Digest> {
         let containers = self.0.containers.lock().unwrap_or_else(PoisonError::into_inner);
-        containers.values().map(|handle| handle.image).collect()
+        containers.values().flat_map(|handle| handle.trees.iter().copied()).collect()
     }
 
     /// Makes the owner of a container look at it now.
@@ -322,7 +325,8 @@ impl Reconciler {
         let id = record.spec.id;
         let (inbox, requests) = mpsc::channel(INBOX);
         let (publish, view) = watch::channel(View::of(&record));
-        let handle = Handle { inbox, view, image: record.spec.image.digest };
+        let trees = chain::ids(&record.spec.image.layers).into();
+        let handle = Handle { inbox, view, trees };
         self.0.containers.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle.clone());
         let owner = Owner::new(self.0.context.clone(), record, requests, publish);
         let this = self.clone();

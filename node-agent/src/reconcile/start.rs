@@ -376,11 +376,9 @@ struct Folders {
 fn bundle(cell: &Cell, record: &Record, root: &Path, folders: Option<Folders>) -> Bundle {
     let spec = &record.spec;
     let config = &spec.image.config;
-    let mut env = BTreeMap::from([
-        ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
-        ("HOME".to_owned(), "/root".to_owned()),
-        ("TERM".to_owned(), "xterm".to_owned()),
-    ]);
+    // No HOME: the runtime takes it from the container's own /etc/passwd, for each process that of its user.
+    let mut env =
+        BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned()), ("TERM".to_owned(), "xterm".to_owned())]);
     env.extend(config.env.iter().map(|(key, value)| (key.to_string(), value.to_string())));
     env.extend(spec.env.iter().map(|(key, value)| (key.to_string(), value.to_string())));
     env.insert("HOODY_CONTAINER_ID".to_owned(), spec.id.to_string());

@@ -246,9 +246,19 @@ pub(crate) fn snapshot(source: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &st
 /// Makes `name` in the folder `parent` as a read-only snapshot of the subvolume `source`, whole or not at all. Returns
 /// after the file system's transaction is committed.
 pub(crate) fn read_only_snapshot(source: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    unlimited_snapshot(source, parent, name, SUBVOL_RDONLY)
+}
+
+/// Makes `name` in the folder `parent` as a writable snapshot of the subvolume `source` that nobody is charged for.
+/// Returns after the file system's transaction is committed.
+pub(crate) fn writable_snapshot(source: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    unlimited_snapshot(source, parent, name, 0)
+}
+
+fn unlimited_snapshot(source: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &str, flags: u64) -> io::Result<()> {
     let mut args = VolArgsV2::new(name)?;
     args.fd = source.as_raw_fd().into();
-    args.flags = SUBVOL_RDONLY;
+    args.flags = flags;
     // SAFETY: `args` is a whole btrfs_ioctl_vol_args_v2 with a terminated name; the kernel only reads it.
     unsafe { raw::snapshot_create_v2(parent.as_raw_fd(), &args) }?;
     Ok(())

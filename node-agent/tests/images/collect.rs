@@ -18,15 +18,15 @@ async fn images_go_when_nobody_names_them_for_long_and_never_before() {
     f.store.ensure(&two).await.unwrap();
     assert_eq!(f.store.collect(&none).await.unwrap(), []);
 
-    let mark = |image: &ImageSpec| f.scratch.pool().join("used").join(image.digest.hex());
+    let mark = |image: &ImageSpec| f.scratch.pool().join("used").join(tree(image));
     let grow_old = |image: &ImageSpec| run("touch", ["-d", "2 hours ago", mark(image).to_str().unwrap()]);
     grow_old(&one);
     grow_old(&two);
-    let named = one.digest;
+    let named = chain::id(&one.layers);
     let deleted = f.store.collect(&move || HashSet::from([named])).await.unwrap();
-    assert_eq!(deleted, [two.digest]);
-    assert_eq!(entries(&f.scratch.pool().join("images")), [one.digest.hex()]);
-    assert_eq!(entries(&f.scratch.pool().join("used")), [one.digest.hex()]);
+    assert_eq!(deleted, [chain::id(&two.layers)]);
+    assert_eq!(entries(&f.scratch.pool().join("images")), [tree(&one)]);
+    assert_eq!(entries(&f.scratch.pool().join("used")), [tree(&one)]);
     // Being named was its last use.
     assert_eq!(f.store.collect(&none).await.unwrap(), []);
     // So is being asked for.
@@ -41,7 +41,7 @@ async fn images_go_when_nobody_names_them_for_long_and_never_before() {
     fs::remove_file(mark(&one)).unwrap();
     assert_eq!(again.collect(&none).await.unwrap(), []);
     grow_old(&one);
-    assert_eq!(again.collect(&none).await.unwrap(), [one.digest]);
+    assert_eq!(again.collect(&none).await.unwrap(), [chain::id(&one.layers)]);
     assert_eq!(again.collect(&none).await.unwrap(), []);
     f.nothing_left();
     again.ensure(&one).await.unwrap();
@@ -62,8 +62,8 @@ async fn an_image_that_does_not_fit_makes_the_unused_ones_go() {
     let refused = f.store.ensure(&huge).await.unwrap_err();
     assert!(matches!(refused.root(), ImageError::NoSpace { .. }), "{refused:?}");
     tokio::time::timeout(Duration::from_secs(10), f.store.short_of_room()).await.unwrap();
-    let named = kept.digest;
-    assert_eq!(f.store.collect(&move || HashSet::from([named])).await.unwrap(), [unused.digest]);
+    let named = chain::id(&kept.layers);
+    assert_eq!(f.store.collect(&move || HashSet::from([named])).await.unwrap(), [chain::id(&unused.layers)]);
     // Room is short until somebody says so again.
     assert_eq!(f.store.collect(&none).await.unwrap(), []);
 }
@@ -96,7 +96,7 @@ async fn an_image_is_never_deleted_from_under_somebody_who_names_it() {
         }
         HashSet::new()
     };
-    assert_eq!(f.store.collect(&in_use).await.unwrap(), [spec.digest]);
+    assert_eq!(f.store.collect(&in_use).await.unwrap(), [chain::id(&spec.layers)]);
     let root = user.await.unwrap();
     assert_eq!(fs::read(root.join("x")).unwrap(), b"1", "deleted after it was found");
 }

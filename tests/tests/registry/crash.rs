@@ -40,6 +40,11 @@ async fn a_control_plane_killed_while_it_pulls() -> Result<()> {
         })
         .await?;
         faults.disarm()?;
+        if *point == "pull.received" {
+            // What has arrived is what the next process goes on with.
+            let begun = blobs(&cluster)?.into_iter().find(|(name, _)| name.starts_with(".pulling-"));
+            ensure!(begun.as_ref().is_some_and(|(_, bytes)| *bytes > 0), "{begun:?}");
+        }
         cluster.control_plane.start().await?;
         let listed = api.get(&path).await?.data()?;
         let id = listed["containers"][0]["id"].as_str().context("the container")?.to_owned();
@@ -49,9 +54,19 @@ async fn a_control_plane_killed_while_it_pulls() -> Result<()> {
         let said = cluster.control_plane.cli(&["image", "collect"])?;
         ensure!(said.starts_with("1 blobs removed"), "after {point}: {said}");
     }
-    let left = std::fs::read_dir(cluster.control_plane.data_dir().join("blobs"))?;
-    let left: Vec<_> = left.filter_map(|entry| entry.ok().map(|entry| entry.file_name())).collect();
+    let left = blobs(&cluster)?;
     // The busybox of the catalogue, and the lock.
     ensure!(left.len() == 2, "{left:?}");
     Ok(())
+}
+
+/// The files of the blob folder and their bytes.
+fn blobs(cluster: &Cluster) -> Result<Vec<(String, u64)>> {
+    let folder = std::fs::read_dir(cluster.control_plane.data_dir().join("blobs"))?;
+    folder
+        .map(|entry| {
+            let entry = entry?;
+            Ok((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()))
+        })
+        .collect()
 }

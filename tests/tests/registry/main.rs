@@ -1,6 +1,8 @@
 //! Images from a real registry, through the public API and the command line, down to running containers.
 
+mod configuration;
 mod crash;
+mod layers;
 
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{

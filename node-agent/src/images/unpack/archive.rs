@@ -4,6 +4,9 @@
 //! cuts PAX records at newlines, which destroys binary extended attributes (file capabilities), and it
 //! reads extension headers of any announced length into memory.
 //!
+//! Like Go's `archive/tar`, which builds and reads most layers, it takes an archive that lacks what carries nothing:
+//! the padding behind the last entry and the blocks of zeros at the end. An entry's data is never short.
+//!
 //! Of sparse files the form of PAX records 1.0 is taken, which is what GNU tar and exports of containers write; older
 //! ones (GNU `S`, 0.x) are not.
 
@@ -133,8 +136,11 @@ impl<R: Read> Archive<R> {
 
     /// The next header that is not all zeros, and its size field.
     fn next_header(&mut self) -> Result<Option<(tar::Header, u64)>, Stop> {
-        let rest = self.data_left.saturating_add(self.padding);
-        self.skip(rest)?;
+        if self.skip(self.data_left)? < self.data_left {
+            return Err(Refusal::Malformed.into());
+        }
+        // Less padding is the end of the archive, which the header will not be read from either.
+        self.skip(self.padding)?;
         (self.data_left, self.padding) = (0, 0);
         let mut header = tar::Header::new_old();
         if !self.fill(header.as_mut_bytes())? || header.as_bytes().iter().all(|byte| *byte == 0) {
@@ -166,9 +172,9 @@ impl<R: Read> Archive<R> {
         Ok(data)
     }
 
-    fn skip(&mut self, bytes: u64) -> Result<(), Stop> {
-        let skipped = io::copy(&mut (&mut self.reader).take(bytes), &mut io::sink()).map_err(damaged)?;
-        if skipped == bytes { Ok(()) } else { Err(Refusal::Malformed.into()) }
+    /// Skips so many bytes, fewer where the archive ends; how many.
+    fn skip(&mut self, bytes: u64) -> Result<u64, Stop> {
+        io::copy(&mut (&mut self.reader).take(bytes), &mut io::sink()).map_err(damaged)
     }
 
     /// Fills the block; false at the archive's end, where nothing is left to read.
@@ -294,6 +300,8 @@ impl Extensions {
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Refusal> {
         match key {
+            // An empty value takes back what an earlier header said (pax(1)); an attribute can be empty.
+            _ if value.is_empty() && !key.starts_with(XATTR_PREFIX) => Ok(()),
             b"path" => set_once(&mut self.path, value.to_vec()),
             b"linkpath" => set_once(&mut self.link, value.to_vec()),
             b"size" => set_once(&mut self.size, decimal(value)?),

@@ -71,13 +71,15 @@ fn pax_records_override_and_hold_any_byte() {
             record("SCHILY.xattr.user.note", value),
             record("SCHILY.xattr.user.after", b"x"),
             record("comment", b"ignored"),
+            record("gid", b""),
+            record("linkpath", b""),
         ]),
         header("short", tar::EntryType::Regular, 0),
     ]
     .concat();
     let entry = first(&bytes).unwrap().unwrap();
     assert_eq!(entry.path, "long/ü".as_bytes());
-    assert_eq!((entry.owner, entry.modified), (77, (-2, 750_000_000)));
+    assert_eq!((entry.owner, entry.group, entry.modified), (77, 2, (-2, 750_000_000)));
     assert_eq!(entry.xattrs, [(b"user.note".to_vec(), value.to_vec()), (b"user.after".to_vec(), b"x".to_vec())]);
 }
 
@@ -106,6 +108,34 @@ fn damage_and_smuggling_are_refused() {
     assert_eq!(first(&sparse).unwrap_err(), Refusal::Kind);
     let foreign = [pax(&[record("gid", b"65536")]), header("a", tar::EntryType::Regular, 0)].concat();
     assert_eq!(first(&foreign).unwrap_err(), Refusal::Owner);
+}
+
+#[test]
+fn padding_and_end_may_be_missing() {
+    let whole = [header("a", tar::EntryType::Regular, 3), block(b"abc"), header("b", tar::EntryType::Regular, 5)];
+    let whole = [whole.concat(), b"hello".to_vec()].concat();
+    for padding in [0, 1, 506, 507, 507 + 512, 507 + 1024] {
+        let bytes = [whole.clone(), vec![0; padding]].concat();
+        let mut archive = Archive::new(&bytes[..]);
+        archive.next_entry().unwrap().unwrap();
+        assert_eq!(archive.next_entry().unwrap().unwrap().path, b"b");
+        let mut text = String::new();
+        archive.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+        assert!(archive.next_entry().unwrap().is_none(), "{padding}");
+        // Nor where nobody reads the data.
+        let mut archive = Archive::new(&bytes[..]);
+        archive.next_entry().unwrap().unwrap();
+        archive.next_entry().unwrap().unwrap();
+        assert!(archive.next_entry().unwrap().is_none(), "{padding}");
+    }
+    // But no byte of the data, nor of a header.
+    for bytes in [&whole[..whole.len() - 1], &[&whole[..], &[0; 507], &[b'x'; 511][..]].concat()] {
+        let mut archive = Archive::new(bytes);
+        archive.next_entry().unwrap().unwrap();
+        archive.next_entry().unwrap().unwrap();
+        assert!(matches!(archive.next_entry(), Err((Stop::Refused(Refusal::Malformed), _))));
+    }
 }
 
 #[test]

@@ -12,13 +12,13 @@ use super::{
 use hoody_protocol::export::{DOCUMENT, MANIFEST, ROOT};
 use nix::libc;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, OpenOptionsExt},
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -60,6 +60,7 @@ pub(crate) fn apply(reader: impl Read, root: &Path, limits: Limits, form: Form) 
         tally: Tally::default(),
         made: HashSet::new(),
         folders: Vec::new(),
+        around: HashMap::new(),
         buffer: vec![0; COPY_BYTES],
     };
     while let Some(entry) = archive.next_entry()? {
@@ -77,6 +78,9 @@ struct Layer<'a> {
     made: HashSet<u64>,
     /// Times of folders; they are set last, because making files in a folder changes them.
     folders: Vec<(PathBuf, (i64, i64))>,
+    /// Folders in which something changes and which the layer may not list, by inode: one of the ways to each, and
+    /// the time that it had. Unpacked on two servers a layer is the same to the last time.
+    around: HashMap<u64, (PathBuf, (i64, i64))>,
     buffer: Vec<u8>,
 }
 
@@ -96,7 +100,7 @@ impl Layer<'_> {
             self.tally.devices_skipped += 1;
             return Ok(());
         }
-        self.make_parents(&path)?;
+        self.make_parents(&path, entry.modified)?;
         let target = path.below(self.root);
         let kept = make_way(&target, entry.kind == Kind::Folder)?;
         self.made.extend(path.marks());
@@ -170,24 +174,44 @@ impl Layer<'_> {
         }
     }
 
-    /// Makes the folders above `path` that are missing.
-    fn make_parents(&self, path: &EntryPath) -> Result<(), Stop> {
-        match fs::metadata(path.parent_below(self.root)) {
-            Ok(found) if found.is_dir() => return Ok(()),
+    /// Makes the folders above `path` that are missing: they are as old as what needs them.
+    fn make_parents(&mut self, path: &EntryPath, time: (i64, i64)) -> Result<(), Stop> {
+        let parent = path.parent_below(self.root);
+        match fs::metadata(&parent) {
+            Ok(found) if found.is_dir() => {
+                self.remember(parent, &found);
+                return Ok(());
+            }
             Ok(_) => return Err(Refusal::ParentNotFolder.into()),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(misplaced(error)),
         }
+        self.remember(self.root.to_owned(), &fs::metadata(self.root)?);
         for folder in path.folders_below(self.root) {
             match DirBuilder::new().mode(IMPLIED_FOLDER_MODE).create(&folder) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                other => other.map_err(misplaced)?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    let found = fs::metadata(&folder).map_err(misplaced)?;
+                    self.remember(folder, &found);
+                }
+                other => {
+                    other.map_err(misplaced)?;
+                    self.around.insert(fs::metadata(&folder)?.ino(), (folder, time));
+                }
             }
         }
         Ok(())
     }
 
+    /// Something is about to change in the folder.
+    fn remember(&mut self, folder: PathBuf, found: &fs::Metadata) {
+        self.around.entry(found.ino()).or_insert_with(|| (folder, (found.mtime(), found.mtime_nsec())));
+    }
+
     fn whiteout(&mut self, path: &EntryPath, name: &[u8]) -> Result<(), Stop> {
+        let folder = path.parent_below(self.root);
+        if let Ok(found) = fs::metadata(&folder) {
+            self.remember(folder, &found);
+        }
         if name == OPAQUE {
             self.tally.whiteouts += 1;
             return self.empty(&path.folder());
@@ -229,8 +253,13 @@ impl Layer<'_> {
     }
 
     fn finish(self) -> Result<Tally, Stop> {
-        for (path, time) in self.folders {
+        for (inode, (path, time)) in self.around {
             // A later entry may have put something else there.
+            if fs::metadata(&path).is_ok_and(|found| found.is_dir() && found.ino() == inode) {
+                metadata::set_time_through_links(&path, time)?;
+            }
+        }
+        for (path, time) in self.folders {
             if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
                 metadata::set_time(&path, time)?;
             }

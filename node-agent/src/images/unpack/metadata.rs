@@ -46,10 +46,18 @@ pub(crate) fn apply(path: &Path, entry: &Entry) -> Result<u64, Stop> {
 }
 
 /// Sets the time of last change; that of the last access is the same.
-pub(crate) fn set_time(path: &Path, (seconds, nanoseconds): (i64, i64)) -> Result<(), Stop> {
+pub(crate) fn set_time(path: &Path, time: (i64, i64)) -> Result<(), Stop> {
+    set(path, time, UtimensatFlags::NoFollowSymlink)
+}
+
+/// The same for what a symbolic link leads to.
+pub(crate) fn set_time_through_links(path: &Path, time: (i64, i64)) -> Result<(), Stop> {
+    set(path, time, UtimensatFlags::FollowSymlink)
+}
+
+fn set(path: &Path, (seconds, nanoseconds): (i64, i64), links: UtimensatFlags) -> Result<(), Stop> {
     let time = TimeSpec::new(seconds, nanoseconds);
-    utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink)?;
-    Ok(())
+    Ok(utimensat(AT_FDCWD, path, &time, &time, links)?)
 }
 
 /// `user.*`, and file capabilities that are not bound to some namespace's root. Others would mean something

@@ -102,6 +102,7 @@ impl Partial {
             self.file.write_all(&chunk).map_err(failed("write"))?;
             self.hasher.update(&chunk);
             self.written += chunk.len() as u64;
+            hoody_fault::point!("pull.received");
         }
         Ok(())
     }

@@ -12,12 +12,18 @@ use std::{
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The image has no init, which LXD would run.
+const COMMAND: &str = "raw.lxc=lxc.init.cmd = /bin/sleep 1000000";
+/// Mounts that stay, at most.
+const MAX_MOUNTS: usize = 32;
+
 pub(super) struct Lxd {
     folder: PathBuf,
-    _daemon: Process,
+    daemon: Process,
 }
 
 impl Drop for Lxd {
+    /// Where a command fails, what it would have removed goes with what is done afterwards.
     fn drop(&mut self) {
         for name in ["runs", "rests"] {
             // What is not there need not go.
@@ -26,6 +32,20 @@ impl Drop for Lxd {
         let _ = client(&self.folder).args(["image", "delete", "bench"]).output();
         let _ = client(&self.folder).args(["profile", "device", "remove", "default", "root"]).output();
         let _ = client(&self.folder).args(["storage", "delete", "bench"]).output();
+        if let Err(error) = self.daemon.stop() {
+            eprintln!("{error:#}");
+        }
+        // The daemon leaves its pool mounted where somebody looked into it at the wrong moment; the loop device goes
+        // with the mount.
+        for _ in 0..MAX_MOUNTS {
+            let mounts = hoody_tests::traces::mounts(&self.folder.display().to_string()).unwrap_or_default();
+            let Some(last) = mounts.iter().rfind(|point| point.starts_with(&self.folder)) else { break };
+            let _ = Command::new("umount").arg("-l").arg(last).output();
+        }
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            // Of the library below it, and empty.
+            let _ = std::fs::remove_dir(hierarchy.path().join("lxc.pivot"));
+        }
     }
 }
 
@@ -44,7 +64,7 @@ impl Lxd {
             Ok(checked(client(&folder).args(["query", "/1.0"])).is_ok().then_some(()))
         })
         .await?;
-        let this = Self { folder, _daemon: daemon };
+        let this = Self { folder, daemon };
         this.run(&["storage", "create", "bench", "btrfs", "size=2GiB"])?;
         this.run(&["profile", "device", "add", "default", "root", "disk", "path=/", "pool=bench"])?;
         let metadata = this.folder.join("metadata.tar");
@@ -56,7 +76,7 @@ impl Lxd {
         let archive = image::archive("busybox")?;
         checked(client(&this.folder).args(["image", "import"]).arg(&metadata).arg(archive).args(["--alias", "bench"]))?;
         for name in ["runs", "rests"] {
-            this.run(&["init", "bench", name])?;
+            this.run(&["init", "bench", name, "--config", COMMAND])?;
         }
         this.run(&["start", "runs"])?;
         Ok(this)
