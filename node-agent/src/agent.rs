@@ -268,6 +268,7 @@ impl Agent {
             storage: capabilities.storage.clone(),
             network: capabilities.network.clone(),
             firewall: capabilities.firewall.clone(),
+            ramdisks: capabilities.ramdisks.clone(),
         });
         let facts = facts::gather(pool_bytes).map_err(capability("the server's facts cannot be read"))?;
         let work = SessionWork {

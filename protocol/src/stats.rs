@@ -71,6 +71,18 @@ pub struct ContainerStats {
     pub network: Option<NetworkStats>,
     /// Counters of its firewall rules.
     pub rules: List<RuleCounter, { MAX_RULES * 2 }>,
+    /// Its RAM disk, where it has one; a project's is told with each of its users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk: Option<RamdiskStats>,
+}
+
+/// A RAM disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RamdiskStats {
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes that fit into it.
+    pub total_bytes: u64,
 }
 
 /// Counters of a network interface, seen from inside the container.

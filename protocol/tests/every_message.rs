@@ -32,7 +32,7 @@ use hoody_protocol::{
     operation::{OperationKind, OperationOutcome, OperationRequest},
     share::{RamdiskScope, ShareFailure, ShareMount, ShareProblem},
     snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
-    stats::{ContainerStats, NetworkStats, NodeStats, StatsBatch},
+    stats::{ContainerStats, NetworkStats, NodeStats, RamdiskStats, StatsBatch},
     tag::{self, Message},
     transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
     version::{ProtocolRange, SpecVersion},
@@ -270,6 +270,7 @@ impl Any {
                     truncated: self.yes(),
                     started_at: self.option(|| self.number()),
                     ended_at: self.number(),
+                    cause: self.option(|| self.cause()),
                 })
             }
         }
@@ -392,6 +393,7 @@ impl Any {
             processes: self.option(|| self.number() as u32),
             network: self.option(network),
             rules: self.list(counter),
+            ramdisk: self.option(|| RamdiskStats { used_bytes: self.number(), total_bytes: self.number() }),
         };
         let node = NodeStats {
             cores: self.number() as u32,

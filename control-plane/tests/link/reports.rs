@@ -135,6 +135,7 @@ async fn a_node_cannot_speak_for_another_nodes_containers() {
         processes: None,
         network: None,
         rules: Default::default(),
+        ramdisk: None,
     };
     let containers = vec![measure(theirs.id), measure(ours.id)].try_into().unwrap();
     let batch = StatsBatch { at: now_ms(), node: Default::default(), containers };

@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use hoody_protocol::{
     id::{ContainerId, ProjectId},
     share::RamdiskScope,
+    stats::RamdiskStats,
 };
 use nix::{errno::Errno, mount::MsFlags, sys::statvfs::statvfs};
 use std::{
@@ -94,6 +95,15 @@ impl Ramdisks for HostRamdisks {
 
     async fn remove(&self, id: ContainerId) -> Result<(), RamdiskError> {
         self.run("remove a RAM disk from", move |places| places.remove(id)).await
+    }
+
+    async fn usage(&self, id: ContainerId) -> Result<Option<RamdiskStats>, RamdiskError> {
+        let disk = self.places.gate(id).join(DISK);
+        // Most containers have none. A file system in memory answers at once.
+        if !disk.exists() || !mount::is_mount_point(&disk).map_err(RamdiskError::io("inspect", &disk))? {
+            return Ok(None);
+        }
+        usage(&disk).map(Some)
     }
 }
 
@@ -225,8 +235,14 @@ impl Places {
 
 /// Bytes of a file system.
 fn size(path: &Path) -> Result<u64, RamdiskError> {
+    usage(path).map(|found| found.total_bytes)
+}
+
+fn usage(path: &Path) -> Result<RamdiskStats, RamdiskError> {
     let found = statvfs(path).map_err(|errno| RamdiskError::io("measure", path)(errno.into()))?;
-    Ok(found.blocks() as u64 * found.fragment_size() as u64)
+    let bytes = |blocks: u64| blocks * found.fragment_size() as u64;
+    let used = found.blocks().saturating_sub(found.blocks_free());
+    Ok(RamdiskStats { used_bytes: bytes(used as u64), total_bytes: bytes(found.blocks() as u64) })
 }
 
 /// Unmounts and removes a mount point.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use hoody_protocol::{
     id::{ContainerId, ProjectId},
     share::RamdiskScope,
+    stats::RamdiskStats,
 };
 use std::{
     io,
@@ -70,4 +71,6 @@ pub trait Ramdisks: Send + Sync + std::fmt::Debug {
     async fn ensure(&self, id: ContainerId, ids: IdRange, wanted: Wanted) -> Result<PathBuf, RamdiskError>;
     /// Takes the container's RAM disk away; one that is shared goes with its last user.
     async fn remove(&self, id: ContainerId) -> Result<(), RamdiskError>;
+    /// What is in the container's RAM disk; `None` where it has none.
+    async fn usage(&self, id: ContainerId) -> Result<Option<RamdiskStats>, RamdiskError>;
 }

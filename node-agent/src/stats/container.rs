@@ -1,7 +1,7 @@
 //! Containers: what each capability knows of one, put together. A part that fails or takes too long is
 //! `None` in that container's numbers and concerns nobody else.
 
-use crate::{firewall::Firewall, network::Network, runtime::Runtime, storage::Storage};
+use crate::{firewall::Firewall, network::Network, ramdisk::Ramdisks, runtime::Runtime, storage::Storage};
 use futures::{StreamExt, stream};
 use hoody_protocol::{
     bounded::List,
@@ -35,6 +35,8 @@ pub struct Sources {
     pub network: Arc<dyn Network>,
     /// Rule counters.
     pub firewall: Arc<dyn Firewall>,
+    /// What is in RAM disks.
+    pub ramdisks: Arc<dyn Ramdisks>,
 }
 
 /// Measures containers; remembers the processor counters of the last time.
@@ -100,11 +102,12 @@ pub fn batches(at: UnixMs, node: NodeStats, containers: Vec<ContainerStats>) -> 
 
 async fn measure(sources: &Sources, id: ContainerId) -> (ContainerStats, Option<CpuReading>) {
     let cgroup = async { sources.runtime.stats(id).await.map(|stats| (stats, Instant::now())) };
-    let (cgroup, disk, network, rules) = tokio::join!(
+    let (cgroup, disk, network, rules, ramdisk) = tokio::join!(
         part(id, "cgroup", cgroup),
         part(id, "disk", sources.storage.usage(id)),
         part(id, "network", sources.network.stats(id)),
         part(id, "firewall", sources.firewall.counters(id)),
+        part(id, "RAM disk", sources.ramdisks.usage(id)),
     );
     let reading = cgroup.and_then(|(stats, at)| stats.cpu_usage_ns.map(|usage_ns| CpuReading { usage_ns, at }));
     let cgroup = cgroup.map(|(stats, _)| stats).unwrap_or_default();
@@ -119,6 +122,7 @@ async fn measure(sources: &Sources, id: ContainerId) -> (ContainerStats, Option<
         processes: cgroup.processes,
         network: network.flatten(),
         rules: bounded::<RuleCounter, MAX_COUNTERS>(&mut rules.unwrap_or_default().into_iter()),
+        ramdisk: ramdisk.flatten(),
     };
     (stats, reading)
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     firewall::{FirewallError, Policy},
     network::NetworkError,
+    ramdisk::{RamdiskError, Wanted},
     runtime::{Bundle, CgroupStats, Mended, Process, RuntimeError},
     storage::{IdRange, StorageError, Usage},
 };
@@ -14,7 +15,7 @@ use hoody_protocol::{
     container::Limits,
     id::{RuleId, SnapshotId},
     snapshot::{HeldSnapshot, Origin},
-    stats::NetworkStats,
+    stats::{NetworkStats, RamdiskStats},
     tag::Message,
 };
 use std::{
@@ -235,10 +236,29 @@ impl Firewall for Node {
     }
 }
 
+#[async_trait]
+impl Ramdisks for Node {
+    async fn ensure(&self, _: ContainerId, _: IdRange, _: Wanted) -> Result<PathBuf, RamdiskError> {
+        unreachable!()
+    }
+    async fn remove(&self, _: ContainerId) -> Result<(), RamdiskError> {
+        unreachable!()
+    }
+    async fn usage(&self, id: ContainerId) -> Result<Option<RamdiskStats>, RamdiskError> {
+        let used = RamdiskStats { used_bytes: u64::MAX, total_bytes: u64::MAX };
+        self.answer(id, Some(used), |source| RamdiskError::io("measure", Path::new("/"))(source)).await
+    }
+}
+
 fn sampler(moods: &[(ContainerId, Mood)], counters: usize) -> (ContainerSampler, Arc<Node>) {
     let node = Arc::new(Node { moods: moods.iter().copied().collect(), cpu_usage_ns: Mutex::new(0), counters });
-    let sources =
-        Sources { runtime: node.clone(), storage: node.clone(), network: node.clone(), firewall: node.clone() };
+    let sources = Sources {
+        runtime: node.clone(),
+        storage: node.clone(),
+        network: node.clone(),
+        firewall: node.clone(),
+        ramdisks: node.clone(),
+    };
     (ContainerSampler::new(sources), node)
 }
 
@@ -257,6 +277,7 @@ async fn the_parts_are_put_together() {
     assert_eq!((stats.memory_peak_bytes, stats.swap_bytes), (None, None));
     assert_eq!(stats.network.unwrap().received_bytes, 33);
     assert_eq!(stats.rules.len(), 1);
+    assert_eq!(stats.ramdisk.unwrap().used_bytes, u64::MAX);
 }
 
 #[tokio::test(start_paused = true)]

@@ -277,5 +277,6 @@ fn container_stats(container: ContainerId) -> ContainerStats {
             sent_dropped: 0,
         }),
         rules: List::default(),
+        ramdisk: None,
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::{World, plan, specs};
 use anyhow::{Context, Result, ensure};
+use hoody_tests::wait;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ramdisk_lasts_as_long_as_its_server_runs() -> Result<()> {
@@ -51,6 +53,13 @@ async fn disks(world: &mut World) -> Result<()> {
     });
     let counted = counted.max().context("the group's memory")?;
     ensure!(counted > 40 << 20, "{counted} bytes are counted: {}", used.body);
+    wait::until("it is measured", Duration::from_secs(60), async || {
+        let stats = api.get(&format!("/api/v1/containers/{alone}/stats")).await?.data()?;
+        let disk = &stats["ramdisk"];
+        let full = disk["usage"]["private"].as_u64().is_some_and(|bytes| bytes > 40 << 20);
+        Ok((full && disk["scope"] == "container" && disk["usage"]["project"].is_null()).then_some(()))
+    })
+    .await?;
     world.sh(&alone, "rm /ramdisk/full")?;
     restart(world, &alone).await?;
     ensure!(world.sh(&alone, "cat /ramdisk/file")?.trim() == "kept", "after a restart");

@@ -17,7 +17,8 @@ use crate::{
 use axum::extract::State;
 use hoody_protocol::{
     id::ContainerId,
-    stats::{ContainerStats, NetworkStats},
+    share::RamdiskScope,
+    stats::{ContainerStats, NetworkStats, RamdiskStats},
     time::now_ms,
 };
 use serde::Serialize;
@@ -40,6 +41,9 @@ pub struct Stats {
     memory: Option<Memory>,
     disk: Disk,
     network: Vec<Network>,
+    /// Where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ramdisk: Option<Ramdisk>,
     processes: u32,
     /// How long this answer took to make.
     processing_time: String,
@@ -79,6 +83,28 @@ struct Disk {
 struct DiskUsage {
     usage: u64,
     total: u64,
+}
+
+/// A file system in memory; bytes are null while it is not there, or not measured.
+#[derive(Debug, Serialize, ToSchema)]
+struct Ramdisk {
+    /// It is there, and its size is taken out of what the server has for RAM disks.
+    capacity_reserved: bool,
+    /// `container` or `project`.
+    scope: &'static str,
+    /// Bytes that fit into a project's.
+    shared_pool_maximum: Option<u64>,
+    usage: RamdiskUsage,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct RamdiskUsage {
+    /// Bytes in the container's own.
+    private: Option<u64>,
+    /// Bytes in the project's.
+    project: Option<u64>,
+    /// Nothing is kept there.
+    secrets: Option<u64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -180,6 +206,11 @@ fn view(row: ContainerRow, measured: Option<ContainerStats>) -> Stats {
             },
         },
         network: running.and_then(|stats| stats.network.as_ref()).map(network).into_iter().collect(),
+        ramdisk: row
+            .spec
+            .ramdisk
+            .as_ref()
+            .map(|scope| ramdisk(*scope, measured.as_ref().and_then(|stats| stats.ramdisk))),
         processes: running.and_then(|stats| stats.processes).unwrap_or(0),
         processing_time: String::new(),
         measured_at: None,
@@ -202,6 +233,17 @@ fn status_code(status: Status) -> u16 {
         Status::Failed => 112,
         Status::Creating | Status::Copying | Status::Claiming => 100,
         Status::Deleting => 107,
+    }
+}
+
+fn ramdisk(scope: RamdiskScope, measured: Option<RamdiskStats>) -> Ramdisk {
+    let shared = scope == RamdiskScope::Project;
+    let used = measured.map(|stats| stats.used_bytes);
+    Ramdisk {
+        capacity_reserved: measured.is_some(),
+        scope: if shared { "project" } else { "container" },
+        shared_pool_maximum: measured.filter(|_| shared).map(|stats| stats.total_bytes),
+        usage: RamdiskUsage { private: used.filter(|_| !shared), project: used.filter(|_| shared), secrets: None },
     }
 }
 

@@ -93,6 +93,7 @@ fn measured(container: ContainerId, counter: RuleCounter) -> StatsBatch {
         processes: Some(3),
         network: None,
         rules: vec![counter].try_into().unwrap(),
+        ramdisk: None,
     };
     StatsBatch { at: 1, node: NodeStats::default(), containers: vec![stats].try_into().unwrap() }
 }

@@ -131,6 +131,7 @@ async fn a_disk_is_not_made_smaller_than_what_is_on_it() {
         processes: None,
         network: None,
         rules: Default::default(),
+        ramdisk: None,
     };
     let batch = StatsBatch { at: 1, node: Default::default(), containers: vec![used].try_into().unwrap() };
     world.app.nodes.measurements.record(world.server, batch, |_| true);

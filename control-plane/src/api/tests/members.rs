@@ -250,6 +250,7 @@ async fn stats_of_a_project_name_the_servers_that_did_not_answer() {
         processes: Some(1),
         network: None,
         rules: Default::default(),
+        ramdisk: None,
     };
     let batch = StatsBatch { at: now_ms(), node: NodeStats::default(), containers: vec![used].try_into().unwrap() };
     world.app.nodes.measurements.record(world.server, batch, |_| true);

@@ -22,7 +22,7 @@ use hoody_protocol::{
     image::{Digest, ImageSpec},
     share::{ShareFailure, ShareMount, ShareProblem},
     snapshot::{HeldSnapshot, Origin},
-    stats::NetworkStats,
+    stats::{NetworkStats, RamdiskStats},
 };
 use std::{
     collections::BTreeSet,
@@ -573,5 +573,9 @@ impl Ramdisks for Kernel {
             self.step("no ramdisk", effect).await?;
         }
         Ok(())
+    }
+
+    async fn usage(&self, _: ContainerId) -> Result<Option<RamdiskStats>, RamdiskError> {
+        Ok(None)
     }
 }
