@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs the runtime's kernel tests for cgroup v2 (node-agent/tests/runtime/unified.rs) on a machine that has it: a
-# virtual one, with Debian's cloud kernel and an initial RAM disk of busybox, runc, conmon and the test program,
-# emulated: nested KVM differs too much from machine to machine. Other arguments replace the tests' names.
+# Runs kernel tests on a machine that has cgroup v2: those of the runtime (node-agent/tests/runtime/unified.rs) and of
+# commands on the server (node-agent/src/commands/tests.rs). It is a virtual one, with Debian's cloud kernel and an
+# initial RAM disk of busybox, runc, conmon and the test programs, emulated: nested KVM differs too much from machine
+# to machine. Arguments are names of the runtime's tests, and only those run then.
 set -euo pipefail
 
 fail() {
@@ -32,9 +33,17 @@ if [ -z "$kernel" ]; then
     kernel=$(find "$cache" -name 'vmlinuz-*' | head -n 1)
 fi
 
-program=$(cd "$root" && cargo test -q -p hoody-agent --test runtime --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*\/runtime-[^"]*\)".*/\1/p' | tail -n 1)
+# built <beginning of the program's name> <cargo's choice of it>: its path.
+built() {
+    local name=$1
+    shift
+    (cd "$root" && cargo test -q -p hoody-agent "$@" --no-run --message-format=json) |
+        sed -n "s/.*\"executable\":\"\([^\"]*\/$name-[^\"]*\)\".*/\1/p" | tail -n 1
+}
+program=$(built runtime --test runtime)
 [ -x "$program" ] || fail "the test program was not built"
+units=$(built hoody_agent --lib)
+[ -x "$units" ] || fail "the unit tests were not built"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -55,14 +64,18 @@ put "$(command -v runc)"
 put "$(command -v conmon)"
 put "$(command -v catatonit)"
 put "$program"
+put "$units"
 # Debug information is most of it.
-strip "$disk$program"
+strip "$disk$program" "$disk$units"
 cp "$(command -v busybox)" "$disk/bin/busybox"
 "$disk/bin/busybox" --list | grep -v '^busybox$' | while read -r applet; do
     [ -e "$disk/bin/$applet" ] || ln -s busybox "$disk/bin/$applet"
 done
-printf 'root:x:0:0:root:/root:/bin/sh\n' >"$disk/etc/passwd"
-printf 'root:x:0:\n' >"$disk/etc/group"
+printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$disk/etc/passwd"
+printf 'root:x:0:\nnogroup:x:65534:\n' >"$disk/etc/group"
+# Where Debian has them.
+ln -s /bin/busybox "$disk/usr/bin/env"
+ln -s /bin/busybox "$disk/usr/bin/id"
 # The tests build a small program with the C compiler; here it is built already.
 cc -static -O1 -o "$disk/root/probe" "$root/node-agent/tests/runtime/probe.c"
 # shellcheck disable=SC2016  # $4 is of that script
@@ -81,6 +94,8 @@ done
 /bin/busybox mkdir -p /new/proc /new/sys /new/dev
 exec /bin/busybox switch_root /new /start
 INIT
+also=true
+[ $# -gt 0 ] || also="$units --test-threads=1 commands::tests"
 cat >"$disk/start" <<START
 #!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0 HOME=/root
@@ -97,7 +112,7 @@ for controller in cpu memory pids io cpuset; do echo "+\$controller" >/sys/fs/cg
 ip link set lo up
 mkdir -p $root/node-agent
 cd $root/node-agent
-$program --include-ignored --test-threads=1 ${tests[*]}
+$program --include-ignored --test-threads=1 ${tests[*]} && $also
 echo "cgroup2: exit code \$?"
 poweroff -f
 START

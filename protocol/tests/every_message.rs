@@ -272,6 +272,7 @@ impl Any {
                     truncated: self.yes(),
                     started_at: self.option(|| self.number()),
                     ended_at: self.number(),
+                    cause: self.option(|| self.cause()),
                 })
             }
         }

@@ -229,7 +229,18 @@ fn commands() {
         truncated: false,
         started_at: Some(8),
         ended_at: 9,
+        cause: None,
     };
+    let reached = CommandOutcome { cause: Some(Cause::new("memory_limit", "m")), ..outcome.clone() };
+    golden(
+        CommandUpdate::Ended(reached),
+        concat!(
+            "000000820034a165656e646564a76269647818353535353535353535353535353535353535353535353535",
+            "66656e64696e676665786974656469657869745f636f646501697472756e6361746564f46a737461727465",
+            "645f61740868656e6465645f617409656361757365a264636f64656c6d656d6f72795f6c696d6974676d65",
+            "7373616765616d",
+        ),
+    );
     golden(
         CommandUpdate::Ended(outcome),
         concat!(

@@ -1,8 +1,10 @@
 //! Commands on servers through the public API, with real programs and real crashes. No policy here names a command
-//! that changes the machine.
+//! that changes the machine, but where its program is another one.
 
 #[path = "commands/crashes.rs"]
 mod crashes;
+#[path = "commands/system.rs"]
+mod system;
 
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{
@@ -15,7 +17,7 @@ use std::{path::Path, time::Duration};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLICY: &str = "built_in = ['disk-usage', 'log-tail', 'network-diagnosis', 'packages-available', \
-    'agent-restart']\nprograms = ['/bin/sh']\nprograms_as_root = true\n";
+    'agent-restart']\nprograms = ['/bin/sh']\nprograms_as_root = true\nmemory_mib = 128\nprocesses = 50\n";
 /// Bytes that are kept of an output.
 const MAX_OUTPUT: usize = 1 << 20;
 
@@ -129,6 +131,17 @@ async fn output_time_and_number_are_bounded() -> Result<()> {
     ensure!(late["status"] == "timeout" && late["exit_code"].is_null() && late["output"] == "up\n", "{late}");
     ensure!(processes("27182.8")? == 0, "something of it is left");
 
+    // Neither takes the server's memory nor its processes, and it is told what it was.
+    let bomb = "f() ( while :; do f & f & wait; done ); : 31415.92; f 2>/dev/null";
+    script(admin, "bomb", bomb, json!({})).await?;
+    let ended = execute(&cluster, json!({ "command": "bomb", "timeout": 2, "wait": true })).await?.data()?;
+    ensure!(ended["error"]["code"] == "process_limit", "{ended}");
+    ensure!(processes("31415.92")? == 0, "something of it is left");
+    script(admin, "hog", "head -c 2147483648 /dev/zero | tail -n 1 | wc -c; exit 9", json!({})).await?;
+    let ended = run(&cluster, "hog").await?;
+    ensure!(ended["status"] == "failed" && ended["error"]["code"] == "memory_limit", "{ended}");
+    ensure!(!ended["output"].as_str().is_some_and(|text| text.contains("2147483648")), "{ended}");
+
     script(admin, "short", "sleep 0.3; echo $PPID", json!({})).await?;
     let all = (0..8).map(|_| run(&cluster, "short"));
     for done in futures_all(all).await {
@@ -194,4 +207,42 @@ async fn a_command_is_followed_and_ended_while_it_runs() -> Result<()> {
     ensure!(done["cancel_requested"] == true && done["end_time"].is_string(), "{done}");
     ensure!(processes("16180.33")? == 0, "something of it is left");
     cluster.tenant.post(&format!("{path}/cancel"), json!({})).await?.expect(409).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_command_is_sent_away_with_their_credential() -> Result<()> {
+    let cluster = cluster().await?;
+    script(&cluster.admin, "ticks", "echo one; sleep 16180.34", json!({})).await?;
+    let started = execute(&cluster, json!({ "command": "ticks" })).await?.data()?;
+    let path = path(&cluster, &started);
+    let body = json!({ "alias": "follower", "permissions": {
+        "containers": { "actions": { "logs": true } }, "financial": { "server_rental": { "view_marketplace": true } }
+    } });
+    let made = cluster.tenant.post("/api/v1/auth/tokens", body).await?.data()?;
+    let found = if made["auth_token"].is_object() { &made["auth_token"] } else { &made };
+    let secret = made["token"].as_str().or(found["token"].as_str()).context("a token")?;
+    let id = found["id"].as_str().context("an id")?;
+    let response = reqwest::Client::new()
+        .get(format!("{}{path}/stream", cluster.control_plane.base_url()))
+        .bearer_auth(secret)
+        .send()
+        .await?;
+    ensure!(response.status() == 200, "{}", response.status());
+    let mut response = response;
+    let mut text = String::new();
+    while !text.contains("one") {
+        let chunk = tokio::time::timeout(DEADLINE, response.chunk()).await??.context("it ended")?;
+        text.push_str(std::str::from_utf8(&chunk)?);
+    }
+    cluster.tenant.delete(&format!("/api/v1/auth/tokens/{id}"), None).await?.expect(200)?;
+    // Before the next look that is not asked for, after 30 s.
+    let rest = async {
+        while let Some(chunk) = response.chunk().await? {
+            text.push_str(std::str::from_utf8(&chunk)?);
+        }
+        Ok::<(), anyhow::Error>(())
+    };
+    tokio::time::timeout(Duration::from_secs(12), rest).await.context("it goes on")??;
+    ensure!(!text.contains("event: end"), "{text}");
+    cluster.tenant.post(&format!("{path}/cancel"), json!({})).await?.data().map(drop)
 }

@@ -1,11 +1,17 @@
 //! What proves the caller of a connection that outlives its request, to be looked at again while it lasts.
 
 use super::layer::access;
-use crate::{app::App, caller::Caller, error::ServiceError};
+use crate::{app::App, caller::Caller, error::ServiceError, live::Witness};
 use axum::extract::ConnectInfo;
+use hoody_protocol::id::UserId;
 use http::{HeaderMap, HeaderName, Request, Uri, header, request::Parts};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
+use tokio::time::{Instant, sleep_until};
 
+/// Longest time between two looks at a credential.
+const RECHECK: Duration = Duration::from_secs(30);
+/// How long a look counts, whatever takes place.
+const TRUSTED: Duration = Duration::from_secs(1);
 /// Headers that say who calls, from where and in which realm.
 const CREDENTIAL_HEADERS: [HeaderName; 5] = [
     header::AUTHORIZATION,
@@ -42,5 +48,50 @@ impl Credential {
             parts.extensions.insert(address);
         }
         access::admit(app, &mut parts, operation).await
+    }
+}
+
+/// A credential that is looked at again while a connection lasts: within [`TRUSTED`] of whatever may have changed what
+/// its caller may do, and every [`RECHECK`].
+pub(super) struct Watched {
+    credential: Credential,
+    operation: &'static str,
+    witness: Witness,
+    checked: Instant,
+    due: Instant,
+}
+
+impl Watched {
+    /// Watches the credential of `caller`, who was admitted to what `owner` owns.
+    pub(super) fn new(
+        app: &App,
+        credential: Credential,
+        operation: &'static str,
+        caller: UserId,
+        owner: UserId,
+    ) -> Self {
+        let (witness, now) = (app.live.witness(caller, owner), Instant::now());
+        // Once more soon: something may have taken place between their admission and now.
+        Self { credential, operation, witness, checked: now, due: now + TRUSTED }
+    }
+
+    /// Returns when it is time to look again; at once where that is past. May be dropped while it waits.
+    pub(super) async fn due(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(self.due) => return,
+                () = self.witness.changed() => self.due = self.due.min(self.checked + TRUSTED),
+            }
+        }
+    }
+
+    /// Looks again: who calls, if they may call the operation now.
+    pub(super) async fn caller(&mut self, app: &App) -> Result<Caller, ServiceError> {
+        // Before the look: what takes place meanwhile may not be seen by it.
+        let now = Instant::now();
+        let found = self.credential.caller(app, self.operation).await;
+        (self.checked, self.due) = (now, now + RECHECK);
+        found
     }
 }

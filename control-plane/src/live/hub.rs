@@ -1,13 +1,16 @@
 //! Who listens to which record.
 
-use super::subscription::Subscription;
+use super::{
+    subscription::Subscription,
+    witness::{Witness, about_rights},
+};
 use crate::{event::Event, store::event::Filter};
 use hoody_protocol::id::{ProjectId, UserId};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Events that a listener may be behind.
 const QUEUE: usize = 256;
@@ -36,6 +39,8 @@ struct Hub {
     /// The sequence up to which events were handed out; `None`: the feed does not run.
     delivered: Option<i64>,
     listeners: HashMap<Record, Vec<Listener>>,
+    /// By whose record they look at.
+    witnesses: HashMap<UserId, Vec<(u64, Arc<Notify>)>>,
     next_id: u64,
     closed: bool,
 }
@@ -80,11 +85,38 @@ impl Live {
         }
     }
 
+    /// Watches what may change the rights of the caller, or of anybody in what `owner` owns.
+    pub fn witness(&self, caller: UserId, owner: UserId) -> Witness {
+        let mut hub = self.hub();
+        let id = hub.next_id;
+        hub.next_id += 1;
+        let (users, changed) = ([caller, owner], Arc::new(Notify::new()));
+        for user in users {
+            hub.witnesses.entry(user).or_default().push((id, changed.clone()));
+        }
+        Witness::new(self.clone(), id, users, changed)
+    }
+
+    pub(super) fn dismiss(&self, id: u64, users: [UserId; 2]) {
+        let mut hub = self.hub();
+        for user in users {
+            if let Some(witnesses) = hub.witnesses.get_mut(&user) {
+                witnesses.retain(|(other, _)| *other != id);
+                if witnesses.is_empty() {
+                    hub.witnesses.remove(&user);
+                }
+            }
+        }
+    }
+
     /// Hands out published events, in their order: to those in whose record each is, and to the `readers` of its
     /// project.
     pub(super) fn deliver(&self, events: Vec<Event>, readers: &HashMap<ProjectId, Vec<UserId>>) {
         let mut hub = self.hub();
         for event in events {
+            if let Some(owner) = event.owner.filter(|_| about_rights(&event)) {
+                hub.witnesses.get(&owner).into_iter().flatten().for_each(|(_, changed)| changed.notify_one());
+            }
             let event = Arc::new(event);
             if event.sequence.is_some() {
                 hub.delivered = event.sequence;
@@ -102,7 +134,7 @@ impl Live {
     /// Without listeners nothing need be read: goes on from `sequence`. False where there are some.
     pub(super) fn skip_to(&self, sequence: i64) -> bool {
         let mut hub = self.hub();
-        let idle = hub.listeners.is_empty();
+        let idle = hub.listeners.is_empty() && hub.witnesses.is_empty();
         if idle || hub.delivered.is_none() {
             hub.delivered = Some(sequence);
         }

@@ -8,6 +8,8 @@
 pub mod feed;
 mod hub;
 mod subscription;
+mod witness;
 
 pub use hub::{Live, Refused};
 pub use subscription::{End, Next, Subscription};
+pub use witness::Witness;

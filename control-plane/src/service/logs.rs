@@ -10,7 +10,7 @@ use crate::{
     store::container::ContainerRow,
 };
 use hoody_protocol::{
-    id::ContainerId,
+    id::{ContainerId, UserId},
     logs::{LogBatch, LogPosition, LogRecord, LogRequest},
 };
 use std::time::Duration;
@@ -89,9 +89,9 @@ pub async fn follow(
     open(app, caller, id, input, true).await
 }
 
-/// Ok where the caller may still read the container's log.
-pub async fn still_may(app: &App, caller: &Caller, id: ContainerId) -> Result<(), ServiceError> {
-    find(app, caller, id, Level::Read).await.map(drop)
+/// The container's owner, where the caller may still read its log.
+pub async fn still_may(app: &App, caller: &Caller, id: ContainerId) -> Result<UserId, ServiceError> {
+    find(app, caller, id, Level::Read).await.map(|row| row.spec.owner)
 }
 
 async fn open(

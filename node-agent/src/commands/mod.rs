@@ -16,7 +16,10 @@ mod tests;
 
 use crate::{
     desired::DesiredError,
-    runtime::{RuntimeError, cgroup::OwnGroup},
+    runtime::{
+        RuntimeError,
+        cgroup::{OwnGroup, OwnLimits},
+    },
 };
 use hoody_protocol::{
     bounded::Text,
@@ -73,14 +76,6 @@ pub enum CommandError {
     /// Its group cannot be made.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// Its group cannot be joined.
-    #[error("open {}", path.display())]
-    Group {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// There is nothing to run.
     #[error("the command line is empty")]
     NoProgram,
@@ -269,7 +264,7 @@ impl Commands {
             Cause::new("not_allowed", "the server has no valid policy for commands, so none is allowed")
         })?;
         policy.check(&request.order).map_err(|problem| Cause::new("not_allowed", problem))?;
-        let plan = plan(&request.order, &self.0.settings.pool)?;
+        let plan = plan(&request.order, policy.limits(), &self.0.settings.pool)?;
         if request.timeout_ms == 0 || Duration::from_millis(request.timeout_ms) > plan.longest {
             let problem = format!("the time limit must be from 1 ms to {} s", plan.longest.as_secs());
             return Err(Cause::new("invalid_timeout", problem));
@@ -349,7 +344,7 @@ impl Commands {
 }
 
 /// The program of an order, checked as if nobody had done so before.
-fn plan(order: &Order, pool: &Path) -> Result<Plan, Cause> {
+fn plan(order: &Order, limits: OwnLimits, pool: &Path) -> Result<Plan, Cause> {
     match order {
         Order::BuiltIn { slug, parameters } => {
             let unknown = || Cause::new("unknown_command", "the server does not know this command: upgrade its agent");
@@ -362,7 +357,7 @@ fn plan(order: &Order, pool: &Path) -> Result<Plan, Cause> {
                 _ => argument,
             });
             let arguments = placed.collect::<Vec<_>>().try_into().unwrap_or_default();
-            let program = Program { arguments, account: command.account, folder: String::new() };
+            let program = Program { arguments, account: command.account, folder: String::new(), limits };
             let longest = Duration::from_secs(command.max_timeout_s.into());
             Ok(Plan { program, effect: command.effect, longest })
         }
@@ -381,7 +376,7 @@ fn plan(order: &Order, pool: &Path) -> Result<Plan, Cause> {
                     "program and folder are absolute paths, without control characters",
                 ));
             }
-            let program = Program { arguments: argv.clone(), account: *account, folder: folder.to_owned() };
+            let program = Program { arguments: argv.clone(), account: *account, folder: folder.to_owned(), limits };
             Ok(Plan { program, effect: Effect::None, longest: Duration::from_secs(MAX_TIMEOUT_S) })
         }
     }
@@ -406,5 +401,6 @@ fn left_behind(record: &Record, boot_id: &str) -> CommandOutcome {
         truncated: false,
         started_at: Some(record.at),
         ended_at: now_ms(),
+        cause: None,
     }
 }

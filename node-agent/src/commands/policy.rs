@@ -1,23 +1,29 @@
 //! What this server allows to be run on it, whoever asks: a file of root's, read again for every command. Without
 //! it, or where it cannot be believed, nothing is allowed.
 
+use crate::runtime::cgroup::OwnLimits;
 use hoody_protocol::command::{Account, Order, built_in, template};
 use serde::Deserialize;
 use std::{
     ffi::OsStr,
     fs::File,
     io::Read,
+    ops::RangeInclusive,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 /// Bytes of the largest file.
 const MAX_BYTES: u64 = 64 << 10;
+/// MiB of memory that a command can be given.
+const MEMORY_MIB: RangeInclusive<u64> = 16..=1 << 20;
+/// Processes that a command can be given.
+const PROCESSES: RangeInclusive<u32> = 4..=32_768;
 /// Who may write beside the owner.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// What may be run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Names of the built-in commands that may be run.
@@ -26,6 +32,17 @@ pub struct Policy {
     pub programs: Vec<PathBuf>,
     /// Whether those may run as root.
     pub programs_as_root: bool,
+    /// MiB of memory of one command with all that it starts.
+    pub memory_mib: u64,
+    /// Processes and threads of one command.
+    pub processes: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let (built_in, programs) = (Vec::new(), Vec::new());
+        Self { built_in, programs, programs_as_root: false, memory_mib: 512, processes: 256 }
+    }
 }
 
 /// Why the policy cannot be used.
@@ -78,7 +95,18 @@ impl Policy {
         if let Some(wrong) = policy.programs.iter().find(|path| !is_program(path)) {
             return Err(format!("programs: {} is no plain absolute path", wrong.display()));
         }
+        if !MEMORY_MIB.contains(&policy.memory_mib) {
+            return Err(format!("memory_mib: must be from {} to {}", MEMORY_MIB.start(), MEMORY_MIB.end()));
+        }
+        if !PROCESSES.contains(&policy.processes) {
+            return Err(format!("processes: must be from {} to {}", PROCESSES.start(), PROCESSES.end()));
+        }
         Ok(policy)
+    }
+
+    /// What one command may take.
+    pub(super) fn limits(&self) -> OwnLimits {
+        OwnLimits { memory_bytes: self.memory_mib << 20, processes: self.processes }
     }
 
     /// Whether this may be run; a sentence where not.
@@ -136,10 +164,23 @@ mod tests {
 
     #[test]
     fn a_policy_with_mistakes_is_none() {
-        for text in ["built_in = ['no-such']", "builtin = []", "programs = ['uptime']", "programs = ['/bin/../x']", "x"]
-        {
+        for text in [
+            "built_in = ['no-such']",
+            "builtin = []",
+            "programs = ['uptime']",
+            "programs = ['/bin/../x']",
+            "x",
+            "memory_mib = 0",
+            "memory_mib = 18446744073709551615",
+            "processes = 0",
+            "processes = -1",
+        ] {
             assert!(Policy::parse(text).is_err(), "{text}");
         }
+        let limits = Policy::parse("memory_mib = 64\nprocesses = 20").unwrap().limits();
+        assert_eq!((limits.memory_bytes, limits.processes), (64 << 20, 20));
+        let usual = Policy::parse("").unwrap().limits();
+        assert_eq!((usual.memory_mib(), usual.processes), (512, 256), "none is without limits");
     }
 
     #[test]

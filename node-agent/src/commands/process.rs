@@ -1,20 +1,15 @@
 //! One program on the server: a clean environment, no shell, no descriptors of ours, a session and a control group
-//! of its own, so that nothing it starts can stay behind.
+//! of its own with limits, so that nothing it starts can stay behind or take the server's memory.
 
 use super::CommandError;
-use crate::runtime::cgroup::OwnGroup;
+use crate::runtime::cgroup::{OwnGroup, OwnLimits};
 use hoody_protocol::command::{Account, template::Arguments};
 use nix::{
     errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use std::{
-    fs::OpenOptions,
-    os::fd::{AsRawFd, RawFd},
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs::File, os::fd::AsRawFd, process::Stdio, time::Duration};
 use tokio::{
     process::{Child, Command},
     time::Instant,
@@ -26,6 +21,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const NOBODY: u32 = 65_534;
 /// Steps below the agent and its containers.
 const NICE: libc::c_int = 10;
+/// Where the server itself runs out of memory, commands end before containers do; the agent's own value, which makes
+/// it the last, would be inherited.
+const OOM_SCORE: &[u8] = b"500";
 /// The time that processes have between being asked to end and being killed.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// The time the kernel has to end what was killed.
@@ -40,13 +38,12 @@ pub(super) struct Program {
     pub(super) account: Account,
     /// Empty: `/`.
     pub(super) folder: String,
+    pub(super) limits: OwnLimits,
 }
 
 /// Starts the program in `group`, which is made.
 pub(super) fn spawn(program: &Program, group: &OwnGroup) -> Result<Child, CommandError> {
-    let join = group.make()?;
-    let join =
-        OpenOptions::new().write(true).open(&join).map_err(|source| CommandError::Group { path: join, source })?;
+    let join = group.make(&program.limits)?;
     let name = program.arguments.first().ok_or(CommandError::NoProgram)?;
     let mut command = Command::new(name.as_str());
     command
@@ -59,20 +56,25 @@ pub(super) fn spawn(program: &Program, group: &OwnGroup) -> Result<Child, Comman
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let (descriptor, account) = (join.as_raw_fd(), program.account);
+    let account = program.account;
     // SAFETY: between fork and exec only system calls are made, on plain numbers; nothing is allocated and no lock
-    // is taken. The descriptor is open until this function returns, which is after the fork.
-    unsafe { command.pre_exec(move || confine(descriptor, account)) };
+    // is taken.
+    unsafe { command.pre_exec(move || confine(&join, account)) };
     command.spawn().map_err(|source| CommandError::Spawn { program: name.to_string(), source })
 }
 
 /// In the child, before the program: the group first, so that nothing of it is ever outside.
-fn confine(group: RawFd, account: Account) -> std::io::Result<()> {
+fn confine(groups: &[File], account: Account) -> std::io::Result<()> {
     let done = |result: libc::c_long| if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) };
     let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: system calls with numbers and pointers to values that live during the call.
     unsafe {
-        done(libc::write(group, b"0".as_ptr().cast(), 1) as libc::c_long)?;
+        for group in groups {
+            done(libc::write(group.as_raw_fd(), b"0".as_ptr().cast(), 1) as libc::c_long)?;
+        }
+        let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        done(score.into())?;
+        done(libc::write(score, OOM_SCORE.as_ptr().cast(), OOM_SCORE.len()) as libc::c_long)?;
         done(libc::setsid().into())?;
         done(libc::setpriority(libc::PRIO_PROCESS, 0, NICE).into())?;
         done(libc::setrlimit(libc::RLIMIT_CORE, &no_core).into())?;

@@ -5,7 +5,7 @@ use super::{
     output::Output,
     process::{self, Program},
 };
-use crate::runtime::cgroup::OwnGroup;
+use crate::runtime::cgroup::{OwnGroup, Reached};
 use hoody_protocol::{
     command::{CommandOutcome, Ending, OutputStream, built_in::Effect},
     container::Cause,
@@ -33,23 +33,47 @@ pub(super) struct Run<'a> {
     pub(super) cancel: watch::Receiver<bool>,
 }
 
+/// How a program ended.
+struct Ended {
+    ending: Ending,
+    /// Where it ended by itself.
+    status: Option<ExitStatus>,
+    reached: Option<Reached>,
+}
+
 impl Run<'_> {
     /// Starts the program and brings it to its end. Nothing of it is left then.
     pub(super) async fn finish(mut self) -> CommandOutcome {
         let started_at = now_ms();
-        let (ending, exit_code) = match self.run().await {
-            Ok((ending, status)) => (ending, status.and_then(code)),
+        let (ending, exit_code, cause) = match self.run().await {
+            Ok(ended) => (ended.ending, ended.status.and_then(code), ended.reached.map(|reached| self.cause(reached))),
             Err(error) => {
                 tracing::warn!(execution = %self.id, error = &error as &dyn std::error::Error, "a command did not start");
-                (Ending::Failed(Cause::new("not_started", error.for_clients())), None)
+                (Ending::Failed(Cause::new("not_started", error.for_clients())), None, None)
             }
         };
         let started_at = (!matches!(ending, Ending::Failed(_))).then_some(started_at);
         let truncated = self.output.is_truncated();
-        CommandOutcome { id: self.id, ending, exit_code, truncated, started_at, ended_at: now_ms() }
+        CommandOutcome { id: self.id, ending, exit_code, truncated, started_at, ended_at: now_ms(), cause }
     }
 
-    async fn run(&mut self) -> Result<(Ending, Option<ExitStatus>), CommandError> {
+    fn cause(&self, reached: Reached) -> Cause {
+        let limits = &self.program.limits;
+        match reached {
+            Reached::Memory => {
+                let message =
+                    format!("it needed more than the {} MiB that the server gives a command", limits.memory_mib());
+                Cause::new("memory_limit", message)
+            }
+            Reached::Processes => {
+                let message =
+                    format!("it needed more than the {} processes that the server gives a command", limits.processes);
+                Cause::new("process_limit", message)
+            }
+        }
+    }
+
+    async fn run(&mut self) -> Result<Ended, CommandError> {
         let mut child = match process::spawn(&self.program, &self.group) {
             Ok(child) => child,
             Err(error) => {
@@ -96,6 +120,8 @@ impl Run<'_> {
             }
         };
         hoody_fault::point!("execution.exited");
+        // The kernel counts while the group is there.
+        let reached = self.group.reached();
         let by_itself = matches!(ending, Ending::Exited);
         let clear = async {
             if by_itself {
@@ -123,7 +149,7 @@ impl Run<'_> {
         {
             status = Some(ended);
         }
-        Ok((ending, status.filter(|_| by_itself)))
+        Ok(Ended { ending, status: status.filter(|_| by_itself), reached })
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 const PROGRAMS: &str = "built_in = ['disk-usage', 'agent-restart']\nprograms_as_root = true\n\
+    memory_mib = 64\nprocesses = 30\n\
     programs = ['/bin/sh', '/usr/bin/env', '/usr/bin/id', '/nonexistent/program']";
 /// For whatever ends by itself at once.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -182,6 +183,61 @@ async fn ten_mebibytes_become_one() {
     assert_eq!(outcome.exit_code, Some(7), "it was not stopped by its full pipe");
 }
 
+/// Nothing is left of any command, in no hierarchy.
+fn nothing_is_left(world: &World, id: ExecutionId) {
+    assert_eq!(world.processes(), 0);
+    for folder in world.commands.0.group.child(&id.to_string()).folders() {
+        assert!(!folder.exists(), "{} stays", folder.display());
+    }
+}
+
+#[tokio::test]
+async fn a_fork_bomb_reaches_its_limit_and_goes_as_a_whole() {
+    let world = World::new().await;
+    // Each starts two more, for ever; what cannot start one tries again.
+    let bomb = "f() { while :; do f & f & wait; done; }; f 2>/dev/null";
+    let request = CommandRequest { timeout_ms: 1500, ..shell(bomb) };
+    let id = request.id;
+    let execution = world.commands.accept(request).await.unwrap();
+    let mut most = 0;
+    let (text, outcome) = {
+        let over = finished(&execution);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                over = &mut over => break over,
+                () = tokio::time::sleep(Duration::from_millis(20)) => most = most.max(world.processes()),
+            }
+        }
+    };
+    // A bomb may also go out by itself, where its first shell gives up.
+    assert!(matches!(outcome.ending, Ending::TimedOut | Ending::Exited), "{outcome:?} {text}");
+    assert_eq!(outcome.cause.expect("it is told").code.as_str(), "process_limit");
+    assert!(most <= 30, "{most} processes");
+    nothing_is_left(&world, id);
+
+    // What was not reached is not told.
+    let (_, outcome) = world.run(shell("exit 1")).await;
+    assert_eq!(outcome.cause, None);
+}
+
+#[tokio::test]
+async fn a_memory_hog_is_ended_and_the_server_is_not() {
+    let world = World::new().await;
+    // `tail` keeps what has no end of line.
+    let request = shell("head -c 1073741824 /dev/zero | tail -n 1 | wc -c; echo survived; exit 9");
+    let id = request.id;
+    let (text, outcome) = world.run(request).await;
+    assert!(!text.contains("1073741824"), "{text}");
+    let cause = outcome.cause.expect("it is told");
+    assert_eq!(cause.code.as_str(), "memory_limit");
+    assert!(cause.message.contains("64 MiB"), "{}", cause.message.as_str());
+    assert_ne!(outcome.exit_code, Some(0));
+    nothing_is_left(&world, id);
+    let (score, _) = world.run(shell("cat /proc/self/oom_score_adj")).await;
+    assert_eq!(score, "500\n", "commands end before containers do");
+}
+
 #[tokio::test]
 async fn the_same_request_runs_once_also_for_the_next_agent() {
     let world = World::new().await;
@@ -261,7 +317,8 @@ async fn the_next_agent_ends_what_runs_and_says_so() {
     let world = World::new().await;
     let request = leave(&world, shell("sleep 1000"));
     let group = world.commands.0.group.child(&request.id.to_string());
-    let program = plan(&request.order, Path::new("/")).unwrap().program;
+    let limits = Policy::parse(PROGRAMS).unwrap().limits();
+    let program = plan(&request.order, limits, Path::new("/")).unwrap().program;
     let mut child = process::spawn(&program, &group).unwrap();
     assert!(world.processes() > 0);
     let outcome = after(&world, "boot-1", request.clone()).await;

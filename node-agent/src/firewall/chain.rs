@@ -148,15 +148,23 @@ fn every(id: ContainerId, spec: &FirewallRule, direction: Direction) -> Vec<Rule
         return vec![one(id, spec, peer)];
     };
     let purpose = Purpose::of(spec.action);
-    let set = names::host_set(id, purpose, host);
-    let there = vec![
-        Expression::Network { offset: peer_offset, bytes: 4 },
-        Expression::Lookup { set: set.clone(), inverted: false },
-    ];
-    let unknown = vec![Expression::Load(RESOLVED.octets().to_vec()), Expression::Lookup { set, inverted: true }];
+    let set = |purpose| names::host_set(id, purpose, host);
+    let is_in = |purpose| {
+        vec![
+            Expression::Network { offset: peer_offset, bytes: 4 },
+            Expression::Lookup { set: set(purpose), inverted: false },
+        ]
+    };
     match purpose {
-        Purpose::Allow => vec![one(id, spec, there)],
-        Purpose::Refuse => vec![one(id, spec, unknown), one(id, spec, there)],
+        Purpose::Allow | Purpose::Keep => {
+            let stands = [state(STATE_ESTABLISHED), is_in(Purpose::Keep)].concat();
+            vec![one(id, spec, is_in(Purpose::Allow)), one(id, spec, stands)]
+        }
+        Purpose::Refuse => {
+            let load = Expression::Load(RESOLVED.octets().to_vec());
+            let unknown = vec![load, Expression::Lookup { set: set(Purpose::Refuse), inverted: true }];
+            vec![one(id, spec, unknown), one(id, spec, is_in(Purpose::Refuse))]
+        }
     }
 }
 

@@ -1,12 +1,16 @@
 //! The sets of addresses that host names in rules stand for.
 //!
-//! A name has a set for the rules that allow it and one for those that refuse it, made empty with the rules, so that
-//! an answer changes elements and never a rule. What is in the first passes away by the kernel's own clock: where
-//! nobody renews it, it is closed. What is in the second stays until a later answer is without it: where nobody renews
-//! it, it stays closed. Until there was an answer, [`RESOLVED`] is not in the second, and its rules refuse everything.
+//! A name has sets for the rules that allow it and one for those that refuse it, made empty with the rules, so that
+//! an answer changes elements and never a rule. What is in those that allow passes away by the kernel's own clock: where
+//! nobody renews it, it is closed. What is in the one that refuses stays until a later answer is without it: where nobody
+//! renews it, it stays closed. Until there was an answer, [`RESOLVED`] is not in it, and its rules refuse everything.
+//!
+//! Where a name that is allowed leads elsewhere, its former addresses go from the first set to the second, in which only
+//! packets of connections that stand find them, and stay there as long as the kernel tracks such a connection.
 
 use super::{
     Answer, FirewallError, Policy,
+    conntrack::{self, End},
     names::{self, Purpose},
     netlink::{
         batch::{Batch, SetShape},
@@ -41,7 +45,11 @@ pub(super) const SHAPE: SetShape = SetShape {
 pub(super) fn of(policy: &Policy) -> BTreeMap<String, (Purpose, &str)> {
     let enabled = policy.rules.egress.iter().filter(|rule| rule.enabled);
     let named = enabled.filter_map(|rule| Some((Purpose::of(rule.action), rule.host.as_deref()?)));
-    named.map(|(purpose, host)| (names::host_set(policy.id, purpose, host), (purpose, host))).collect()
+    let sets = named.flat_map(|(purpose, host)| {
+        let keep = (purpose == Purpose::Allow).then_some(Purpose::Keep);
+        [Some(purpose), keep].into_iter().flatten().map(move |purpose| (purpose, host))
+    });
+    sets.map(|(purpose, host)| (names::host_set(policy.id, purpose, host), (purpose, host))).collect()
 }
 
 /// What this process has put into the sets: until when each address is believed.
@@ -69,20 +77,33 @@ impl HostSets {
         purpose: Purpose,
         answer: &Answer,
     ) -> Result<(), FirewallError> {
-        let mut attempt = 1;
-        loop {
-            let held = addresses(connection, table, set)?;
-            let wanted = self.believed(set, &held, purpose, answer);
-            let mut batch = Batch::new(table);
-            for address in &held {
-                batch.delete_element(set, &address.octets());
-            }
-            put(&mut batch, set, purpose, &wanted);
-            match connection.commit(batch) {
-                Err(error) if error.errno() == Some(libc::ENOENT) && attempt < TRIES => attempt += 1,
-                done => return done,
-            }
+        replace(connection, table, set, purpose, |held| self.believed(set, held, purpose, answer))
+    }
+
+    /// Lets go on what the container at `address` has begun to where the name led before this answer.
+    pub(super) fn keep(
+        &mut self,
+        connection: &mut Connection,
+        table: &str,
+        (id, address, host): (ContainerId, Ipv4Addr, &str),
+        answer: &Answer,
+    ) -> Result<(), FirewallError> {
+        let [allow, keep] = [Purpose::Allow, Purpose::Keep].map(|purpose| names::host_set(id, purpose, host));
+        let mut former = addresses(connection, table, &keep)?;
+        let any = !former.is_empty();
+        former.extend(self.0.get(&allow).into_iter().flatten().map(|(address, _)| *address));
+        former.retain(|address| !answer.permitted.contains(address));
+        if former.is_empty() && !any {
+            return Ok(());
         }
+        let entries = conntrack::list(connection, address)?.into_iter();
+        let begun = entries.filter(|(end, _)| *end == End::Source).map(|(_, entry)| entry.flow.destination);
+        let until = Instant::now() + answer.holds;
+        let wanted: BTreeMap<_, _> =
+            begun.filter(|address| former.contains(address)).map(|address| (address, until)).take(MOST).collect();
+        replace(connection, table, &keep, Purpose::Keep, |_| wanted.clone())?;
+        self.0.insert(keep, wanted);
+        Ok(())
     }
 
     fn believed(
@@ -99,7 +120,7 @@ impl HostSets {
         let believed = self.0.entry(set.to_owned()).or_insert_with(left);
         believed.retain(|_, until| *until > now);
         let told = match purpose {
-            Purpose::Allow => &answer.permitted,
+            Purpose::Allow | Purpose::Keep => &answer.permitted,
             Purpose::Refuse => &answer.addresses,
         };
         for address in told.iter().filter(|address| **address != RESOLVED) {
@@ -116,10 +137,33 @@ impl HostSets {
     }
 }
 
+/// Makes a set hold what is wanted, in one transaction.
+fn replace(
+    connection: &mut Connection,
+    table: &str,
+    set: &str,
+    purpose: Purpose,
+    mut wanted: impl FnMut(&BTreeSet<Ipv4Addr>) -> BTreeMap<Ipv4Addr, Instant>,
+) -> Result<(), FirewallError> {
+    let mut attempt = 1;
+    loop {
+        let held = addresses(connection, table, set)?;
+        let mut batch = Batch::new(table);
+        for address in &held {
+            batch.delete_element(set, &address.octets());
+        }
+        put(&mut batch, set, purpose, &wanted(&held));
+        match connection.commit(batch) {
+            Err(error) if error.errno() == Some(libc::ENOENT) && attempt < TRIES => attempt += 1,
+            done => return done,
+        }
+    }
+}
+
 fn put(batch: &mut Batch, set: &str, purpose: Purpose, believed: &BTreeMap<Ipv4Addr, Instant>) {
     for (address, until) in believed {
         let timeout = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let timeout = (purpose == Purpose::Allow).then_some(timeout);
+        let timeout = (purpose != Purpose::Refuse).then_some(timeout);
         batch.add_passing_element(set, &address.octets(), timeout);
     }
     if purpose == Purpose::Refuse {
@@ -133,9 +177,12 @@ pub(super) struct Known(HashMap<(Purpose, String), BTreeSet<Ipv4Addr>>);
 
 impl Known {
     pub(super) fn read(connection: &mut Connection, table: &str, policy: &Policy) -> Result<Self, FirewallError> {
-        let mut known = HashMap::new();
+        let mut known: HashMap<_, BTreeSet<_>> = HashMap::new();
         for (set, (purpose, host)) in of(policy) {
-            known.insert((purpose, host.to_owned()), addresses(connection, table, &set)?);
+            // Asked about connections that stand.
+            let purpose = if purpose == Purpose::Keep { Purpose::Allow } else { purpose };
+            let held = addresses(connection, table, &set)?;
+            known.entry((purpose, host.to_owned())).or_default().extend(held);
         }
         Ok(Self(known))
     }

@@ -67,19 +67,25 @@ impl ChainKind {
     }
 }
 
-/// What the rules do that name a host: each kind has a set of its own.
+/// What rules that name a host do with what is in a set: each kind has a set of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Purpose {
     /// Let pass.
     Allow,
+    /// Let go on what stands, and nothing new: the name led there, and leads elsewhere now.
+    Keep,
     /// Drop or reject.
     Refuse,
 }
 
 impl Purpose {
-    /// Both.
-    pub(super) const ALL: [Self; 2] = [Self::Allow, Self::Refuse];
+    /// All of them.
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 3] = [Self::Allow, Self::Keep, Self::Refuse];
+    /// Those into whose sets answers are put as they are.
+    pub(super) const ANSWERED: [Self; 2] = [Self::Allow, Self::Refuse];
 
+    /// Of the set that decides on new connections.
     pub(super) fn of(action: Action) -> Self {
         match action {
             Action::Allow => Self::Allow,
@@ -140,6 +146,7 @@ pub(super) fn is_port_set(name: &str) -> bool {
 pub(super) fn host_set(id: ContainerId, purpose: Purpose, host: &str) -> String {
     let word = match purpose {
         Purpose::Allow => "allow",
+        Purpose::Keep => "keep",
         Purpose::Refuse => "refuse",
     };
     format!("{HOST_PREFIX}{id}_{word}_{}", hex::encode(&Sha256::digest(host)[..DIGEST_BYTES]))
@@ -154,6 +161,7 @@ pub(super) fn parse_host_set(name: &str) -> Option<ContainerId> {
 pub(super) fn purpose_of(host_set: &str) -> Option<Purpose> {
     match host_set.strip_prefix(HOST_PREFIX)?.split('_').nth(1)? {
         "allow" => Some(Purpose::Allow),
+        "keep" => Some(Purpose::Keep),
         "refuse" => Some(Purpose::Refuse),
         _ => None,
     }

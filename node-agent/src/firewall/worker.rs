@@ -263,7 +263,12 @@ impl Worker {
         let inventory = self.known()?;
         let standing = inventory.containers.get(&id).map(|installed| installed.hosts.clone()).unwrap_or_default();
         self.inventory = Some(inventory);
-        for purpose in Purpose::ALL {
+        let address = self.applied.get(&id).map(|applied| applied.policy.address);
+        // First: what stands is never without a place.
+        if let Some(address) = address.filter(|_| standing.contains(&names::host_set(id, Purpose::Keep, host))) {
+            self.hosts.keep(&mut self.connection, &self.config.table, (id, address, host), answer)?;
+        }
+        for purpose in Purpose::ANSWERED {
             let set = names::host_set(id, purpose, host);
             if standing.contains(&set) {
                 self.hosts.fill(&mut self.connection, &self.config.table, &set, purpose, answer)?;

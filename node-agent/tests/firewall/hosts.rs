@@ -80,6 +80,41 @@ fn an_allowed_name_is_where_it_is_said_to_be_for_as_long_as_it_is_said() {
 }
 
 #[test]
+fn connections_go_on_where_a_name_moves_on_and_new_ones_are_not_begun() {
+    let mut world = world();
+    let web = listen(&world.outside, 80);
+    let mut container = world.container(UserId::generate());
+    let allow = to(HOST, Action::Allow, any_tcp());
+    world.set(&mut container, vec![], vec![allow.clone()]);
+    tell(&world, &container, &[OUTSIDE], Duration::from_secs(1));
+    let (mut client, mut server) = connected(&container, &web);
+    tell(&world, &container, &[OTHER], LONG);
+    wait_fates(&container, &web, [Dropped, Passed]);
+    assert!(flows(&mut client, &mut server, ARRIVAL), "it has moved on, what stands goes on");
+    // As often as there are answers, and in another agent.
+    tell(&world, &container, &[OTHER], LONG);
+    assert!(flows(&mut client, &mut server, ARRIVAL));
+    world.restart();
+    world.wait(world.firewall.prepare()).unwrap();
+    world.apply(&container);
+    tell(&world, &container, &[OTHER], LONG);
+    assert!(flows(&mut client, &mut server, ARRIVAL), "another agent");
+    assert_eq!(fates(&container), [Dropped, Passed], "nothing new is begun");
+    assert!(world.is_applied(&container), "none of it is drift");
+    // Without its rule it is cut like any other.
+    world.set(&mut container, vec![], vec![to("other.example.com", Action::Allow, any_tcp())]);
+    assert!(!flows(&mut client, &mut server, SILENCE));
+
+    // Where nobody says anything any more, what is kept is closed by the kernel's clock.
+    world.set(&mut container, vec![], vec![allow]);
+    tell(&world, &container, &[OUTSIDE], Duration::from_secs(1));
+    let (mut client, mut server) = connected(&container, &web);
+    tell(&world, &container, &[OTHER], Duration::from_secs(2));
+    wait_fates(&container, &web, [Dropped; 2]);
+    assert!(!flows(&mut client, &mut server, SILENCE));
+}
+
+#[test]
 fn what_may_not_be_led_to_is_allowed_to_nobody_and_refused_all_the_same() {
     let world = world();
     let _web = listen(&world.outside, 80);
@@ -144,7 +179,7 @@ fn answers_outlive_changes_of_other_rules_the_agent_and_a_table_that_was_deleted
     world.set(&mut container, vec![], vec![to("other.example.com", Action::Allow, any_tcp())]);
     assert_eq!(fates(&container), [Dropped; 2]);
     assert!(!flows(&mut client, &mut server, SILENCE), "the connection is cut");
-    assert_eq!(world.listing().matches("set host_").count(), 1, "{}", world.listing());
+    assert_eq!(world.listing().matches("set host_").count(), 2, "{}", world.listing());
     tell(&world, &container, &[OUTSIDE], LONG);
     assert_eq!(fates(&container), [Dropped; 2], "an answer that comes late");
     world.wait(world.firewall.remove(container.policy.id)).unwrap();

@@ -178,6 +178,9 @@ pub struct CommandOutcome {
     pub started_at: Option<UnixMs>,
     /// When it was over, the node's clock.
     pub ended_at: UnixMs,
+    /// Which limit of the node it reached, where it did; earlier agents have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 /// How a command came to its end.

@@ -162,3 +162,22 @@ async fn an_agent_restarts_when_it_is_told_to() -> Result<()> {
     cluster.wait_online(&cluster.servers[0], false).await?;
     execute(&cluster, json!({ "command": "disk-usage" })).await?.expect_refusal(503, "UNAVAILABLE").map(drop)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_goes_on_while_its_server_is_cut_off() -> Result<()> {
+    let cluster = cluster().await?;
+    let go = cluster.folder().join("go");
+    let text = format!("echo up; while [ ! -e {} ]; do sleep 0.05; done; seq 1 2000; echo down", go.display());
+    script(&cluster.admin, "long", &text, json!({})).await?;
+    let asked = execute(&cluster, json!({ "command": "long" })).await?.data()?;
+    until(&cluster, &asked, "running").await?;
+    cluster.servers[0].set_uplink(false)?;
+    cluster.wait_online(&cluster.servers[0], false).await?;
+    std::fs::write(&go, "")?;
+    wait::until("it ends", DEADLINE, async || Ok((processes(&go.display().to_string())? == 0).then_some(()))).await?;
+    cluster.servers[0].set_uplink(true)?;
+    let told = until(&cluster, &asked, "completed").await?;
+    let numbers: String = (1..=2000).map(|number| format!("{number}\n")).collect();
+    ensure!(told["output"] == format!("up\n{numbers}down\n"), "it is not told whole and once: {told}");
+    Ok(())
+}

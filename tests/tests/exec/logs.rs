@@ -14,24 +14,32 @@ const INIT: &str = "#!/bin/sh\ntrap 'exit 0' TERM\ni=$(cat /count 2>/dev/null ||
     echo line $i of the log; if test $((i%10)) = 3; then echo line $i of the log >&2; fi\n    \
     i=$((i+1)); n=$((n+1))\n  done\n  echo $i > /count.new; mv /count.new /count\n  sleep 0.05\ndone\n";
 
-struct Followed {
+pub(crate) struct Followed {
     response: reqwest::Response,
     text: String,
 }
 
 /// One server-sent event: its name, id and data.
 #[derive(Debug)]
-struct Event {
-    name: String,
+pub(crate) struct Event {
+    pub(crate) name: String,
     id: String,
-    data: Value,
+    pub(crate) data: Value,
 }
 
 impl Followed {
     async fn open(cluster: &Cluster, path: &str, last_event_id: Option<&str>) -> Result<Self> {
+        Self::open_as(cluster, cluster.tenant.token.as_deref().context("token")?, path, last_event_id).await
+    }
+
+    pub(crate) async fn open_as(
+        cluster: &Cluster,
+        token: &str,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Self> {
         let client = reqwest::Client::new();
-        let mut request = client.get(format!("{}{path}", cluster.control_plane.base_url()));
-        request = request.bearer_auth(cluster.tenant.token.as_deref().context("token")?);
+        let mut request = client.get(format!("{}{path}", cluster.control_plane.base_url())).bearer_auth(token);
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
         }
@@ -42,7 +50,7 @@ impl Followed {
         Ok(Self { response, text: String::new() })
     }
 
-    async fn next(&mut self) -> Result<Event> {
+    pub(crate) async fn next(&mut self) -> Result<Event> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
 mod client;
+mod ends;
 mod logs;
 mod once;
 mod refusals;
+mod rights;
 mod terminal;
 
 use anyhow::Result;
@@ -25,7 +27,11 @@ struct World {
 
 impl World {
     async fn new() -> Result<Self> {
-        let cluster = Cluster::start(Plan::default()).await?;
+        Self::with(Plan::default()).await
+    }
+
+    async fn with(plan: Plan) -> Result<Self> {
+        let cluster = Cluster::start(plan).await?;
         let api = cluster.tenant.clone();
         let project = api.project("exec").await?;
         let container = api.container(&project, "busybox", json!({ "name": "shell" })).await?;

@@ -3,14 +3,19 @@
 
 use super::data::ExecutionData;
 use crate::{
-    api::{caller::Caller, envelope::Failure, path::Ids},
+    api::{
+        credential::{Credential, Watched},
+        envelope::Failure,
+        path::Ids,
+    },
     app::App,
+    caller::Caller,
     error::ServiceError,
     service::command as service,
     store::command::{execution::Execution, output::Piece},
 };
 use axum::{
-    extract::State,
+    extract::{FromRequestParts, Request, State},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -18,7 +23,7 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use hoody_protocol::id::{ExecutionId, ServerId};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use serde::Serialize;
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 use tokio::{
@@ -26,12 +31,14 @@ use tokio::{
     time::Instant,
 };
 
+/// What a caller must be allowed.
+const OPERATION: &str = "serverCommands.streamExecution";
 /// Pause between two comments that keep proxies from closing a silent connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How a browser says where it resumes.
 const LAST_EVENT_ID: &str = "last-event-id";
-/// Longest wait for the next piece before the caller's right is looked at again.
-const RECHECK: Duration = Duration::from_secs(30);
+/// Longest wait for the next piece before the store is read again.
+const REREAD: Duration = Duration::from_secs(30);
 /// Clients of this process that follow executions at once.
 const MAX_FOLLOWERS: usize = 256;
 
@@ -46,6 +53,7 @@ struct OutputData {
 
 struct Follower {
     app: App,
+    rights: Watched,
     caller: Caller,
     server: ServerId,
     id: ExecutionId,
@@ -65,21 +73,23 @@ struct Follower {
     responses((status = 200, content_type = "text/event-stream", body = String), (status = 400, body = Failure),
         (status = 401, body = Failure), (status = 403, body = Failure), (status = 404, body = Failure),
         (status = 503, body = Failure)))]
-pub(super) async fn follow(
-    State(app): State<App>,
-    caller: Caller,
-    Ids(server, id): Ids<ServerId, ExecutionId>,
-    headers: HeaderMap,
-) -> Result<Response, ServiceError> {
+pub(super) async fn follow(State(app): State<App>, request: Request) -> Result<Response, ServiceError> {
+    let (mut parts, _) = request.into_parts();
+    let Ids(server, id) = Ids::<ServerId, ExecutionId>::from_request_parts(&mut parts, &app).await?;
+    let credential = Credential::of(&parts);
+    let caller = credential.caller(&app, OPERATION).await?;
     service::get(&app, &caller, server, id).await?;
-    let next = match headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default().parse::<i64>()) {
+    let last = parts.headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default().parse::<i64>());
+    let next = match last {
         None => 0,
         Some(Ok(last)) if (0..i64::MAX).contains(&last) => last + 1,
         Some(_) => return Err(ServiceError::invalid("Last-Event-ID", "must be the id of an event")),
     };
     let busy = |_| ServiceError::Unavailable("too many clients follow executions: try again soon".to_owned());
     let permit = FOLLOWERS.try_acquire().map_err(busy)?;
-    let follower = Follower { app, caller, server, id, next, ready: VecDeque::new(), ended: None, _permit: permit };
+    let rights = Watched::new(&app, credential, OPERATION, caller.user, caller.user);
+    let follower =
+        Follower { app, rights, caller, server, id, next, ready: VecDeque::new(), ended: None, _permit: permit };
     let events = stream::unfold(Some(follower), |follower| async move {
         let mut follower = follower?;
         let (event, last) = follower.event().await?;
@@ -110,22 +120,28 @@ impl Follower {
         }
     }
 
-    /// Waits for more. The caller's right is looked at each time.
+    /// Waits for more, and looks at the caller's rights meanwhile.
     async fn read(&mut self) -> Result<(), ServiceError> {
-        let (app, id, next) = (&self.app, self.id, self.next);
-        let executions = &app.nodes.executions;
-        let found = executions
-            .wait_for(id, Instant::now() + RECHECK, || async {
-                // In this order: all that was written is stored before the end is.
-                let execution = service::get(app, &self.caller, self.server, id).await?;
-                let pieces = service::pieces(app, id, next).await?;
-                let news = !pieces.is_empty() || execution.is_over();
-                Ok::<_, ServiceError>(news.then_some((execution, pieces)))
-            })
-            .await?;
-        if let Some((execution, pieces)) = found {
-            self.ended = execution.is_over().then_some(execution);
-            self.ready = pieces.into();
+        let (app, caller, server, id, next) = (&self.app, &self.caller, self.server, self.id, self.next);
+        let wait = app.nodes.executions.wait_for(id, Instant::now() + REREAD, || async {
+            // In this order: all that was written is stored before the end is.
+            let execution = service::get(app, caller, server, id).await?;
+            let pieces = service::pieces(app, id, next).await?;
+            let news = !pieces.is_empty() || execution.is_over();
+            Ok::<_, ServiceError>(news.then_some((execution, pieces)))
+        });
+        let found = tokio::select! {
+            biased;
+            () = self.rights.due() => None,
+            found = wait => Some(found?),
+        };
+        match found {
+            Some(Some((execution, pieces))) => {
+                self.ended = execution.is_over().then_some(execution);
+                self.ready = pieces.into();
+            }
+            Some(None) => {}
+            None => self.caller = self.rights.caller(&self.app).await?,
         }
         Ok(())
     }

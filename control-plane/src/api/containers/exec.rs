@@ -23,7 +23,9 @@ pub(in crate::api) use service::LONGEST;
 
 /// The route, which has a time limit of its own.
 pub(in crate::api) const PATH: &str = "/api/v1/containers/{id}/exec";
-/// Bytes of a request: 16 MiB of input as base64, and the rest.
+/// Bytes of standard input.
+const MAX_STDIN_BYTES: usize = 16 << 20;
+/// Bytes of a request: so much input as base64, and the rest.
 pub(in crate::api) const MAX_BODY_BYTES: usize = 24 << 20;
 
 /// A command line, or a line for the shell.
@@ -51,9 +53,9 @@ pub(super) struct ExecBody {
     /// `uid[:gid]` or `name[:group]` of the container's own accounts; root unless said.
     #[serde(default)]
     user: String,
-    /// Standard input as text.
+    /// Standard input as text; at most 16 MiB.
     stdin: Option<String>,
-    /// Standard input as base64, for bytes that are no text.
+    /// Standard input as base64, for bytes that are no text; at most 16 MiB of them.
     stdin_base64: Option<String>,
     /// Seconds after which it is killed with everything that it started; 60 unless said, at most 600.
     timeout: Option<f64>,
@@ -108,6 +110,7 @@ pub(super) async fn exec(
     Id(id): Id<ContainerId>,
     Json(body): Json<ExecBody>,
 ) -> Result<Reply<Executed>, ServiceError> {
+    let field = if body.stdin.is_some() { "stdin" } else { "stdin_base64" };
     let stdin = match (body.stdin, body.stdin_base64) {
         (Some(_), Some(_)) => {
             return Err(ServiceError::invalid("stdin_base64", "cannot be given together with stdin"));
@@ -118,6 +121,9 @@ pub(super) async fn exec(
         }
         (None, None) => Vec::new(),
     };
+    if stdin.len() > MAX_STDIN_BYTES {
+        return Err(ServiceError::invalid(field, format!("takes at most {MAX_STDIN_BYTES} bytes")));
+    }
     let argv = match body.argv {
         CommandLine::Argv(argv) => argv,
         CommandLine::Shell(line) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        credential::Credential,
+        credential::{Credential, Watched},
         envelope::{Failure, Reply, Success},
         path::Id,
         time,
@@ -29,15 +29,8 @@ use hoody_protocol::{
 };
 use http::HeaderValue;
 use serde::Serialize;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    convert::Infallible,
-    time::Duration,
-};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use tokio::{sync::mpsc, time::timeout};
 use utoipa::ToSchema;
 
 /// What a caller must be allowed.
@@ -46,8 +39,10 @@ const OPERATION: &str = "containers.getLogs";
 const USUAL_TAIL: u32 = 100;
 /// Pause between two comments that keep proxies from closing a silent connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Pause between two looks at the credential.
-const RECHECK: Duration = Duration::from_secs(30);
+/// How long a client may take nothing before it counts as gone.
+const TAKE_DEADLINE: Duration = Duration::from_secs(120);
+/// How long it is waited for with what is said last.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
 /// How a browser says where it resumes.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -100,7 +95,7 @@ pub(super) async fn logs(State(app): State<App>, request: Request) -> Result<Res
     let Id(id) = Id::<ContainerId>::from_request_parts(&mut parts, &app).await?;
     let credential = Credential::of(&parts);
     let caller = credential.caller(&app, OPERATION).await?;
-    service::still_may(&app, &caller, id).await?;
+    let owner = service::still_may(&app, &caller, id).await?;
     let header = parts.headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let asked = Asked::of(parts.uri.query().unwrap_or_default(), header)?;
     if !asked.follow {
@@ -110,7 +105,8 @@ pub(super) async fn logs(State(app): State<App>, request: Request) -> Result<Res
     let (follower, place) = service::follow(&app, &caller, id, asked.input).await?;
     let (sender, receiver) = mpsc::channel(1);
     let timestamps = asked.timestamps;
-    let following = Following { app, credential, container: id, timestamps, last: None, follower, place, sender };
+    let rights = Watched::new(&app, credential, OPERATION, caller.user, owner);
+    let following = Following { app, rights, container: id, timestamps, last: None, follower, place, sender };
     tokio::spawn(following.run());
     let events = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
@@ -246,7 +242,7 @@ struct Ended {
 /// up nothing else.
 struct Following {
     app: App,
-    credential: Credential,
+    rights: Watched,
     container: ContainerId,
     timestamps: bool,
     last: Option<LogPosition>,
@@ -256,48 +252,81 @@ struct Following {
 }
 
 impl Following {
-    async fn run(self) {
-        let Self { app, credential, container, timestamps, mut last, mut follower, place, sender } = self;
-        let still_may = async || match credential.caller(&app, OPERATION).await {
-            Ok(caller) => service::still_may(&app, &caller, container).await.is_ok(),
-            Err(_) => false,
-        };
-        let mut next_check = Instant::now() + RECHECK;
-        let reason = 'following: loop {
+    async fn run(mut self) {
+        let reason = loop {
             let batch = {
-                let mut reading = std::pin::pin!(follower.next());
+                let mut reading = std::pin::pin!(self.follower.next());
                 loop {
                     tokio::select! {
-                        batch = &mut reading => break batch,
-                        () = sender.closed() => return,
-                        () = place.closed() => break 'following "stopping",
-                        () = sleep_until(next_check) => {
-                            if !still_may().await {
-                                break 'following "unauthorized";
+                        biased;
+                        () = self.sender.closed() => return,
+                        () = self.place.closed() => break Err("stopping"),
+                        () = self.rights.due() => {
+                            if !still_may(&mut self.rights, &self.app, self.container).await {
+                                break Err("unauthorized");
                             }
-                            next_check = Instant::now() + RECHECK;
                         }
+                        batch = &mut reading => break batch.map_err(|_| "failed"),
                     }
                 }
             };
-            let Ok(batch) = batch else { break "failed" };
-            let end = batch.end;
-            let mut events: VecDeque<Event> = events(&batch, timestamps).into();
-            while let Some(event) = events.pop_front() {
-                tokio::select! {
-                    sent = sender.send(Ok(event)) => if sent.is_err() { return },
-                    () = place.closed() => break 'following "stopping",
-                }
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(reason) => break reason,
+            };
+            match self.hand_over(&batch).await {
+                Handed::All => self.last = batch.records.last().map(|record| record.position).or(self.last),
+                Handed::Gone => return,
+                // Behind the last batch that was handed over whole.
+                Handed::Ends(reason) => break reason,
             }
-            last = batch.records.last().map(|record| record.position).or(last);
-            if end {
+            if batch.end {
                 break "end";
             }
         };
-        let told = Ended { reason, resume_after: last.map(text_of) };
+        let told = Ended { reason, resume_after: self.last.map(text_of) };
         if let Ok(event) = Event::default().event("end").json_data(told) {
-            let _ = sender.send(Ok(event)).await;
+            let _ = timeout(FAREWELL_DEADLINE, self.sender.send(Ok(event))).await;
         }
+    }
+
+    /// Waits for the client with each event, and looks at its rights meanwhile.
+    async fn hand_over(&mut self, batch: &LogBatch) -> Handed {
+        for event in events(batch, self.timestamps) {
+            let sending = timeout(TAKE_DEADLINE, self.sender.send(Ok(event)));
+            let mut sending = std::pin::pin!(sending);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.place.closed() => return Handed::Ends("stopping"),
+                    () = self.rights.due() => {
+                        if !still_may(&mut self.rights, &self.app, self.container).await {
+                            return Handed::Ends("unauthorized");
+                        }
+                    }
+                    sent = &mut sending => match sent {
+                        Ok(Ok(())) => break,
+                        Ok(Err(_)) | Err(_) => return Handed::Gone,
+                    },
+                }
+            }
+        }
+        Handed::All
+    }
+}
+
+/// What became of a batch.
+enum Handed {
+    All,
+    /// The client has gone, or takes nothing.
+    Gone,
+    Ends(&'static str),
+}
+
+async fn still_may(rights: &mut Watched, app: &App, container: ContainerId) -> bool {
+    match rights.caller(app).await {
+        Ok(caller) => service::still_may(app, &caller, container).await.is_ok(),
+        Err(_) => false,
     }
 }
 

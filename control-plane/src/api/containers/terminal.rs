@@ -2,12 +2,18 @@
 //! messages are JSON and say everything else. A browser, which cannot set headers, offers the subprotocols
 //! `hoody.terminal` and `bearer.<token>`. The credential is looked at again while the connection lasts.
 
+mod parameters;
+
 use crate::{
-    api::{credential::Credential, envelope::Failure, path::Id},
+    api::{
+        credential::{Credential, Watched},
+        envelope::Failure,
+        path::Id,
+    },
     app::App,
     error::ServiceError,
     nodes::remote::{RemoteError, RemoteInput, RemoteProcess},
-    service::exec::{self as service, CommandInput, Connected, TerminalInput},
+    service::exec::{self as service, Connected},
 };
 use axum::{
     extract::{
@@ -21,15 +27,10 @@ use axum::{
 };
 use hoody_protocol::{
     exec::{Exit, ProcessEnd, ProcessOutput, TerminalSize},
-    id::{ContainerId, TerminalId},
+    id::ContainerId,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt::Display,
-    str::FromStr,
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -43,14 +44,10 @@ const PROTOCOL: &str = "hoody.terminal";
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// Pause between two pings; a client that answers none of two in a row is gone.
 const PING: Duration = Duration::from_secs(25);
-/// How long one message may take to be written.
+/// How long one message may take to be written: the connection of a client that reads nothing ends then.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
-/// Pause between two looks at the credential.
-const RECHECK: Duration = Duration::from_secs(30);
-/// What is opened where the request does not say.
-const SHELL: &str = "/bin/sh";
-const SIZE: TerminalSize = TerminalSize { columns: 80, rows: 24 };
-const MAX_ARGUMENTS: usize = 512;
+/// How long a client that reads nothing is waited for with what is said last.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Open a terminal in a container, or connect to one again
 ///
@@ -76,62 +73,17 @@ pub(super) async fn connect(State(app): State<App>, request: Request) -> Result<
     let credential = Credential::of(&parts);
     let caller = credential.caller(&app, OPERATION).await?;
     // Who may not do it is told so first.
-    service::still_may(&app, &caller, id).await?;
-    let (input, acknowledge) = parameters(parts.uri.query().unwrap_or_default())?;
+    let owner = service::still_may(&app, &caller, id).await?;
+    let (input, acknowledge) = parameters::read(parts.uri.query().unwrap_or_default())?;
     let upgrade =
         WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|_: WebSocketUpgradeRejection| {
             ServiceError::invalid("Upgrade", "must be websocket: connect with a WebSocket client")
         })?;
     let connected = service::connect(&app, &caller, id, input).await?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
-    let session = Session { app, credential, container: id, acknowledge, unacknowledged: VecDeque::new() };
+    let rights = Watched::new(&app, credential, OPERATION, caller.user, owner);
+    let session = Session { app, rights, container: id, acknowledge, unacknowledged: VecDeque::new() };
     Ok(upgrade.on_upgrade(move |socket| session.serve(socket, connected)))
-}
-
-fn parameters(query: &str) -> Result<(TerminalInput, bool), ServiceError> {
-    let mut argv = Vec::new();
-    let mut values: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()).into_owned() {
-        match name.as_str() {
-            // One more than is allowed, so that the service refuses it.
-            "argv" | "argv[]" => argv.extend((argv.len() <= MAX_ARGUMENTS).then_some(value)),
-            _ => drop(values.insert(name, value)),
-        }
-    }
-    let mut problems = BTreeMap::new();
-    let terminal: Option<TerminalId> = parsed(&values, "terminal_id", &mut problems);
-    let after: Option<u64> = parsed(&values, "after", &mut problems);
-    let columns = parsed(&values, "columns", &mut problems).unwrap_or(SIZE.columns);
-    let rows = parsed(&values, "rows", &mut problems).unwrap_or(SIZE.rows);
-    let acknowledge: Option<bool> = parsed(&values, "acknowledge", &mut problems);
-    if after.is_some() && terminal.is_none() && !problems.contains_key("terminal_id") {
-        problems.insert("after".to_owned(), "needs terminal_id".to_owned());
-    }
-    if !problems.is_empty() {
-        return Err(ServiceError::Invalid(problems));
-    }
-    if argv.is_empty() {
-        argv.push(SHELL.to_owned());
-    }
-    let mut take = |name: &str| values.remove(name).unwrap_or_default();
-    let command = CommandInput { argv, env: BTreeMap::new(), cwd: take("cwd"), user: take("user") };
-    let existing = terminal.map(|terminal| (terminal, after));
-    let input = TerminalInput { command, existing, size: TerminalSize { columns, rows } };
-    Ok((input, acknowledge.unwrap_or(false)))
-}
-
-fn parsed<T: FromStr<Err: Display>>(
-    values: &BTreeMap<String, String>,
-    name: &str,
-    problems: &mut BTreeMap<String, String>,
-) -> Option<T> {
-    match values.get(name)?.parse() {
-        Ok(value) => Some(value),
-        Err(error) => {
-            problems.insert(name.to_owned(), error.to_string());
-            None
-        }
-    }
 }
 
 /// What a client says beside what is typed.
@@ -174,7 +126,7 @@ enum Typed {
 
 struct Session {
     app: App,
-    credential: Credential,
+    rights: Watched,
     container: ContainerId,
     acknowledge: bool,
     /// What was sent and not acknowledged: position behind it, and its bytes.
@@ -214,11 +166,11 @@ impl Session {
                     Exit::Unknown => (None, None),
                 };
                 let reason = end.cause.as_ref().map(|cause| cause.code.as_str());
-                say(&mut socket, &Say::Exit { exit_code, signal, reason }).await;
+                farewell(&mut socket, &Say::Exit { exit_code, signal, reason }).await;
                 (close_code::NORMAL, "exit")
             }
             Finish::Ends(reason) => {
-                say(&mut socket, &Say::End { reason, position: shown }).await;
+                farewell(&mut socket, &Say::End { reason, position: shown }).await;
                 let code = match reason {
                     "unauthorized" | "taken_over" => close_code::POLICY,
                     "stopping" => close_code::RESTART,
@@ -228,7 +180,7 @@ impl Session {
             }
         };
         let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
-        write(&mut socket, Message::Close(Some(frame))).await;
+        let _ = timeout(FAREWELL_DEADLINE, socket.send(Message::Close(Some(frame)))).await;
     }
 
     async fn converse(
@@ -238,7 +190,7 @@ impl Session {
         typing: mpsc::Sender<Typed>,
         shown: &mut u64,
     ) -> Finish {
-        let (mut next_ping, mut next_check) = (Instant::now() + PING, Instant::now() + RECHECK);
+        let mut next_ping = Instant::now() + PING;
         let mut answered = true;
         loop {
             // Nothing is taken from the client that could not be passed on.
@@ -247,27 +199,20 @@ impl Session {
                 (permit, socket.recv().await)
             };
             tokio::select! {
-                output = process.next() => match output {
-                    Ok(ProcessOutput::Output(bytes) | ProcessOutput::Error(bytes)) => {
-                        let count = bytes.len();
-                        if !write(socket, Message::binary(bytes.into_inner())).await {
-                            return Finish::Gone;
-                        }
-                        *shown += count as u64;
-                        self.unacknowledged.push_back((*shown, count));
-                        let acknowledged = if self.acknowledge { 0 } else { *shown };
-                        if self.took(process, acknowledged).await.is_err() {
-                            return Finish::Ends("link_lost");
-                        }
+                // Whether the caller still may comes first: neither a flood nor somebody who types keeps it waiting.
+                biased;
+                () = self.rights.due() => {
+                    if !self.still_may().await {
+                        return Finish::Ends("unauthorized");
                     }
-                    Ok(ProcessOutput::Ended(end)) => return Finish::Exited(end),
-                    Ok(ProcessOutput::Failed(cause)) if cause.code.as_str() == "taken_over" => {
-                        return Finish::Ends("taken_over");
+                }
+                () = sleep_until(next_ping) => {
+                    if !answered || !write(socket, Message::Ping(Default::default())).await {
+                        return Finish::Gone;
                     }
-                    Ok(ProcessOutput::Failed(_)) => return Finish::Ends("failed"),
-                    Ok(ProcessOutput::Started | ProcessOutput::Connected { .. } | ProcessOutput::Credit(_)) => {}
-                    Err(_) => return Finish::Ends("link_lost"),
-                },
+                    answered = false;
+                    next_ping = Instant::now() + PING;
+                }
                 (permit, message) = heard => {
                     answered = true;
                     let Ok(permit) = permit else { return Finish::Ends("link_lost") };
@@ -298,19 +243,31 @@ impl Session {
                         }
                     }
                 }
-                () = sleep_until(next_ping) => {
-                    if !answered || !write(socket, Message::Ping(Default::default())).await {
-                        return Finish::Gone;
+                output = process.next() => match output {
+                    Ok(ProcessOutput::Output(bytes) | ProcessOutput::Error(bytes)) => {
+                        let count = bytes.len();
+                        let written = tokio::select! {
+                            written = write(socket, Message::binary(bytes.into_inner())) => written,
+                            () = self.forbidden() => return Finish::Ends("unauthorized"),
+                        };
+                        if !written {
+                            return Finish::Ends("too_slow");
+                        }
+                        *shown += count as u64;
+                        self.unacknowledged.push_back((*shown, count));
+                        let acknowledged = if self.acknowledge { 0 } else { *shown };
+                        if self.took(process, acknowledged).await.is_err() {
+                            return Finish::Ends("link_lost");
+                        }
                     }
-                    answered = false;
-                    next_ping = Instant::now() + PING;
-                }
-                () = sleep_until(next_check) => {
-                    if !self.still_may().await {
-                        return Finish::Ends("unauthorized");
+                    Ok(ProcessOutput::Ended(end)) => return Finish::Exited(end),
+                    Ok(ProcessOutput::Failed(cause)) if cause.code.as_str() == "taken_over" => {
+                        return Finish::Ends("taken_over");
                     }
-                    next_check = Instant::now() + RECHECK;
-                }
+                    Ok(ProcessOutput::Failed(_)) => return Finish::Ends("failed"),
+                    Ok(ProcessOutput::Started | ProcessOutput::Connected { .. } | ProcessOutput::Credit(_)) => {}
+                    Err(_) => return Finish::Ends("link_lost"),
+                },
             }
         }
     }
@@ -323,8 +280,18 @@ impl Session {
         Ok(())
     }
 
-    async fn still_may(&self) -> bool {
-        let caller = self.credential.caller(&self.app, OPERATION).await;
+    /// Returns where the caller may no longer do this.
+    async fn forbidden(&mut self) {
+        loop {
+            self.rights.due().await;
+            if !self.still_may().await {
+                return;
+            }
+        }
+    }
+
+    async fn still_may(&mut self) -> bool {
+        let caller = self.rights.caller(&self.app).await;
         match caller {
             Ok(caller) => service::still_may(&self.app, &caller, self.container).await.is_ok(),
             Err(_) => false,
@@ -351,34 +318,11 @@ async fn say(socket: &mut WebSocket, message: &Say<'_>) -> bool {
     write(socket, Message::text(text)).await
 }
 
-async fn write(socket: &mut WebSocket, message: Message) -> bool {
-    matches!(timeout(WRITE_DEADLINE, socket.send(message)).await, Ok(Ok(())))
+/// Says the last thing; whoever does not read misses it.
+async fn farewell(socket: &mut WebSocket, message: &Say<'_>) {
+    let _ = timeout(FAREWELL_DEADLINE, say(socket, message)).await;
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_query_says_what_is_opened() {
-        let (input, acknowledge) = parameters("").unwrap();
-        assert_eq!((input.command.argv, input.size, acknowledge), (vec![SHELL.to_owned()], SIZE, false));
-        let (input, acknowledge) =
-            parameters("argv=ls&argv=-l+x&columns=100&rows=50&user=web&cwd=/tmp&acknowledge=true").unwrap();
-        assert_eq!(input.command.argv, ["ls", "-l x"]);
-        assert_eq!((input.size.columns, input.size.rows, acknowledge), (100, 50, true));
-        let id = TerminalId::generate();
-        let (input, _) = parameters(&format!("terminal_id={id}&after=7")).unwrap();
-        assert_eq!(input.existing, Some((id, Some(7))));
-    }
-
-    #[test]
-    fn everything_that_is_wrong_is_named() {
-        let Err(ServiceError::Invalid(problems)) = parameters("terminal_id=x&after=-1&columns=many&acknowledge=1")
-        else {
-            panic!("refused")
-        };
-        assert_eq!(problems.into_keys().collect::<Vec<_>>(), ["acknowledge", "after", "columns", "terminal_id"]);
-        assert!(parameters("after=1").is_err(), "of which terminal?");
-    }
+async fn write(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(timeout(WRITE_DEADLINE, socket.send(message)).await, Ok(Ok(())))
 }

@@ -177,7 +177,7 @@ async fn an_offline_server_runs_nothing_later() {
 async fn a_confirmation_is_for_one_request_once() {
     each_backend(|store| async move {
         let world = World::new(&store).await;
-        world.command(json!({"risk_level": "high"})).await;
+        let id = world.command(json!({"risk_level": "high"})).await;
         world.command(json!({"slug": "other", "requires_confirmation": true})).await;
         let body = |slug: &str, word: &str, token: &str| {
             json!({"command": slug, "parameters": {"word": word}, "confirmation_token": token})
@@ -202,6 +202,17 @@ async fn a_confirmation_is_for_one_request_once() {
         let token = ask().await;
         execute(&store, "UPDATE grants SET expires_at = 1").await;
         world.run(body("echo", "a", &token)).await.expect(409);
+        // What was confirmed is what runs, also where an operator changes the command in between.
+        let token = ask().await;
+        let path = format!("{ADMIN}/{id}");
+        world.operator.patch(&path, json!({"argv": ["/bin/rm", "{word}"]})).await.expect(200);
+        world.run(body("echo", "a", &token)).await.expect(409);
+        // A limit does not spend it.
+        let token = ask().await;
+        world.operator.patch(&path, json!({"cooldown_seconds": 60})).await.expect(200);
+        world.run(body("echo", "a", &token)).await.expect(429);
+        world.operator.patch(&path, json!({"cooldown_seconds": null})).await.expect(200);
+        world.run(body("echo", "a", &token)).await.expect(200);
     })
     .await;
 }
@@ -227,6 +238,23 @@ async fn limits_hold_also_for_requests_at_the_same_time() {
         let refused = run().await.expect(429);
         let after: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((50..=60).contains(&after), "{after}");
+
+        world.command(json!({"slug": "daily", "rate_limit_per_day": 1})).await;
+        let run = || world.run(json!({"command": "daily", "parameters": {"word": "a"}}));
+        run().await.expect(200);
+        execute(&world.store, "UPDATE command_executions SET created_at = created_at - 3600000").await;
+        run().await.expect(429);
+        execute(&world.store, "UPDATE command_executions SET created_at = created_at - 86400000").await;
+        run().await.expect(200);
+
+        // Of all commands together, those that are not over.
+        world.command(json!({"slug": "free"})).await;
+        let run = || world.run(json!({"command": "free", "parameters": {"word": "a"}}));
+        execute(&world.store, "UPDATE command_executions SET state = 'completed'").await;
+        for _ in 0..16 {
+            run().await.expect(200);
+        }
+        run().await.expect(429);
     })
     .await;
 }

@@ -172,7 +172,8 @@ async fn a_claim_is_verified_without_asking_us() {
     let said: Value = serde_json::from_slice(&payload).unwrap();
     assert_eq!((&said["typ"], &said["aud"]), (&json!("container"), &json!("https://door.example")));
     assert_eq!((&said["container_id"], &said["project_id"]), (&json!(id), &json!(world.project)));
-    assert_eq!(said["sub"], world.user.to_string());
+    assert_eq!((&said["sub"], &said["owner_id"]), (&json!(world.user.to_string()), &json!(world.user.to_string())));
+    assert_eq!(said["iss"], world.app.config.public_url);
     assert_eq!(said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap(), 120);
     // Another container's, or a longer life, is another payload.
     for (word, other) in [(id, "0123456789abcdef01234567"), ("\"exp\":1", "\"exp\":9")] {
@@ -185,6 +186,10 @@ async fn a_claim_is_verified_without_asking_us() {
     let said: Value =
         serde_json::from_slice(&decode(plain.data()["container_claim"]["payload_b64"].as_str().unwrap())).unwrap();
     assert!(said["aud"].as_str().unwrap().ends_with(&path), "{said}");
+    let again = world.client.post(&authorize, json!({})).await.expect(200);
+    let again = decode(again.data()["container_claim"]["payload_b64"].as_str().unwrap());
+    let again: Value = serde_json::from_slice(&again).unwrap();
+    assert!(said["jti"].is_string() && said["jti"] != again["jti"], "each claim is told apart");
     let bad = json!({"audience": "a b", "expires_in": 5});
     world.client.post(&authorize, bad).await.expect_invalid(&["audience", "expires_in"]);
     let (stranger, _) = Client::new_user(&world.app, "stranger", false).await;

@@ -190,6 +190,10 @@ async fn a_claim_verifies_with_the_public_keys_and_names_its_audience() {
     key.verify_strict(&payload, &Signature::from_slice(&signature).unwrap()).unwrap();
     let payload: Value = serde_json::from_slice(&payload).unwrap();
     assert_eq!((&payload["aud"], &payload["sub"]), (&json!("https://shop.example"), &json!(id.to_string())));
+    // Not to be taken for a container's, nor for another issuer's; each is told apart.
+    assert_eq!((&payload["typ"], &payload["username"]), (&json!("identity"), &json!("ann")));
+    assert_eq!(payload["iss"], app.config.public_url);
+    assert!(payload["jti"].as_str().is_some_and(|jti| jti.len() >= 24));
     assert_eq!(payload["exp"].as_u64().unwrap() - payload["iat"].as_u64().unwrap(), 60);
     ann.post(path, json!({"audience": "a b", "expires_in": 59})).await.expect_invalid(&["audience", "expires_in"]);
     ann.post(path, json!({})).await.expect_invalid(&["audience"]);

@@ -133,6 +133,9 @@ pub(super) fn validate(default_limits: Limits, input: CreateInput) -> Result<Wan
     if let Some(name) = &name {
         check(name_field, fields::check_name(name, fields::MIN_NEW_NAME_CHARS));
     }
+    if input.image.is_some() && input.container_image.is_some() && input.image != input.container_image {
+        check("image", Err("is another name of \"container_image\": give one of them".to_owned()));
+    }
     let image_field = if input.container_image.is_some() { "container_image" } else { "image" };
     let image = input.container_image.or(input.image);
     if let Some(image) = &image {

@@ -19,7 +19,7 @@ use hoody_protocol::{
     exec::{
         Connect, ProcessOutput, TerminalEnd, TerminalInfo, TerminalList, TerminalQuery, TerminalRequest, TerminalSize,
     },
-    id::{ContainerId, TerminalId},
+    id::{ContainerId, TerminalId, UserId},
     link::CommandReply,
     stream::{AskError, StreamError},
     tag::Message,
@@ -60,9 +60,9 @@ pub struct Connected {
     pub place: Conversation,
 }
 
-/// Ok where the caller may still be connected to terminals of the container.
-pub async fn still_may(app: &App, caller: &Caller, id: ContainerId) -> Result<(), ServiceError> {
-    find(app, caller, id, Level::Edit).await.map(drop)
+/// The container's owner, where the caller may still be connected to terminals of it.
+pub async fn still_may(app: &App, caller: &Caller, id: ContainerId) -> Result<UserId, ServiceError> {
+    find(app, caller, id, Level::Edit).await.map(|row| row.spec.owner)
 }
 
 /// True where the numbers are the size of a terminal.

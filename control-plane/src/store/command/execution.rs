@@ -327,9 +327,10 @@ pub async fn record_outcome(
 ) -> Result<bool, StoreError> {
     let (state, failure) = match &outcome.ending {
         Ending::Exited if outcome.exit_code == Some(0) => ("completed", None),
-        Ending::Exited => ("failed", None),
-        Ending::TimedOut => ("timeout", None),
-        Ending::Cancelled => ("cancelled", None),
+        // A limit of the node that it reached says why.
+        Ending::Exited => ("failed", outcome.cause.clone()),
+        Ending::TimedOut => ("timeout", outcome.cause.clone()),
+        Ending::Cancelled => ("cancelled", outcome.cause.clone()),
         Ending::Interrupted => {
             let message = "the agent or the server went down while it ran";
             ("interrupted", Some(Cause::new("interrupted", message)))

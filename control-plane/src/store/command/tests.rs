@@ -45,7 +45,8 @@ async fn append(store: &Store, id: ExecutionId, chunk: OutputChunk) -> bool {
 }
 
 async fn end(store: &Store, server: ServerId, id: ExecutionId, ending: Ending, exit_code: Option<i32>) -> bool {
-    let outcome = CommandOutcome { id, ending, exit_code, truncated: true, started_at: Some(20), ended_at: 30 };
+    let outcome =
+        CommandOutcome { id, ending, exit_code, truncated: true, started_at: Some(20), ended_at: 30, cause: None };
     let mut tx = store.begin().await.unwrap();
     let done = execution::record_outcome(&mut tx, server, &outcome, 40).await.unwrap();
     tx.commit().await.unwrap();

@@ -17,11 +17,12 @@ pub(in crate::runtime) mod tree;
 mod weight;
 
 pub(in crate::runtime) use exec::ExecGroup;
-pub(crate) use own::OwnGroup;
+pub(crate) use own::{OwnGroup, OwnLimits, Reached};
 
 use super::{RuntimeError, error::io, spawn::Membership};
 use hoody_protocol::id::ContainerId;
 use mountinfo::Hierarchy;
+use stats::keyed;
 use std::{
     collections::BTreeSet,
     fs::File,

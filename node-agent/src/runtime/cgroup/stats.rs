@@ -83,7 +83,7 @@ fn plain(text: &str) -> Option<u64> {
 }
 
 /// A line `key number` of a flat keyed file.
-fn keyed(text: &str, key: &str) -> Option<u64> {
+pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split_once(' ').filter(|(name, _)| *name == key)?.1.trim().parse().ok())
 }
 
