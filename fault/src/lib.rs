@@ -14,7 +14,10 @@
 
 mod names;
 
-pub use names::{AGENT, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS, OPERATOR, REGISTRY};
+pub use names::{
+    AGENT, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS, CONTROL_PLANE_TRANSFERS, OPERATOR,
+    REGISTRY,
+};
 
 /// True where fault points are compiled in.
 pub const COMPILED_IN: bool = cfg!(debug_assertions);
@@ -36,6 +39,7 @@ pub const fn is_listed(name: &str) -> bool {
         || contains(AGENT_COMMANDS, name)
         || contains(AGENT_TRANSFERS, name)
         || contains(CONTROL_PLANE_COMMANDS, name)
+        || contains(CONTROL_PLANE_TRANSFERS, name)
         || contains(OPERATOR, name)
 }
 
@@ -95,10 +99,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let all: Vec<_> = [AGENT, CONTROL_PLANE, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE_COMMANDS, OPERATOR]
-            .into_iter()
-            .flatten()
-            .collect();
+        let lists = [AGENT, CONTROL_PLANE, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE_COMMANDS, OPERATOR];
+        let all: Vec<_> = lists.into_iter().chain([CONTROL_PLANE_TRANSFERS]).flatten().collect();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert!(all.iter().all(|name| is_listed(name)));
         assert!(!is_listed("no such point") && !is_listed(""));

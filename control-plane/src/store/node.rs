@@ -114,6 +114,12 @@ pub async fn by_id(store: &Store, server: ServerId) -> Result<Option<Node>, Stor
     sqlx::query(sql).bind(server.to_string()).fetch_optional(store.reader()).await?.as_ref().map(node).transpose()
 }
 
+/// The server's architecture, in OCI terms; empty before its first hello.
+pub async fn architecture(store: &Store, server: ServerId) -> Result<String, StoreError> {
+    let found = sqlx::query_scalar("SELECT architecture FROM servers WHERE id = $1").bind(server.to_string());
+    Ok(found.fetch_optional(store.reader()).await?.unwrap_or_default())
+}
+
 /// The server with this name.
 pub async fn by_name(store: &Store, name: &str) -> Result<Option<Node>, StoreError> {
     let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM servers WHERE name = $1"));

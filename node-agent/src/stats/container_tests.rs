@@ -5,7 +5,7 @@ use crate::{
     firewall::{FirewallError, Policy},
     network::NetworkError,
     runtime::{Bundle, CgroupStats, Mended, Process, RuntimeError},
-    storage::{IdRange, StorageError, Usage},
+    storage::{IdRange, Replacement, StorageError, Usage},
 };
 use async_trait::async_trait;
 use hoody_protocol::{
@@ -141,7 +141,10 @@ impl Storage for Node {
     async fn snapshots(&self, _: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
         unreachable!()
     }
-    async fn swap_in(&self, _: ContainerId, _: SnapshotId) -> Result<(), StorageError> {
+    async fn receive(&self, _: ContainerId, _: &Path, _: u64) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn swap_in(&self, _: ContainerId, _: &Replacement) -> Result<(), StorageError> {
         unreachable!()
     }
     async fn swap_back(&self, _: ContainerId) -> Result<(), StorageError> {

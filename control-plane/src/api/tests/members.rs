@@ -54,6 +54,7 @@ const LEVELS: &[(&str, Needs)] = &[
     ("containers.authorize", Edit),
     ("containers.setContainerKvm", Edit),
     ("containers.copy", Edit),
+    ("containers.sync", Edit),
     ("containers.listSnapshots", Read),
     ("containers.createSnapshot", Edit),
     ("containers.restoreSnapshot", Edit),
