@@ -32,6 +32,7 @@ async fn a_sync_sends_the_difference_and_keeps_what_the_copy_had() -> Result<()>
     let world = World::new().await?;
     let copy = world.copy("staging").await?;
     let identity = "fedcba9876543210fedcba9876543210\n";
+    fs::write(world.root(0, &world.source).join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n")?;
     fs::write(world.root(1, &copy).join("etc/machine-id"), identity)?;
     fs::write(world.data(1, &copy).join("mine"), "of the copy alone")?;
     change(&world, "changed")?;
