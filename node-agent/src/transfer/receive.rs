@@ -212,6 +212,8 @@ async fn take(send: &mut SendStream, recv: &mut RecvStream, staging: &mut Stagin
             }
             TransferData::End { bytes, digest, own_bytes } => {
                 staging.counts(own_bytes.unwrap_or(0));
+                // The rest of it too, however little that is.
+                stream::write(send, &TransferProgress::Taken(staging.bytes())).await?;
                 return Ok((bytes, digest));
             }
             TransferData::Failed(cause) => return Err(Failed::Final(TransferError::Refused(cause))),
