@@ -15,8 +15,8 @@
 mod names;
 
 pub use names::{
-    AGENT, AGENT_COMMANDS, AGENT_EXPORTS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS, IMPORTS, OPERATOR,
-    REGISTRY,
+    AGENT, AGENT_COMMANDS, AGENT_EXPORTS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS,
+    CONTROL_PLANE_TRANSFERS, IMPORTS, OPERATOR, REGISTRY,
 };
 
 /// True where fault points are compiled in.
@@ -41,6 +41,7 @@ pub const fn is_listed(name: &str) -> bool {
         || contains(CONTROL_PLANE_COMMANDS, name)
         || contains(AGENT_EXPORTS, name)
         || contains(IMPORTS, name)
+        || contains(CONTROL_PLANE_TRANSFERS, name)
         || contains(OPERATOR, name)
 }
 
@@ -100,10 +101,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let all: Vec<_> = [AGENT, CONTROL_PLANE, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE_COMMANDS, OPERATOR]
-            .into_iter()
-            .flatten()
-            .collect();
+        let lists = [AGENT, CONTROL_PLANE, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE_COMMANDS, OPERATOR];
+        let all: Vec<_> = lists.into_iter().chain([CONTROL_PLANE_TRANSFERS]).flatten().collect();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert!(all.iter().all(|name| is_listed(name)));
         assert!(!is_listed("no such point") && !is_listed(""));

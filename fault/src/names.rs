@@ -149,8 +149,20 @@ pub const AGENT_COMMANDS: &[&str] = &[
 ];
 
 /// Points of the agent that transfers between servers reach.
-pub const AGENT_TRANSFERS: &[&str] =
-    &["transfer.kept", "transfer.ordered", "transfer.staged", "transfer.received", "root.received"];
+pub const AGENT_TRANSFERS: &[&str] = &[
+    // On the source.
+    "transfer.kept",
+    "transfer.ordered",
+    // On the target.
+    "transfer.staged",
+    "transfer.received",
+    "root.received",
+    "sync.kept",
+];
+
+/// Points of the control plane that copies to another server and syncs reach.
+pub const CONTROL_PLANE_TRANSFERS: &[&str] =
+    &["transfer.connected", "transfer.recorded", "sync.writing", "sync.committed", "sync.received", "sync.begun"];
 
 /// Points of the agent that an export of a container reaches.
 pub const AGENT_EXPORTS: &[&str] = &["export.kept", "export.sending"];

@@ -3,7 +3,7 @@
 
 use crate::{
     container::Cause,
-    id::{ContainerId, OperationId, SnapshotId},
+    id::{ContainerId, OperationId, SnapshotId, TransferId},
     time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,17 @@ pub enum OperationKind {
         /// The snapshot.
         snapshot: SnapshotId,
     },
+    /// Make the root file system what a transfer brought: stop, keep what was, swap, start. Where the container then
+    /// cannot be started, everything is as it was before.
+    Sync {
+        /// The transfer, which the node has.
+        transfer: TransferId,
+        /// What was before is kept under this id.
+        snapshot: SnapshotId,
+        /// The container of the same server that it was kept from; absent: it came from another server.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<ContainerId>,
+    },
 }
 
 /// Snapshots of one container that a node keeps.
@@ -60,7 +71,7 @@ pub struct OperationOutcome {
     pub container: ContainerId,
     /// `None`: it was done.
     pub failure: Option<Cause>,
-    /// Of a snapshot that was taken: bytes of its container's own that it may keep from being freed.
+    /// Of a snapshot that was taken, by a sync too: bytes of its container's own that it may keep from being freed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// When it ended.

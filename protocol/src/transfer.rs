@@ -5,12 +5,16 @@
 //! the source writes [`TransferData`], which the control plane passes on as it is, and the target [`TransferProgress`].
 //! Whoever loses its stream begins again the same way: the target says how far it is, and the source goes on there
 //! where it still has what comes next, or begins anew.
+//!
+//! A new container's specification names the transfer that its file system comes by. For one that exists the target is
+//! ordered to have the transfer ([`ReceiveOrder`], over the link); an operation then puts it in place.
 
 use crate::{
     bounded::{Bytes, List},
     container::Cause,
     id::{ContainerId, SnapshotId, TransferId},
     image::Digest,
+    snapshot::Origin,
 };
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +106,9 @@ pub enum TransferData {
         bytes: u64,
         /// Their digest.
         digest: Digest,
+        /// Bytes of it that count as the container's own, beyond its image; absent: not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        own_bytes: Option<u64>,
     },
     /// The stream cannot be made.
     Failed(Cause),
@@ -116,5 +123,46 @@ pub enum TransferProgress {
     /// Everything was carried out, verified, and is kept.
     Kept,
     /// The target cannot take it.
+    Failed(Cause),
+}
+
+/// Orders the target's agent to have a transfer for a container that exists: from another server, for which it asks with
+/// [`TransferRequest`], or from a container of its own. Answered with a `CommandReply` when it has it whole, `Accepted`,
+/// or cannot have it, `Refused`; that may take hours. Ordered again meanwhile, both orders get the one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiveOrder {
+    /// The transfer.
+    pub transfer: TransferId,
+    /// The container that it is for.
+    pub container: ContainerId,
+    /// What the stream is the difference from; absent: from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<TransferId>,
+    /// What is to be kept is here; absent: it comes from another server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Transfers of the container that others are based on: what was kept for any other may go.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub keep: List<TransferId, MAX_KEPT>,
+}
+
+/// Asks the target's agent whether a container was changed since it was made from a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DivergenceQuery {
+    /// The container.
+    pub container: ContainerId,
+    /// The transfer.
+    pub base: TransferId,
+}
+
+/// The answer to [`DivergenceQuery`]. What the platform itself writes into a container is no change of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DivergenceReply {
+    /// It has what it came with.
+    Same,
+    /// Something was written, made or removed.
+    Diverged,
+    /// It could not be found out.
     Failed(Cause),
 }

@@ -35,7 +35,10 @@ use hoody_protocol::{
     snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{ContainerStats, NetworkStats, NodeStats, RamdiskStats, StatsBatch},
     tag::{self, Message},
-    transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
+    transfer::{
+        DivergenceQuery, DivergenceReply, ReceiveOrder, SendOrder, TransferData, TransferOffer, TransferProgress,
+        TransferReply, TransferRequest,
+    },
     version::{ProtocolRange, SpecVersion},
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -523,6 +526,11 @@ fn every_message_survives_a_round_trip() {
             OperationKind::CreateSnapshot { snapshot },
             OperationKind::RestoreSnapshot { snapshot },
             OperationKind::DeleteSnapshot { snapshot },
+            OperationKind::Sync {
+                transfer: TransferId::from_bytes(any.id()),
+                snapshot,
+                origin: any.option(|| ContainerId::from_bytes(any.id())),
+            },
         ]);
         round_trip(seen, OperationRequest { id, container, sequence, begin_within_ms, kind });
         round_trip(seen, CommandReply::Accepted);
@@ -580,11 +588,18 @@ fn every_message_survives_a_round_trip() {
         let snapshot = any.option(|| SnapshotId::from_bytes(any.id()));
         let base = any.option(|| TransferId::from_bytes(any.id()));
         let keep = any.list(|| TransferId::from_bytes(any.id()));
+        let origin = any.option(|| Origin { container: ContainerId::from_bytes(any.id()), snapshot });
+        round_trip(seen, ReceiveOrder { transfer, container, base, origin, keep: keep.clone() });
         round_trip(seen, SendOrder { transfer, container, snapshot, base, offset, keep });
+        round_trip(seen, DivergenceQuery { container, base: transfer });
+        round_trip(seen, DivergenceReply::Same);
+        round_trip(seen, DivergenceReply::Diverged);
+        round_trip(seen, DivergenceReply::Failed(any.cause()));
         round_trip(seen, TransferReply::Begin { offset });
         round_trip(seen, TransferReply::Refused { cause: any.cause(), retry: any.yes() });
         round_trip(seen, TransferData::Piece(any.bytes()));
-        round_trip(seen, TransferData::End { bytes: any.number(), digest: any.digest() });
+        let own_bytes = any.option(|| any.number());
+        round_trip(seen, TransferData::End { bytes: any.number(), digest: any.digest(), own_bytes });
         round_trip(seen, TransferData::Failed(any.cause()));
         round_trip(seen, TransferProgress::Taken(any.number()));
         round_trip(seen, TransferProgress::Kept);

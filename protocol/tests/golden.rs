@@ -31,10 +31,13 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
-    snapshot::{HeldSnapshot, SnapshotQuery, SnapshotReply},
+    snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{NodeStats, StatsBatch},
     tag::Message,
-    transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
+    transfer::{
+        DivergenceQuery, DivergenceReply, ReceiveOrder, SendOrder, TransferData, TransferOffer, TransferProgress,
+        TransferReply, TransferRequest,
+    },
     version::SpecVersion,
 };
 use std::{collections::BTreeMap, fmt::Debug};
@@ -332,7 +335,7 @@ fn transfers() {
     );
     golden(TransferData::Piece(b"bytes".to_vec().try_into().unwrap()), "0000000d0059a1657069656365456279746573");
     golden(
-        TransferData::End { bytes: 5, digest: Digest::from_bytes([0x44; 32]) },
+        TransferData::End { bytes: 5, digest: Digest::from_bytes([0x44; 32]), own_bytes: None },
         concat!(
             "0000005d0059a163656e64a2656279746573056664696765737478477368613235363a343434343434343434",
             "3434343434343434343434343434343434343434343434343434343434343434343434343434343434343434",
@@ -341,6 +344,71 @@ fn transfers() {
     );
     golden(TransferProgress::Taken(1 << 20), "0000000c005aa16574616b656e1a00100000");
     golden(TransferProgress::Kept, "00000005005a646b657074");
+}
+
+#[test]
+fn transfers_for_containers_that_exist() {
+    let (transfer, base) = (TransferId::from_bytes([0x66; 12]), TransferId::from_bytes([0x77; 12]));
+    let origin = Origin { container: CONTAINER, snapshot: None };
+    golden(
+        ReceiveOrder {
+            transfer,
+            container: CONTAINER,
+            base: Some(base),
+            origin: Some(origin),
+            keep: vec![base].try_into().unwrap(),
+        },
+        concat!(
+            "000000b3005ba5687472616e7366657278183636363636363636363636363636363636363636363636366963",
+            "6f6e7461696e6572781831313131313131313131313131313131313131313131313164626173657818373737",
+            "373737373737373737373737373737373737373737666f726967696ea169636f6e7461696e65727818313131",
+            "313131313131313131313131313131313131313131646b656570817818373737373737373737373737373737",
+            "373737373737373737",
+        ),
+    );
+    golden(
+        ReceiveOrder { transfer, container: CONTAINER, base: None, origin: None, keep: Default::default() },
+        concat!(
+            "00000048005ba2687472616e7366657278183636363636363636363636363636363636363636363636366963",
+            "6f6e7461696e65727818313131313131313131313131313131313131313131313131",
+        ),
+    );
+    golden(
+        DivergenceQuery { container: CONTAINER, base },
+        concat!(
+            "00000044005ca269636f6e7461696e6572781831313131313131313131313131313131313131313131313164",
+            "626173657818373737373737373737373737373737373737373737373737",
+        ),
+    );
+    golden(DivergenceReply::Same, "00000005005d6473616d65");
+    golden(DivergenceReply::Diverged, "00000009005d686469766572676564");
+    golden(
+        DivergenceReply::Failed(Cause::new("x", "y")),
+        "0000001a005da1666661696c6564a264636f64656178676d6573736167656179",
+    );
+    let snapshot = SnapshotId::from_bytes([0x55; 12]);
+    let request =
+        |kind| OperationRequest { id: OPERATION, container: CONTAINER, sequence: 7, begin_within_ms: 1000, kind };
+    golden(
+        request(OperationKind::Sync { transfer, snapshot, origin: None }),
+        concat!(
+            "000000b10015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e",
+            "657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e",
+            "5f77697468696e5f6d731903e8646b696e64a16473796e63a2687472616e7366657278183636363636363636",
+            "3636363636363636363636363636363668736e617073686f7478183535353535353535353535353535353535",
+            "35353535353535",
+        ),
+    );
+    golden(
+        request(OperationKind::Sync { transfer, snapshot, origin: Some(CONTAINER) }),
+        concat!(
+            "000000d20015a5626964781832323232323232323232323232323232323232323232323269636f6e7461696e",
+            "657278183131313131313131313131313131313131313131313131316873657175656e6365076f626567696e",
+            "5f77697468696e5f6d731903e8646b696e64a16473796e63a3687472616e7366657278183636363636363636",
+            "3636363636363636363636363636363668736e617073686f7478183535353535353535353535353535353535",
+            "35353535353535666f726967696e7818313131313131313131313131313131313131313131313131",
+        ),
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
         icon::{Icon, IconError, store_icon},
         import::{ImportError, ImportRequest, Naming, Overrides, Platform, import},
         pull::{CatalogueError, pull_into_catalogue},
-        registry::{Credentials, Progress, PullRequest, Reference},
+        registry::{Credentials, Holder, Progress, PullRequest, Reference},
     },
     store::{
         Store, StoreError,
@@ -176,7 +176,7 @@ pub(super) async fn run(args: ImageArgs) -> Result<(), ImageCommandError> {
             with_store(settings, async |config, store| {
                 let PullArgs { name, reference, platform, described, .. } = *args;
                 let max_bytes = config.registries.max_image_bytes;
-                let request = PullRequest { reference, platform, credentials, max_bytes };
+                let request = PullRequest { reference, platform, credentials, max_bytes, holder: Holder::Operator };
                 let registry = client(config).await.map_err(CatalogueError::from)?;
                 let described = described.into_parts(name);
                 let progress = Progress::default();

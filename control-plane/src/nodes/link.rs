@@ -10,7 +10,7 @@ use super::{
     pace::Pace,
     refusal::{self, DISABLED, MALFORMED_MESSAGE, REVOKED, UNKNOWN_SERVER, WRONG_KEY, unavailable},
     registry::Wakes,
-    reports, rotation, streams,
+    reports, rotation, streams, syncs,
     twin::{self, Instance},
     unknown,
 };
@@ -295,6 +295,7 @@ async fn run(link: &Link, mut send: SendStream, recv: RecvStream, protocol: u16)
         () = own_row(link) => Close::Revoked.close(&link.connection),
         () = dispatch::run(link) => {}
         () = commands::run(link) => {}
+        () = Box::pin(syncs::run(link)) => {}
         () = rotation::follow(link) => {}
         () = unknown::carry_out(link) => {}
         () = streams::bidirectional(link) => {}

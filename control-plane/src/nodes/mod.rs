@@ -31,6 +31,7 @@ mod running;
 #[cfg(test)]
 pub mod simulated;
 mod streams;
+mod syncs;
 mod transfers;
 mod twin;
 mod unknown;
@@ -76,6 +77,11 @@ impl Nodes {
     /// something new for it.
     pub fn wake(&self, server: ServerId) {
         self.registry.wake(server);
+    }
+
+    /// Tells the server's link, where this process has it, that one of its containers is to be synced.
+    pub fn wake_for_syncs(&self, server: ServerId) {
+        self.registry.wake_for_syncs(server);
     }
 
     /// True while this process has the server's link.

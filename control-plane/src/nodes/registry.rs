@@ -37,6 +37,8 @@ pub(super) struct Wakes {
     pub(super) commands: Notify,
     /// The store holds decisions on unknown containers.
     pub(super) decisions: Notify,
+    /// The store holds syncs of the server's containers.
+    pub(super) syncs: Notify,
 }
 /// Bulk connections of one server at once: the one in use, and one that is just ending.
 const MAX_BULK_PER_SERVER: usize = 2;
@@ -207,6 +209,12 @@ impl Registry {
     pub(super) fn wake_for_decisions(&self, server: ServerId) {
         if let Some(link) = self.lock().links.get(&server) {
             link.wakes.decisions.notify_one();
+        }
+    }
+
+    pub(super) fn wake_for_syncs(&self, server: ServerId) {
+        if let Some(link) = self.lock().links.get(&server) {
+            link.wakes.syncs.notify_one();
         }
     }
 

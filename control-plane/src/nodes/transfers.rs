@@ -11,11 +11,12 @@ use super::{
     running::{Claim, Progress, Waiting},
 };
 use crate::store::{
-    StoreError,
+    Store, StoreError, node,
     transfer::{self, Transfer},
 };
 use hoody_protocol::{
     container::Cause,
+    id::ServerId,
     link::CommandReply,
     stream::{self, AskError, StreamError},
     time::now_ms,
@@ -86,6 +87,7 @@ pub(super) async fn answer(
     if let Err(error) = record(context, &row, &verdict, claim.progress()).await {
         tracing::error!(transfer = %row.id, error = &error as &dyn std::error::Error, "store how a transfer ended");
     }
+    hoody_fault::point!("transfer.recorded");
     context.app.nodes.changes.announce(row.container);
     Ok(())
 }
@@ -99,8 +101,14 @@ async fn connect(
     let store = &context.app.store;
     let row = transfer::open(store, id).await.map_err(|error| failed(&error))?;
     // Whether there is such a transfer is nobody else's business.
-    let row = row.filter(|row| row.target == peer.server);
-    let row = row.ok_or_else(|| refused("transfer_unknown", "there is no such transfer to this server", false))?;
+    let Some(row) = row.filter(|row| row.target == peer.server) else {
+        if transfer::is_awaited(store, id, peer.server).await.map_err(|error| failed(&error))? {
+            let message =
+                "the container that it is copied from was deleted before all of it was there: delete this one";
+            return Err(refused("transfer_source_deleted", message, false));
+        }
+        return Err(refused("transfer_unknown", "there is no such transfer to this server", false));
+    };
     let (claim, offers) = context.app.nodes.transfers.claim(&row).ok_or_else(|| {
         refused("transfer_busy", "as many file systems are on their way as there can be at once", true)
     })?;
@@ -129,7 +137,7 @@ async fn connect(
             return Err(refused("transfer_not_supported", "the other server's agent cannot send file systems", false));
         }
         Err(Some(_)) => return Err(refused("source_silent", "the other server did not answer", true)),
-        Err(None) => return Err(refused("source_offline", "the other server is not connected", true)),
+        Err(None) => return Err(not_linked(store, row.source).await),
     }
     let offered = match tokio::time::timeout(OFFER_DEADLINE, offers).await {
         Ok(Ok(offered)) => offered,
@@ -139,7 +147,21 @@ async fn connect(
         return Err(refused("node_answer", "the other server goes on where it cannot", false));
     }
     claim.begin(offered.offer.offset, offered.offer.total);
+    hoody_fault::point!("transfer.connected");
     Ok((row, claim, offered))
+}
+
+/// Why this process cannot order the source.
+async fn not_linked(store: &Store, source: ServerId) -> Refused {
+    let elsewhere = match node::by_id(store, source).await {
+        Ok(node) => node.is_some_and(|node| node.linked_to.is_some()),
+        Err(error) => return failed(&error),
+    };
+    if elsewhere {
+        let message = "the other server is connected to another replica of the control plane than this one";
+        return refused("source_elsewhere", message, true);
+    }
+    refused("source_offline", "the other server is not connected", true)
 }
 
 /// Takes the source's end of a transfer for which the target waits.

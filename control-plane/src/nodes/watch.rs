@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::chain,
-    store::{Backend, Store, StoreError, dispatch, node, replica, unknown},
+    store::{Backend, Store, StoreError, dispatch, node, replica, sync, unknown},
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{
@@ -73,6 +73,9 @@ async fn look(store: &Store, nodes: &Nodes) -> Result<(), StoreError> {
     if store.backend() == Backend::Postgres {
         for server in dispatch::servers_with_work(store).await? {
             nodes.wake(server);
+        }
+        for server in sync::servers_waiting(store).await? {
+            nodes.wake_for_syncs(server);
         }
     }
     Ok(())

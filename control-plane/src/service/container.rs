@@ -19,6 +19,8 @@ pub mod pull;
 mod ramdisk;
 mod restart;
 mod ssh_key;
+pub(crate) mod sync;
+mod transfers;
 mod update;
 
 pub use authorize::{Authorization, ContainerClaimInput, authorize};
@@ -34,6 +36,8 @@ pub use limits::SpecsInput;
 pub use list::{ListInput, list, list_by_project, status_logs};
 pub use operate::{Operation, UnknownOperation, operate};
 pub use pull::Pulls;
+pub use sync::{IfDiverged, sync};
+pub use transfers::{Transferred, transfer_of};
 pub use update::{UpdateInput, update};
 
 pub(in crate::service) use fields::{

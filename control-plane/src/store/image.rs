@@ -5,7 +5,7 @@
 use super::{Store, StoreError};
 use hoody_protocol::{
     container::ContainerSpec,
-    id::ImageId,
+    id::{ImageId, UserId},
     image::{Digest, ImageSpec},
     time::{UnixMs, now_ms},
 };
@@ -247,6 +247,19 @@ pub async fn delete(connection: &mut AnyConnection, id: ImageId) -> Result<bool,
 /// that the catalogue then held, provided that nothing is imported meanwhile (the caller holds the lock
 /// of the blob folder).
 pub async fn referenced_blobs(store: &Store) -> Result<HashSet<Digest>, StoreError> {
+    let mut blobs = catalogue_blobs(store).await?;
+    blobs.extend(container_blobs(store, "$3 = ''", "").await?);
+    Ok(blobs)
+}
+
+/// Digests of the blobs that the account could have anyway: of images of the catalogue, and of its own containers.
+pub async fn blobs_of(store: &Store, owner: UserId) -> Result<HashSet<Digest>, StoreError> {
+    let mut blobs = catalogue_blobs(store).await?;
+    blobs.extend(container_blobs(store, "owner_id = $3", &owner.to_string()).await?);
+    Ok(blobs)
+}
+
+async fn catalogue_blobs(store: &Store) -> Result<HashSet<Digest>, StoreError> {
     let mut blobs = HashSet::new();
     let mut after = String::new();
     loop {
@@ -262,11 +275,19 @@ pub async fn referenced_blobs(store: &Store) -> Result<HashSet<Digest>, StoreErr
             blobs.extend(spec.layers.iter().map(|layer| layer.digest));
         }
     }
-    after.clear();
+    Ok(blobs)
+}
+
+/// Those of the containers that match, where `$3` is `value`.
+async fn container_blobs(store: &Store, matches: &str, value: &str) -> Result<HashSet<Digest>, StoreError> {
+    let mut blobs = HashSet::new();
+    let mut after = String::new();
+    let sql = format!("SELECT id, spec FROM containers WHERE id > $1 AND {matches} ORDER BY id LIMIT $2");
     loop {
-        let rows = sqlx::query("SELECT id, spec FROM containers WHERE id > $1 ORDER BY id LIMIT $2")
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
             .bind(after.clone())
             .bind(BATCH)
+            .bind(value.to_owned())
             .fetch_all(store.reader())
             .await?;
         let Some(last) = rows.last() else { break };

@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (15, include_str!("../../migrations/0015_transfers.sql")),
     (16, include_str!("../../migrations/0016_shares.sql")),
     (17, include_str!("../../migrations/0017_registry.sql")),
+    (18, include_str!("../../migrations/0018_sync.sql")),
     (19, include_str!("../../migrations/0019_pool_health.sql")),
 ];
 

@@ -53,6 +53,7 @@ pub mod share;
 pub mod sign_up;
 pub mod snapshot;
 pub mod status_log;
+pub mod sync;
 #[cfg(test)]
 pub mod testing;
 mod transaction;

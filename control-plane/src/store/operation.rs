@@ -2,7 +2,7 @@
 //! or `pending → expired`; each step is one conditional update, so that dispatch and expiry cannot both
 //! win. Dispatch and outcomes are in [`super::dispatch`].
 
-use super::{Store, StoreError, container, event, idempotency, snapshot};
+use super::{Store, StoreError, container, event, idempotency, snapshot, sync};
 use crate::event::{Actor, EventKind, container::Identity};
 use hoody_protocol::{
     container::Cause,
@@ -168,7 +168,10 @@ pub(super) async fn record(
     let kind: serde_json::Value = serde_json::from_str(&column("kind")?).map_err(corrupt("operations.kind"))?;
     let parsed = OperationKind::deserialize(&kind).map_err(corrupt("operations.kind"))?;
     let ended = Ended { kind: parsed, failure, bytes, at };
-    let settled = snapshot::settle(connection, &owned, actor, &ended).await?;
+    let settled = match snapshot::settle(connection, &owned, actor, &ended).await? {
+        None => sync::settle(connection, &owned, actor, &ended).await?,
+        settled => settled,
+    };
     let told = settled.unwrap_or_else(|| Identity::of(&owned).event(EventKind::ContainerResourceUpdated, actor));
     let mut told =
         told.with("operation_id", column("id")?).with("operation", kind).with("operation_state", column("state")?);

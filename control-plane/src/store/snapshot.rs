@@ -170,8 +170,10 @@ pub async fn due(store: &Store, now: i64, limit: i64) -> Result<Vec<SnapshotRow>
 /// True while a container is still to be made from the snapshot.
 pub async fn is_being_copied(connection: &mut AnyConnection, id: SnapshotId) -> Result<bool, StoreError> {
     let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM containers WHERE status = 'copying' AND spec LIKE $1";
-    let copies: i64 = sqlx::query_scalar(sql).bind(format!("%\"{id}\"%")).fetch_one(connection).await?;
-    Ok(copies > 0)
+    let copies: i64 = sqlx::query_scalar(sql).bind(format!("%\"{id}\"%")).fetch_one(&mut *connection).await?;
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers WHERE snapshot_id = $1 AND state = 'open'";
+    let transfers: i64 = sqlx::query_scalar(sql).bind(id.to_string()).fetch_one(connection).await?;
+    Ok(copies + transfers > 0)
 }
 
 /// What the end of an operation means for its snapshot: the change of the row, and the event that tells of it; `None`
@@ -183,7 +185,7 @@ pub(super) async fn settle(
     ended: &Ended<'_>,
 ) -> Result<Option<NewEvent>, StoreError> {
     let (kind, id) = match ended.kind {
-        OperationKind::Restart => return Ok(None),
+        OperationKind::Restart | OperationKind::Sync { .. } => return Ok(None),
         OperationKind::CreateSnapshot { snapshot } => (EventKind::ContainerSnapshotCreated, snapshot),
         OperationKind::RestoreSnapshot { snapshot } => (EventKind::ContainerSnapshotRestored, snapshot),
         OperationKind::DeleteSnapshot { snapshot } => (EventKind::ContainerSnapshotDeleted, snapshot),
@@ -216,7 +218,8 @@ pub(super) async fn settle(
     Ok(done.then(|| event_of(owned, kind, actor, &row)))
 }
 
-async fn count(connection: &mut AnyConnection, container: ContainerId) -> Result<(), StoreError> {
+/// Writes down how many snapshots of the container are ready.
+pub(super) async fn count(connection: &mut AnyConnection, container: ContainerId) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE containers SET snapshot_count = \
          (SELECT COUNT(*) FROM snapshots WHERE container_id = $1 AND state = 'ready') WHERE id = $1",

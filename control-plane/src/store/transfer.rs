@@ -26,9 +26,10 @@ pub struct Transfer {
     pub base: Option<TransferId>,
 }
 
-const COLUMNS: &str = "id, container_id, target_server_id, source_container_id, source_server_id, snapshot_id, base_id";
+pub(super) const COLUMNS: &str =
+    "id, container_id, target_server_id, source_container_id, source_server_id, snapshot_id, base_id";
 
-fn from_row(row: &AnyRow) -> Result<Transfer, StoreError> {
+pub(super) fn from_row(row: &AnyRow) -> Result<Transfer, StoreError> {
     fn id<T: std::str::FromStr<Err = hoody_protocol::id::InvalidId>>(text: &str) -> Result<T, StoreError> {
         text.parse().map_err(|error| StoreError::Corrupt { what: "transfers", source: Box::new(error) })
     }
@@ -107,6 +108,52 @@ pub async fn end(connection: &mut AnyConnection, id: TransferId, now: i64) -> Re
     Ok(done.rows_affected() > 0)
 }
 
+/// A transfer that has not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moving {
+    /// Which.
+    pub transfer: Transfer,
+    /// True: it brings a container up to date which exists.
+    pub sync: bool,
+    /// All of it has arrived.
+    pub kept: bool,
+    /// Why the last try failed.
+    pub failure: Option<Cause>,
+    /// When it was asked for.
+    pub created_at: i64,
+}
+
+/// What is on its way to the container.
+pub async fn moving(store: &Store, container: ContainerId) -> Result<Option<Moving>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS}, purpose, state, failure, created_at FROM transfers WHERE container_id = $1 \
+         AND ((purpose = 'copy' AND state = 'open') OR (purpose = 'sync' AND settled_at IS NULL)) \
+         ORDER BY created_at DESC, id DESC LIMIT 1"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_optional(store.reader()).await?;
+    let Some(row) = row else { return Ok(None) };
+    let failure = row.try_get::<Option<String>, _>("failure")?.as_deref().map(serde_json::from_str).transpose();
+    let corrupt = |error| StoreError::Corrupt { what: "transfers.failure", source: Box::new(error) };
+    Ok(Some(Moving {
+        transfer: from_row(&row)?,
+        sync: row.try_get::<String, _>("purpose")? == "sync",
+        kept: row.try_get::<String, _>("state")? == "kept",
+        failure: failure.map_err(corrupt)?,
+        created_at: row.try_get("created_at")?,
+    }))
+}
+
+/// True where a container of the server waits for the transfer: without a row of the transfer, its source is gone.
+pub async fn is_awaited(store: &Store, id: TransferId, server: ServerId) -> Result<bool, StoreError> {
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM containers WHERE server_id = $1 AND spec LIKE $2";
+    let count: i64 = sqlx::query_scalar(sql)
+        .bind(server.to_string())
+        .bind(format!("%\"transfer\":\"{id}\"%"))
+        .fetch_one(store.reader())
+        .await?;
+    Ok(count > 0)
+}
+
 /// The transfers from and to a container that something is based on, or that are open: to each target the newest that
 /// it keeps, the newest that the container itself keeps, and all open ones with what they are the difference from. The
 /// oldest are left out where there are more than `most`.
@@ -131,16 +178,21 @@ pub async fn in_use(store: &Store, container: ContainerId, most: usize) -> Resul
     Ok(used)
 }
 
-/// The newest transfer that the container keeps.
-pub async fn newest_kept(
-    connection: &mut AnyConnection,
+/// The newest transfer that the container keeps; with `from`, of those that came from that container.
+pub async fn newest_kept<'e>(
+    queries: impl super::Queries<'e>,
     container: ContainerId,
+    from: Option<ContainerId>,
 ) -> Result<Option<Transfer>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM transfers WHERE container_id = $1 AND state = 'kept' ORDER BY created_at DESC, id DESC \
-         LIMIT 1"
+        "SELECT {COLUMNS} FROM transfers WHERE container_id = $1 AND ($2 = '' OR source_container_id = $2) \
+         AND state = 'kept' ORDER BY created_at DESC, id DESC LIMIT 1"
     );
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_optional(connection).await?;
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(container.to_string())
+        .bind(from.map_or_else(String::new, |from| from.to_string()))
+        .fetch_optional(queries)
+        .await?;
     row.as_ref().map(from_row).transpose()
 }
 

@@ -34,11 +34,11 @@ async fn a_transfer_ends_once() {
         tx.commit().await.unwrap();
         assert_eq!(open(&store, one.id).await.unwrap(), Some(one.clone()), "a failed try does not end it");
         let mut tx = store.begin().await.unwrap();
-        assert_eq!(newest_kept(&mut tx, one.container).await.unwrap(), None);
+        assert_eq!(newest_kept(&mut *tx, one.container, None).await.unwrap(), None);
         assert!(keep(&mut tx, one.id, 7, 20).await.unwrap());
         assert!(!keep(&mut tx, one.id, 8, 21).await.unwrap());
         assert!(!end(&mut tx, one.id, 22).await.unwrap());
-        assert_eq!(newest_kept(&mut tx, one.container).await.unwrap(), Some(one.clone()));
+        assert_eq!(newest_kept(&mut *tx, one.container, None).await.unwrap(), Some(one.clone()));
         tx.commit().await.unwrap();
         assert_eq!(open(&store, one.id).await.unwrap(), None);
     })

@@ -86,7 +86,15 @@ mod tests {
         let (a, b) = (layer("a", 1), layer("b", 1));
         let plain = Layer { compression: Compression::None, ..a.clone() };
         let archive = Layer { archive_bytes: Some(1), ..a.clone() };
-        let chains = [vec![], vec![a.clone()], vec![plain], vec![archive], vec![b.clone()], vec![a.clone(), b.clone()], vec![b, a]];
+        let chains = [
+            vec![],
+            vec![a.clone()],
+            vec![plain],
+            vec![archive],
+            vec![b.clone()],
+            vec![a.clone(), b.clone()],
+            vec![b, a],
+        ];
         let mut ids: Vec<_> = chains.iter().map(|layers| id(layers)).collect();
         for (layers, id) in chains.iter().zip(&ids) {
             assert_eq!(self::ids(layers).last(), Some(id));

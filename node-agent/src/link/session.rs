@@ -27,7 +27,7 @@ use hoody_protocol::{
     stats::StatsBatch,
     stream::{self, StreamError},
     time::now_ms,
-    transfer::SendOrder,
+    transfer::{DivergenceQuery, ReceiveOrder, SendOrder},
     transport::Close,
     version,
 };
@@ -249,6 +249,19 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
             Ok(order) => work.transfers.export(order).await,
             Err(error) => return refuse(send, "malformed", &error.to_string()).await,
         }
+    } else if frame.is::<ReceiveOrder>() {
+        match frame.decode::<ReceiveOrder>() {
+            Ok(order) => {
+                let spec = reconciler.held(order.container).await;
+                work.transfers.order(order, spec).await
+            }
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else if frame.is::<DivergenceQuery>() {
+        return match frame.decode() {
+            Ok(query) => stream::write(send, &work.transfers.diverged(query).await).await,
+            Err(error) => refuse(send, "malformed", &error.to_string()).await,
+        };
     } else if frame.is::<SpecQuery>() {
         return match frame.decode::<SpecQuery>() {
             Ok(query) => stream::write(send, &SpecReply { spec: reconciler.held(query.container).await }).await,

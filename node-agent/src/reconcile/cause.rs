@@ -74,6 +74,9 @@ fn of(error: &(dyn Error + 'static)) -> Option<Cause> {
             StorageError::NoSnapshot { .. } => {
                 Some(Cause::new("snapshot_missing", "the server does not hold the snapshot"))
             }
+            StorageError::NoTransfer { .. } => {
+                Some(Cause::new("transfer_missing", "what was to be put in place is no longer on the server"))
+            }
             StorageError::TooManySnapshots { most, .. } => Some(Cause::new(
                 "too_many_snapshots",
                 format!("the server keeps at most {most} snapshots of a container: delete one first"),

@@ -5,7 +5,8 @@ use super::{
     Settings,
     owner::Cell,
     pass::{PassError, Settled, journal_ended, not_persisted},
-    restore, snapshot, start, stop,
+    restore::{self, With},
+    snapshot, start, stop,
 };
 use crate::{
     desired::record::{Accepted, Phase, Record, Restoration, Run},
@@ -45,8 +46,12 @@ pub(super) async fn give_up(cell: &Cell, record: &Record) -> Result<Option<Settl
     let why = cell.progress().cause.map_or_else(|| "it took too long".to_owned(), |cause| cause.message.to_string());
     let id = accepted.request.id;
     match (accepted.request.kind, &accepted.restoration) {
-        (OperationKind::RestoreSnapshot { .. }, restoration) => {
-            let cause = Cause::new("restore_failed", format!("the snapshot was not restored in time: {why}"));
+        (OperationKind::RestoreSnapshot { .. } | OperationKind::Sync { .. }, restoration) => {
+            let cause = match accepted.request.kind {
+                OperationKind::Sync { .. } => ("sync_failed", format!("the container was not synced in time: {why}")),
+                _ => ("restore_failed", format!("the snapshot was not restored in time: {why}")),
+            };
+            let cause = Cause::new(cause.0, cause.1);
             match restoration {
                 None => finish(cell, record, id, Err(cause)).await.map(Some),
                 // Brought to its end, however long it takes: half a swap is no state to leave.
@@ -89,7 +94,12 @@ pub(super) async fn execute(cell: &Cell, record: &Record, accepted: &Accepted) -
         OperationKind::Restart => restart(cell, record, accepted).await,
         OperationKind::CreateSnapshot { snapshot } => snapshot::create(cell, record, id, snapshot).await,
         OperationKind::DeleteSnapshot { snapshot } => snapshot::delete(cell, record, id, snapshot).await,
-        OperationKind::RestoreSnapshot { snapshot } => restore::restore(cell, record, accepted, snapshot).await,
+        OperationKind::RestoreSnapshot { snapshot } => {
+            restore::restore(cell, record, accepted, With::Snapshot(snapshot)).await
+        }
+        OperationKind::Sync { transfer, snapshot, origin } => {
+            restore::restore(cell, record, accepted, With::Sync { transfer, snapshot, origin }).await
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! Restoring a snapshot: stop, swap, start. How far it has come is in the record before each step, and every step
-//! can be done again. The root file system that was before is kept until the restored one runs; where that does not come
-//! to pass, it is brought back, and the container goes on with it as its specification says.
+//! Another root file system in the place of the one there is, a snapshot of it or what a sync brought: stop, swap, start.
+//! How far it has come is in the record before each step, and every step can be done again. The root file system that was
+//! before is kept until the new one runs; where that does not come to pass, it is brought back, and the container goes on
+//! with it as its specification says. After a sync it stays as a snapshot too.
 
 use super::{
     operation::{self, change},
@@ -11,26 +12,62 @@ use super::{
 use crate::{
     desired::record::{Accepted, Phase, Record, Restoration, Run},
     runtime::Process,
-    storage::StorageError,
+    storage::{Replacement, StorageError},
 };
 use hoody_protocol::{
     container::Cause,
-    id::{OperationId, SnapshotId},
+    id::{ContainerId, OperationId, SnapshotId, TransferId},
 };
+
+/// What takes the place of the root file system.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum With {
+    /// A snapshot.
+    Snapshot(SnapshotId),
+    /// What a sync brought; what was before is kept as a snapshot.
+    Sync { transfer: TransferId, snapshot: SnapshotId, origin: Option<ContainerId> },
+}
+
+impl With {
+    /// The code of a failure, and what the container then was.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Snapshot(_) => ("restore_failed", "restored"),
+            Self::Sync { .. } => ("sync_failed", "synced"),
+        }
+    }
+}
 
 /// Takes the restoration one step further.
 pub(super) async fn restore(
     cell: &Cell,
     record: &Record,
     accepted: &Accepted,
-    snapshot: SnapshotId,
+    with: With,
 ) -> Result<Settled, PassError> {
     let id = accepted.request.id;
     match &accepted.restoration {
-        None => prepare(cell, record, id, snapshot).await,
-        Some(Restoration::Swapping) => swap(cell, record, id, snapshot).await,
-        Some(Restoration::Swapped) => begin(cell, record, id).await,
-        Some(Restoration::Reverting { cause }) => bring_back(cell, record, id, cause.clone()).await,
+        None => prepare(cell, record, id, with).await,
+        Some(Restoration::Swapping) => swap(cell, record, id, with).await,
+        Some(Restoration::Swapped) => begin(cell, record, id, with).await,
+        Some(Restoration::Reverting { cause }) => bring_back(cell, record, id, with, cause.clone()).await,
+    }
+}
+
+/// What is to be put in place, where it is there.
+async fn replacement(cell: &Cell, record: &Record, with: With) -> Result<Replacement, StorageError> {
+    let (capabilities, container) = (&cell.context.capabilities, record.spec.id);
+    match with {
+        With::Snapshot(snapshot) => {
+            let held = capabilities.storage.snapshots(container).await?;
+            let found = held.iter().any(|held| held.id == snapshot);
+            found.then_some(Replacement::Snapshot(snapshot)).ok_or(StorageError::NoSnapshot { id: container, snapshot })
+        }
+        With::Sync { transfer, origin, .. } => {
+            let held = capabilities.transfers.held(container, transfer).await?;
+            let missing = StorageError::NoTransfer { id: container, transfer };
+            held.map(|path| Replacement::Other { path, origin }).ok_or(missing)
+        }
     }
 }
 
@@ -40,17 +77,10 @@ pub(super) async fn revert(cell: &Cell, id: OperationId, cause: Cause) -> Result
 }
 
 /// Stops the container, so that nothing holds its root file system.
-async fn prepare(cell: &Cell, record: &Record, id: OperationId, snapshot: SnapshotId) -> Result<Settled, PassError> {
-    let storage = &cell.context.capabilities.storage;
-    let container = record.spec.id;
+async fn prepare(cell: &Cell, record: &Record, id: OperationId, with: With) -> Result<Settled, PassError> {
     // Before anything is stopped for it.
-    let held = match storage.snapshots(container).await {
-        Ok(held) if held.iter().any(|held| held.id == snapshot) => Ok(()),
-        Ok(_) => Err(StorageError::NoSnapshot { id: container, snapshot }),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = held {
-        let cause = snapshot::failure(record, &error, "the snapshot could not be found");
+    if let Err(error) = replacement(cell, record, with).await {
+        let cause = snapshot::failure(record, &error, "what is to be put in place could not be found");
         return operation::finish(cell, record, id, Err(cause)).await;
     }
     if is_alive(&start::process(cell, record).await?) {
@@ -58,14 +88,30 @@ async fn prepare(cell: &Cell, record: &Record, id: OperationId, snapshot: Snapsh
     }
     stop::clear(cell, record).await?;
     // Left by a restoration of which nothing is known any more.
-    storage.forget_aside(container).await.map_err(storage_failed("clear the way"))?;
+    let forgotten = cell.context.capabilities.storage.forget_aside(record.spec.id).await;
+    forgotten.map_err(storage_failed("clear the way"))?;
     advance(cell, id, Restoration::Swapping).await
 }
 
-async fn swap(cell: &Cell, record: &Record, id: OperationId, snapshot: SnapshotId) -> Result<Settled, PassError> {
-    match cell.context.capabilities.storage.swap_in(record.spec.id, snapshot).await {
-        Err(error @ StorageError::NoSnapshot { .. }) => {
-            let cause = snapshot::failure(record, &error, "the snapshot could not be found");
+async fn swap(cell: &Cell, record: &Record, id: OperationId, with: With) -> Result<Settled, PassError> {
+    let storage = &cell.context.capabilities.storage;
+    let swapped = async {
+        let replacement = replacement(cell, record, with).await?;
+        if let With::Sync { snapshot, .. } = with {
+            // Nothing runs: all that was written is in it.
+            storage.take_snapshot(record.spec.id, snapshot).await?;
+            hoody_fault::point!("sync.kept");
+        }
+        storage.swap_in(record.spec.id, &replacement).await
+    };
+    match swapped.await {
+        Err(
+            error @ (StorageError::NoSnapshot { .. }
+            | StorageError::NoTransfer { .. }
+            | StorageError::TooManySnapshots { .. }
+            | StorageError::CopyTooLarge { .. }),
+        ) => {
+            let cause = snapshot::failure(record, &error, "what is to be put in place could not be put there");
             return revert(cell, id, cause).await;
         }
         swapped => swapped.map_err(storage_failed("swap the root file system"))?,
@@ -77,7 +123,7 @@ async fn swap(cell: &Cell, record: &Record, id: OperationId, snapshot: SnapshotI
 }
 
 /// Starts the container where its specification wants that; it runs, or what was before comes back.
-async fn begin(cell: &Cell, record: &Record, id: OperationId) -> Result<Settled, PassError> {
+async fn begin(cell: &Cell, record: &Record, id: OperationId, with: With) -> Result<Settled, PassError> {
     if let Some(number) = record.wanted_run() {
         match start::process(cell, record).await? {
             // The new first process ended before it was seen running: it did start.
@@ -86,11 +132,12 @@ async fn begin(cell: &Cell, record: &Record, id: OperationId) -> Result<Settled,
                 Err(PassError::Failed(failure)) => {
                     tracing::warn!(container = %record.spec.id, step = failure.step,
                         error = failure.error.as_ref() as &dyn std::error::Error, "a restored container did not start");
+                    let (code, done) = with.words();
                     let why = format!(
-                        "the restored container did not start, and is as it was before: {}",
+                        "the {done} container did not start, and is as it was before: {}",
                         failure.cause.message
                     );
-                    return revert(cell, id, Cause::new("restore_failed", why)).await;
+                    return revert(cell, id, Cause::new(code, why)).await;
                 }
                 started => {
                     started?;
@@ -99,12 +146,26 @@ async fn begin(cell: &Cell, record: &Record, id: OperationId) -> Result<Settled,
         }
     }
     hoody_fault::point!("restoration.started");
-    let forgotten = cell.context.capabilities.storage.forget_aside(record.spec.id).await;
-    forgotten.map_err(storage_failed("delete what was before"))?;
-    operation::finish(cell, record, id, Ok(None)).await
+    let storage = &cell.context.capabilities.storage;
+    storage.forget_aside(record.spec.id).await.map_err(storage_failed("delete what was before"))?;
+    let bytes = match with {
+        With::Snapshot(_) => None,
+        // Taken already: this says what it holds.
+        With::Sync { snapshot, .. } => {
+            let taken = storage.take_snapshot(record.spec.id, snapshot).await;
+            Some(taken.map_err(storage_failed("measure what was before"))?)
+        }
+    };
+    operation::finish(cell, record, id, Ok(bytes)).await
 }
 
-async fn bring_back(cell: &Cell, record: &Record, id: OperationId, cause: Cause) -> Result<Settled, PassError> {
+async fn bring_back(
+    cell: &Cell,
+    record: &Record,
+    id: OperationId,
+    with: With,
+    cause: Cause,
+) -> Result<Settled, PassError> {
     if is_alive(&start::process(cell, record).await?) {
         stop::end(cell, record, true).await?;
     }
@@ -112,6 +173,10 @@ async fn bring_back(cell: &Cell, record: &Record, id: OperationId, cause: Cause)
     let back = cell.context.capabilities.storage.swap_back(record.spec.id).await;
     back.map_err(storage_failed("bring back what was before"))?;
     cell.set_progress(|progress| progress.disk_bytes = None);
+    if let With::Sync { snapshot, .. } = with {
+        // The same as what is in place again.
+        snapshot::forget(cell, snapshot).await?;
+    }
     let record = expect_start(cell, record).await?;
     if let Some(number) = record.wanted_run() {
         // Before the outcome, which says that all is as before. Where it fails, the next passes try again.

@@ -16,8 +16,7 @@ use crate::{
     transfer::Incoming,
 };
 use hoody_protocol::{
-    container::{Cause, ContainerSpec, Desired, State},
-    id::TransferId,
+    container::{Cause, Desired, State},
     time::now_ms,
 };
 use std::{
@@ -28,11 +27,6 @@ use std::{
 
 /// What a program finds where neither image nor owner says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Bytes of an unpacked layer for each of its blob, at most: generous for what compression does to programs.
-const LAYER_FACTOR: u64 = 8;
-/// Bytes of a stream for each on the disk, which may be compressed there.
-const STREAM_FACTOR: u64 = 4;
 
 /// How long a first process without namespaces has to be gone.
 const EXIT_LIMIT: Duration = Duration::from_secs(5);
@@ -68,11 +62,12 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
         return Ok(());
     }
     if let Some(transfer) = spec.transfer {
-        let received = unless_requested(cell, capabilities.transfers.receive(&incoming(spec, transfer))).await?;
+        let received =
+            unless_requested(cell, capabilities.transfers.receive(&Incoming::of(spec, transfer, None))).await?;
         let received =
             received.map_err(failed("transfer", "transfer_failed", "the file system could not be received"))?;
-        let created = capabilities.storage.create(spec.id, &received, spec.limits.disk_bytes).await;
-        created.map_err(storage_failed("create the root file system"))?;
+        let made = capabilities.storage.receive(spec.id, &received, spec.limits.disk_bytes).await;
+        made.map_err(storage_failed("create the root file system"))?;
         hoody_fault::point!("root.received");
         cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
         return Ok(());
@@ -85,14 +80,6 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     hoody_fault::point!("root.created");
     cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
     Ok(())
-}
-
-/// What may come by a transfer: what the container may have written, and what its image was.
-fn incoming(spec: &ContainerSpec, transfer: TransferId) -> Incoming {
-    let image: u64 = spec.image.layers.iter().map(|layer| layer.size.saturating_mul(LAYER_FACTOR)).sum();
-    let room_bytes = spec.limits.disk_bytes.saturating_add(image);
-    let stream_bytes = room_bytes.saturating_mul(STREAM_FACTOR);
-    Incoming { transfer, container: spec.id, base: None, room_bytes, stream_bytes }
 }
 
 /// Brings the first process up, or adopts the one that runs, and puts rules, limits and freezing in

@@ -13,7 +13,7 @@ use hoody_protocol::{
     container::{ContainerSpec, Desired, Limits, State, StatusReport},
     egress::Upstream,
     firewall::{Action, FirewallRule, FirewallSpec, Match, Ports},
-    id::{ContainerId, OperationId, ProjectId, RuleId, SnapshotId, UserId},
+    id::{ContainerId, OperationId, ProjectId, RuleId, SnapshotId, TransferId, UserId},
     image::{ImageConfig, ImageSpec},
     link::{CommandReply, Report, ReportEntry},
     operation::{OperationKind, OperationOutcome, OperationRequest},
@@ -90,6 +90,8 @@ pub(super) struct World {
     pub(super) contents: HashMap<ContainerId, u32>,
     /// The content that each snapshot keeps.
     pub(super) snapshots: BTreeMap<(ContainerId, SnapshotId), u32>,
+    /// The content that each transfer brought.
+    pub(super) received: BTreeMap<(ContainerId, TransferId), u32>,
     /// The content that was before a restoration.
     pub(super) aside: HashMap<ContainerId, u32>,
     pub(super) ssh_keys: HashMap<ContainerId, Option<String>>,

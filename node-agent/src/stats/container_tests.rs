@@ -6,7 +6,7 @@ use crate::{
     network::NetworkError,
     ramdisk::{RamdiskError, Wanted},
     runtime::{Bundle, CgroupStats, Mended, Process, RuntimeError},
-    storage::{IdRange, StorageError, Usage},
+    storage::{IdRange, Replacement, StorageError, Usage},
 };
 use async_trait::async_trait;
 use hoody_protocol::{
@@ -142,7 +142,10 @@ impl Storage for Node {
     async fn snapshots(&self, _: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
         unreachable!()
     }
-    async fn swap_in(&self, _: ContainerId, _: SnapshotId) -> Result<(), StorageError> {
+    async fn receive(&self, _: ContainerId, _: &Path, _: u64) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn swap_in(&self, _: ContainerId, _: &Replacement) -> Result<(), StorageError> {
         unreachable!()
     }
     async fn swap_back(&self, _: ContainerId) -> Result<(), StorageError> {

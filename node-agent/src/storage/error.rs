@@ -1,6 +1,6 @@
 //! What can go wrong here.
 
-use hoody_protocol::id::{ContainerId, SnapshotId};
+use hoody_protocol::id::{ContainerId, SnapshotId, TransferId};
 use std::{io, path::Path, path::PathBuf};
 
 /// Why a call failed.
@@ -60,6 +60,14 @@ pub enum StorageError {
         id: ContainerId,
         /// What was asked for.
         snapshot: SnapshotId,
+    },
+    /// Of this transfer nothing is kept for the container.
+    #[error("container {id} has nothing of transfer {transfer}")]
+    NoTransfer {
+        /// The container.
+        id: ContainerId,
+        /// The transfer.
+        transfer: TransferId,
     },
     /// The container has as many snapshots as a pool keeps.
     #[error("container {id} has {most} snapshots")]

@@ -7,11 +7,13 @@
 
 use super::{
     StorageError,
-    blocking::{Blocking, Step},
+    blocking::{Blocking, Locks, Step},
+    divergence,
     ioctl::{self, Charge},
+    quota,
     receive::{ReceiveError, run, stream::Uuid},
     send::{self, SendStream},
-    subvolume, transfer_ioctl,
+    snapshot, subvolume, transfer_ioctl,
 };
 use hoody_protocol::{
     id::{ContainerId, TransferId},
@@ -85,6 +87,8 @@ pub struct Lineages {
     pool: Arc<OwnedFd>,
     folder: PathBuf,
     blocking: Blocking,
+    /// Held by whatever makes or deletes something of a container: a step that its caller gave up ends before the next.
+    locks: Arc<Locks<ContainerId>>,
     program: PathBuf,
 }
 
@@ -96,7 +100,7 @@ impl Lineages {
         let step = Step::new("open", &folder, DELETE_DEADLINE);
         let opening = folder.clone();
         let pool = blocking.run(step, async { None }, move || open(&pool, &opening)).await?;
-        Ok(Self { pool: Arc::new(pool), folder, blocking, program })
+        Ok(Self { pool: Arc::new(pool), folder, blocking, locks: Arc::default(), program })
     }
 
     /// Where the subvolume of a transfer is, once it is complete.
@@ -114,7 +118,7 @@ impl Lineages {
     pub async fn keep(&self, container: ContainerId, transfer: TransferId, source: &Path) -> Result<(), StorageError> {
         let (path, partial) = (self.path(container, transfer), self.partial(container, transfer));
         let (folder, source) = (self.folder_of(container), source.to_owned());
-        self.run("keep", SNAPSHOT_DEADLINE, path.clone(), move |pool| {
+        self.run_alone(container, Step::new("keep", &path.clone(), SNAPSHOT_DEADLINE), move |pool| {
             if is_complete(&path)? {
                 return Ok(());
             }
@@ -163,6 +167,21 @@ impl Lineages {
         .await
     }
 
+    /// Bytes of what is kept that count as the container's own: what it and its snapshots were charged, and what it began
+    /// with.
+    pub async fn own_bytes(&self, container: ContainerId, transfer: TransferId) -> Result<u64, StorageError> {
+        let top = self.path(container, transfer);
+        self.run("measure", LOOKUP_DEADLINE, top.clone(), move |pool| {
+            let measured = || {
+                let kept = subvolume::open_folder(&top)?;
+                let (charged, _) = quota::usage(pool.as_fd(), quota::group_of(container))?;
+                Ok(charged + snapshot::inherited(kept.as_fd())?)
+            };
+            measured().map_err(StorageError::io("measure", &top))
+        })
+        .await
+    }
+
     /// Begins to receive a transfer: into an empty subvolume, or, where the stream is the difference from `base`, into
     /// a snapshot of that. It may take `room_bytes` on the disk, and the stream may have `stream_bytes`.
     pub async fn stage(
@@ -176,7 +195,7 @@ impl Lineages {
         let partial = self.partial(container, transfer);
         let from = base.map(|base| self.path(container, base));
         let (folder, staged) = (self.folder_of(container), partial.clone());
-        let made = self.run("stage", SNAPSHOT_DEADLINE, partial.clone(), move |pool| {
+        let made = self.run_alone(container, Step::new("stage", &partial, SNAPSHOT_DEADLINE), move |pool| {
             let folder = make_folder(&folder)?;
             delete(pool, &staged)?;
             make_staged(pool, &folder, &staged, from.as_deref(), room_bytes)
@@ -190,21 +209,25 @@ impl Lineages {
         let running = run::start(&self.program, &partial, parent, STREAM_DEADLINE)?;
         Ok(Staging {
             lineages: self.clone(),
+            container,
             path: self.path(container, transfer),
             partial,
             running,
             hasher: sha2::Sha256::new(),
             bytes: 0,
             limit: stream_bytes,
+            own_bytes: 0,
         })
     }
 
     /// Removes what the container has of transfers, but for those in `keep`.
     pub async fn retain(&self, container: ContainerId, keep: Vec<TransferId>) -> Result<(), StorageError> {
         let folder = self.folder_of(container);
-        self.run("clean", DELETE_DEADLINE, folder.clone(), move |pool| {
+        self.run_alone(container, Step::new("clean", &folder.clone(), DELETE_DEADLINE), move |pool| {
             for path in entries(&folder)? {
-                let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+                let name = name(&path);
+                // What is just being received of one that stays does too.
+                let id = name.strip_prefix(PARTIAL).unwrap_or(&name).parse().ok();
                 if !id.is_some_and(|id| keep.contains(&id)) {
                     delete(pool, &path)?;
                 }
@@ -219,12 +242,46 @@ impl Lineages {
         .await
     }
 
+    /// True where the root file system at `root` was changed by somebody since it was made from a transfer, which is
+    /// still here.
+    pub async fn diverged(&self, container: ContainerId, base: TransferId, root: &Path) -> Result<bool, StorageError> {
+        let (base, root) = (self.path(container, base), root.to_owned());
+        // Never complete: it goes after the look, or when the agent starts.
+        let now = self.partial(container, TransferId::generate());
+        self.run_alone(container, Step::new("compare", &root.clone(), MEASURE_DEADLINE), move |pool| {
+            let (kept, base) = open_both(&base, Some(&base))?;
+            drop(kept);
+            let folder =
+                subvolume::open_folder(now.parent().unwrap_or(&now)).map_err(StorageError::io("open", &now))?;
+            let taken = subvolume::open_folder(&root)
+                .and_then(|top| ioctl::read_only_snapshot(top.as_fd(), folder.as_fd(), &name(&now)));
+            taken.map_err(StorageError::io("keep", &root))?;
+            let look = || divergence::diverged(subvolume::open_folder(&now)?, base.unwrap_or_default());
+            let diverged = look().map_err(StorageError::io("compare", &root));
+            delete(pool, &now)?;
+            diverged
+        })
+        .await
+    }
+
     fn folder_of(&self, container: ContainerId) -> PathBuf {
         self.folder.join(container.to_string())
     }
 
     fn partial(&self, container: ContainerId, transfer: TransferId) -> PathBuf {
         self.folder_of(container).join(format!("{PARTIAL}{transfer}"))
+    }
+
+    /// [`Lineages::run`], with nothing else being made or deleted of the container.
+    async fn run_alone<T: Send + 'static>(
+        &self,
+        container: ContainerId,
+        step: Step,
+        work: impl FnOnce(&OwnedFd) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let pool = self.pool.clone();
+        let lock = async { Some(self.locks.lock(container).await) };
+        self.blocking.run(step, lock, move || work(&pool)).await
     }
 
     async fn run<T: Send + 'static>(
@@ -243,18 +300,25 @@ impl Lineages {
 #[derive(Debug)]
 pub struct Staging {
     lineages: Lineages,
+    container: ContainerId,
     path: PathBuf,
     partial: PathBuf,
     running: run::Running,
     hasher: sha2::Sha256,
     bytes: u64,
     limit: u64,
+    own_bytes: u64,
 }
 
 impl Staging {
     /// Bytes of the stream that were taken.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Says how many bytes of what comes count as the container's own: its root file system begins with them.
+    pub fn counts(&mut self, own_bytes: u64) {
+        self.own_bytes = own_bytes;
     }
 
     /// Takes the next bytes of the stream.
@@ -279,7 +343,7 @@ impl Staging {
     /// Ends the stream: where it was carried out and is what was sent, its subvolume is made read-only and gets its
     /// name, which is returned.
     pub async fn finish(self, bytes: u64, sent: Digest) -> Result<PathBuf, StageError> {
-        let Self { lineages, path, partial, running, hasher, bytes: got, .. } = self;
+        let Self { lineages, container, path, partial, running, hasher, bytes: got, own_bytes, .. } = self;
         drop(running.input);
         let tally = running.ended.await.map_err(|_| ReceiveError::CutOff)??;
         let found = Digest::from_bytes(hasher.finalize().into());
@@ -288,10 +352,11 @@ impl Staging {
         }
         tracing::debug!(path = %path.display(), ?tally, "a stream was carried out");
         let complete = path.clone();
-        let done = lineages.run("complete", FLUSH_DEADLINE, path, move |_| {
+        let done = lineages.run_alone(container, Step::new("complete", &path, FLUSH_DEADLINE), move |_| {
             let top = subvolume::open_folder(&partial).map_err(StorageError::io("open", &partial))?;
             nix::unistd::syncfs(top.as_fd()).map_err(|e| StorageError::io("flush", &partial)(e.into()))?;
-            let received = transfer_ioctl::set_received(top.as_fd(), tally.uuid, tally.generation)
+            let received = snapshot::set_inherited(top.as_fd(), own_bytes)
+                .and_then(|()| transfer_ioctl::set_received(top.as_fd(), tally.uuid, tally.generation))
                 .and_then(|()| ioctl::set_read_only(top.as_fd(), true));
             received.map_err(StorageError::io("complete", &partial))?;
             hoody_fault::point!("transfer.received");

@@ -3,7 +3,9 @@
 
 mod authorized_keys;
 pub(crate) mod blocking;
+mod copy;
 mod devices;
+mod divergence;
 mod error;
 mod exports;
 mod identity;
@@ -58,6 +60,20 @@ pub struct Usage {
     pub total_bytes: u64,
 }
 
+/// What takes the place of a root file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replacement {
+    /// One of the container's own snapshots.
+    Snapshot(SnapshotId),
+    /// What another container had, read-only at `path`. The identity of the machine stays the container's own.
+    Other {
+        /// Where it is kept.
+        path: PathBuf,
+        /// The container of this pool that it was kept from; `None`: it came from another server.
+        origin: Option<ContainerId>,
+    },
+}
+
 /// Root file systems. Every call is idempotent; what is already so counts as success.
 #[async_trait]
 pub trait Storage: Send + Sync + std::fmt::Debug {
@@ -74,6 +90,9 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// Makes the container's root file system as a writable snapshot of another's, or of one of that one's
     /// snapshots, limited to `disk_bytes` with what it begins with. Where it exists, only the limit is set.
     async fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError>;
+    /// Makes the container's root file system as a writable snapshot of what came from another server, limited to
+    /// `disk_bytes` beyond it. Where it exists, only the limit is set.
+    async fn receive(&self, id: ContainerId, received: &Path, disk_bytes: u64) -> Result<(), StorageError>;
     /// Keeps the root file system as it is now, read-only; gives the bytes of the container's own that the snapshot may
     /// keep from being freed. Success where the snapshot exists.
     async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError>;
@@ -81,9 +100,9 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     async fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError>;
     /// The container's snapshots, in the order of their ids.
     async fn snapshots(&self, id: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError>;
-    /// Puts a writable copy of the snapshot in the place of the root file system, which is kept aside. Where one is
+    /// Puts a writable copy of the replacement in the place of the root file system, which is kept aside. Where one is
     /// kept aside already, this was done. Nothing may be mounted.
-    async fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError>;
+    async fn swap_in(&self, id: ContainerId, with: &Replacement) -> Result<(), StorageError>;
     /// Puts the root file system that is kept aside back in its place; success where none is.
     async fn swap_back(&self, id: ContainerId) -> Result<(), StorageError>;
     /// Deletes the root file system that is kept aside; success where none is.

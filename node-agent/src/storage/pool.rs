@@ -7,7 +7,7 @@
 //! serialised by a lock of their own; nothing else is shared but the kernel.
 
 use super::{
-    IdRange, QuotaMode, Storage, StorageError, Usage, authorized_keys,
+    IdRange, QuotaMode, Replacement, Storage, StorageError, Usage, authorized_keys,
     blocking::{Blocking, Locks, Step},
     devices,
     ioctl::{self, Charge},
@@ -147,6 +147,11 @@ impl Storage for BtrfsPool {
         self.run("copy", CREATE_DEADLINE, Some(id), move |s| s.copy(id, origin, disk_bytes)).await
     }
 
+    async fn receive(&self, id: ContainerId, received: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+        let received = received.to_owned();
+        self.run("receive", CREATE_DEADLINE, Some(id), move |s| s.receive(id, &received, disk_bytes)).await
+    }
+
     async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError> {
         self.run("snapshot", CREATE_DEADLINE, Some(id), move |s| s.take_snapshot(id, snapshot)).await
     }
@@ -159,8 +164,9 @@ impl Storage for BtrfsPool {
         self.run("list snapshots of", LOOKUP_DEADLINE, None, move |s| s.held_snapshots(id)).await
     }
 
-    async fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
-        self.run("restore", CREATE_DEADLINE, Some(id), move |s| s.swap_in(id, snapshot)).await
+    async fn swap_in(&self, id: ContainerId, with: &Replacement) -> Result<(), StorageError> {
+        let with = with.clone();
+        self.run("replace", CREATE_DEADLINE, Some(id), move |s| s.swap_in(id, &with)).await
     }
 
     async fn swap_back(&self, id: ContainerId) -> Result<(), StorageError> {

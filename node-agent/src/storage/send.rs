@@ -51,7 +51,7 @@ pub(crate) fn measure(top: OwnedFd, parent: Option<u64>) -> io::Result<u64> {
         loop {
             match commands.next().map_err(unreadable)? {
                 Command::End => break,
-                Command::Extent { size } => data = data.saturating_add(size),
+                Command::Extent { size, .. } => data = data.saturating_add(size),
                 _ => {}
             }
         }
@@ -60,6 +60,24 @@ pub(crate) fn measure(top: OwnedFd, parent: Option<u64>) -> io::Result<u64> {
     }
     ended.blocking_recv().map_err(io::Error::other)??;
     Ok(bytes)
+}
+
+/// True where the read-only subvolume of `top` is another than the read-only subvolume `parent`, but for what `is_own`
+/// says of a command that would make the one from the other. Its end is not waited for.
+pub(crate) fn differs(top: OwnedFd, parent: u64, is_own: impl Fn(&Command<'_>) -> bool) -> io::Result<bool> {
+    let (read, ended) = send(top, Some(parent), Content::WithoutData)?;
+    let buffered = io::BufReader::with_capacity(256 << 10, File::from(read));
+    let mut commands = Commands::open(buffered).map_err(unreadable)?;
+    loop {
+        match commands.next().map_err(unreadable)? {
+            Command::End => break,
+            command if is_own(&command) => return Ok(true),
+            _ => {}
+        }
+    }
+    drop(commands);
+    ended.blocking_recv().map_err(io::Error::other)??;
+    Ok(false)
 }
 
 fn unreadable(error: ReadError) -> io::Error {

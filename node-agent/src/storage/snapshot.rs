@@ -1,6 +1,6 @@
-//! Snapshots of root file systems, the swap that restores one, and copies.
+//! Snapshots of root file systems, and the swap that puts one, or what another container had, in place.
 //!
-//! `<pool>/snapshots/<container>/<snapshot>` is a read-only subvolume. A restore makes a writable snapshot of it under
+//! `<pool>/snapshots/<container>/<snapshot>` is a read-only subvolume. A swap makes a writable snapshot of it under
 //! a name that begins with [`STAGED`], sets the root file system aside under one that begins with [`ASIDE`], and gives
 //! the new one its place: two renames, each in one transaction. Between them the root file system is missing;
 //! [`Shared::settle_swap`] then brings back what is aside, whenever the pool is opened.
@@ -11,15 +11,14 @@
 //! below its limit.
 
 use super::{
-    QuotaMode, StorageError, identity, ioctl,
+    QuotaMode, Replacement, StorageError, identity, ioctl,
     pool::{Shared, make_folder},
     quota, subvolume,
 };
 use hoody_protocol::{
-    container::Limits,
     id::{ContainerId, SnapshotId},
     operation::MAX_SNAPSHOTS,
-    snapshot::{HeldSnapshot, Origin},
+    snapshot::HeldSnapshot,
 };
 use std::{
     fs::{self, File},
@@ -60,6 +59,14 @@ pub(crate) fn is_charged(path: &Path) -> io::Result<bool> {
     Ok(xattr::get(path, INHERITED)?.is_some())
 }
 
+/// Writes down what the root file system of `root` begins with; where nothing is written, that is nothing.
+pub(super) fn set_inherited(root: BorrowedFd<'_>, bytes: u64) -> io::Result<()> {
+    if inherited(root)? == bytes {
+        return Ok(());
+    }
+    File::from(root.try_clone_to_owned()?).set_xattr(INHERITED, bytes.to_string().as_bytes())
+}
+
 impl Shared {
     fn folder_of(&self, id: ContainerId) -> PathBuf {
         self.snapshots.join(id.to_string())
@@ -69,7 +76,7 @@ impl Shared {
         self.folder_of(id).join(snapshot.to_string())
     }
 
-    fn staged(&self, id: ContainerId) -> PathBuf {
+    pub(super) fn staged(&self, id: ContainerId) -> PathBuf {
         self.containers.join(format!("{STAGED}{id}"))
     }
 
@@ -77,7 +84,7 @@ impl Shared {
         self.containers.join(format!("{ASIDE}{id}"))
     }
 
-    fn find_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<Option<OwnedFd>, StorageError> {
+    pub(super) fn find_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<Option<OwnedFd>, StorageError> {
         let path = self.snapshot_path(id, snapshot);
         subvolume::open(&path).map_err(StorageError::io("open", &path))
     }
@@ -139,20 +146,37 @@ impl Shared {
         Ok(ids)
     }
 
-    pub(super) fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
+    pub(super) fn swap_in(&self, id: ContainerId, with: &Replacement) -> Result<(), StorageError> {
         self.settle_swap(id)?;
         let (path, staged, aside) = (self.root(id), self.staged(id), self.aside(id));
         if subvolume::open(&aside).map_err(StorageError::io("open", &aside))?.is_some() {
             return Ok(());
         }
-        let source = self.find_snapshot(id, snapshot)?.ok_or(StorageError::NoSnapshot { id, snapshot })?;
+        let source = match with {
+            Replacement::Snapshot(snapshot) => {
+                let missing = StorageError::NoSnapshot { id, snapshot: *snapshot };
+                self.find_snapshot(id, *snapshot)?.ok_or(missing)?
+            }
+            Replacement::Other { path, .. } => subvolume::open(path)
+                .and_then(|top| top.ok_or_else(|| io::ErrorKind::NotFound.into()))
+                .map_err(StorageError::io("open", path))?,
+        };
         // As it is in force: what the specification says is put in force before the next start.
         let limit = self.usage(id)?.total_bytes;
         let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
         self.limit(id, root.as_fd(), limit).map_err(StorageError::io("limit", &path))?;
+        match with {
+            Replacement::Snapshot(_) => {
+                subvolume::delete(self.handle.as_fd(), &staged).map_err(StorageError::io("delete", &staged))?;
+                self.writable(id, source.as_fd(), &format!("{STAGED}{id}"), limit)?;
+            }
+            Replacement::Other { origin, .. } => {
+                let made = self.stage_copy(id, source.as_fd(), *origin, limit)?;
+                identity::carry(root.as_fd(), made.as_fd())
+                    .map_err(StorageError::io("write the identity in", &staged))?;
+            }
+        }
         drop(root);
-        subvolume::delete(self.handle.as_fd(), &staged).map_err(StorageError::io("delete", &staged))?;
-        self.writable(id, source.as_fd(), &format!("{STAGED}{id}"), limit)?;
         hoody_fault::point!("swap.staged");
         fs::rename(&path, &aside).map_err(StorageError::io("set aside", &path))?;
         hoody_fault::point!("swap.aside");
@@ -213,39 +237,5 @@ impl Shared {
             }
             _ => Ok(()),
         }
-    }
-
-    pub(super) fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError> {
-        let path = self.root(id);
-        if let Some(root) = self.find(id)? {
-            return self.limit(id, root.as_fd(), disk_bytes).map_err(StorageError::io("limit", &path));
-        }
-        let from = origin.container;
-        let source = match origin.snapshot {
-            Some(snapshot) => {
-                self.find_snapshot(from, snapshot)?.ok_or(StorageError::NoSnapshot { id: from, snapshot })?
-            }
-            None => self.find(from)?.ok_or(StorageError::Missing { id: from })?,
-        };
-        let staged = self.staged(id);
-        let delete = || subvolume::delete(self.handle.as_fd(), &staged).map_err(StorageError::io("delete", &staged));
-        delete()?;
-        let root = self.writable(id, source.as_fd(), &format!("{STAGED}{id}"), disk_bytes)?;
-        hoody_fault::point!("copy.staged");
-        if self.mode == QuotaMode::Simple {
-            // As of the transaction that the copy was made in.
-            let needed = self.usage(from)?.used_bytes;
-            if needed.saturating_add(Limits::MIN_DISK_BYTES) > disk_bytes {
-                drop(root);
-                delete()?;
-                return Err(StorageError::CopyTooLarge { id, limit: disk_bytes, needed });
-            }
-            root.try_clone()
-                .and_then(|top| File::from(top).set_xattr(INHERITED, needed.to_string().as_bytes()))
-                .and_then(|()| self.limit(id, root.as_fd(), disk_bytes))
-                .map_err(StorageError::io("limit", &staged))?;
-        }
-        identity::forget(root.as_fd()).map_err(StorageError::io("make a new identity in", &staged))?;
-        fs::rename(&staged, &path).map_err(StorageError::io("rename", &staged))
     }
 }

@@ -163,7 +163,7 @@ async fn send_pieces(send: &mut SendStream, packing: Packing) -> Result<u64, Bro
     let ended = ended.await;
     sent?;
     let end = match ended {
-        Ok(Ok(_)) => TransferData::End { bytes, digest: Digest::from_bytes(hasher.finalize().into()) },
+        Ok(Ok(_)) => TransferData::End { bytes, own_bytes: None, digest: Digest::from_bytes(hasher.finalize().into()) },
         Ok(Err(error)) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "a container was not packed");
             TransferData::Failed(unpacked(&error))

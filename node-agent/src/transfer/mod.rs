@@ -1,12 +1,14 @@
 //! Transfers of file systems between servers, over the bulk connection and the control plane.
 //!
-//! [`receive`] drives one: it asks for the stream, carries it out, and asks again where it broke. [`send`] answers an
+//! [`receive`] drives one: it asks for the stream, carries it out, and asks again where it broke; for a new container, or
+//! because it is [`ordered`] for one that exists. [`send`] answers an
 //! order: it keeps what is to be sent, and offers the stream. A stream that broke goes on where it was as long as both
 //! agents live, because the sender keeps what was not taken yet; otherwise it begins anew.
 //!
 //! [`export`] sends the archive of a container to whoever asked the control plane for it.
 
 mod export;
+mod ordered;
 mod outgoing;
 pub mod receive;
 mod send;
@@ -16,7 +18,11 @@ use crate::{
     storage::{Exports, Lineages, StorageError},
 };
 use async_trait::async_trait;
-use hoody_protocol::{container::Cause, id::ContainerId, stream::StreamError};
+use hoody_protocol::{
+    container::Cause,
+    id::{ContainerId, SnapshotId, TransferId},
+    stream::StreamError,
+};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,6 +44,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 pub trait Transfers: Send + Sync + std::fmt::Debug {
     /// Receives a transfer; gives the read-only subvolume. Done already, it is given at once. Dropped, it is given up.
     async fn receive(&self, incoming: &Incoming) -> Result<PathBuf, TransferError>;
+    /// Where the read-only subvolume of a transfer is; `None`: it is not here, complete.
+    async fn held(&self, container: ContainerId, transfer: TransferId) -> Result<Option<PathBuf>, StorageError>;
     /// Removes everything that the container has of transfers: it is being deleted.
     async fn forget(&self, container: ContainerId) -> Result<(), StorageError>;
 }
@@ -49,6 +57,7 @@ pub struct BulkTransfers {
     bulk: Bulk,
     pool: PathBuf,
     incoming: Arc<Semaphore>,
+    ordered: Arc<ordered::Ordered>,
     outgoing: Arc<outgoing::Outgoing>,
     exports: Exports,
     exporting: Arc<export::Running>,
@@ -71,14 +80,26 @@ enum Broken {
     Later(Cause),
 }
 
+/// Where the agent's containers and their snapshots are on the pool.
+const CONTAINERS: &str = "containers";
+const SNAPSHOTS: &str = "snapshots";
+
 impl BulkTransfers {
     /// Transfers of the pool at `pool`.
     pub fn new(lineages: Lineages, exports: Exports, bulk: Bulk, pool: &Path) -> Self {
         let incoming = Arc::new(Semaphore::new(MAX_INCOMING));
         let outgoing = Arc::<outgoing::Outgoing>::default();
         tokio::spawn(outgoing.clone().sweep());
-        let exporting = Arc::default();
-        Self { lineages, bulk, pool: pool.to_owned(), incoming, outgoing, exports, exporting }
+        let (ordered, exporting) = (Arc::default(), Arc::default());
+        Self { lineages, bulk, pool: pool.to_owned(), incoming, ordered, outgoing, exports, exporting }
+    }
+
+    /// Where the root file system of a container, or one of its snapshots, is.
+    fn source(&self, container: ContainerId, snapshot: Option<SnapshotId>) -> PathBuf {
+        match snapshot {
+            None => self.pool.join(CONTAINERS).join(container.to_string()),
+            Some(snapshot) => self.pool.join(SNAPSHOTS).join(container.to_string()).join(snapshot.to_string()),
+        }
     }
 }
 
@@ -88,7 +109,13 @@ impl Transfers for BulkTransfers {
         self.pull(incoming).await
     }
 
+    async fn held(&self, container: ContainerId, transfer: TransferId) -> Result<Option<PathBuf>, StorageError> {
+        let held = self.lineages.has(container, transfer).await?;
+        Ok(held.then(|| self.lineages.path(container, transfer)))
+    }
+
     async fn forget(&self, container: ContainerId) -> Result<(), StorageError> {
+        self.ordered.end_all_of(container);
         self.outgoing.end_all_of(container);
         self.exporting.end_all_of(container);
         self.lineages.retain(container, Vec::new()).await

@@ -3,6 +3,7 @@
 use super::RESUME_TIME;
 use crate::storage::SendStream;
 use hoody_protocol::{
+    bounded::Bytes,
     container::Cause,
     id::{ContainerId, TransferId},
     image::Digest,
@@ -48,11 +49,13 @@ pub(super) struct Stream {
     end: Option<Result<(u64, Digest), Cause>>,
     /// Bytes that it will come to, about.
     pub(super) total: Option<u64>,
+    /// Bytes of it that count as the container's own.
+    pub(super) own_bytes: Option<u64>,
 }
 
 impl Stream {
-    pub(super) fn new(source: SendStream, total: Option<u64>) -> Self {
-        Self { source, held: VecDeque::new(), begins: 0, hasher: sha2::Sha256::new(), end: None, total }
+    pub(super) fn new(source: SendStream, total: Option<u64>, own_bytes: Option<u64>) -> Self {
+        Self { source, held: VecDeque::new(), begins: 0, hasher: sha2::Sha256::new(), end: None, total, own_bytes }
     }
 
     /// True where the stream can go on at this place.
@@ -81,7 +84,7 @@ impl Stream {
         if offset < self.read() {
             let at = (offset - self.begins) as usize;
             let end = self.held.len().min(at + PIECE_BYTES);
-            return Some(Next::Piece(self.held.range(at..end).copied().collect()));
+            return Some(Next::piece(self.held.range(at..end).copied().collect()));
         }
         if let Some(end) = &self.end {
             return Some(Next::End(end.clone()));
@@ -100,7 +103,7 @@ impl Stream {
             Ok(_) => {
                 self.hasher.update(&piece);
                 self.held.extend(&piece);
-                Some(Next::Piece(piece))
+                Some(Next::piece(piece))
             }
             Err(error) => {
                 let end = self.ended(Err(error));
@@ -121,8 +124,18 @@ impl Stream {
 /// What comes next of a stream.
 #[derive(Debug)]
 pub(super) enum Next {
-    Piece(Vec<u8>),
+    Piece(Bytes<PIECE_BYTES>),
     End(Result<(u64, Digest), Cause>),
+}
+
+impl Next {
+    /// A piece. One that is longer than a message may be would leave a hole: it ends the stream instead.
+    fn piece(bytes: Vec<u8>) -> Self {
+        Bytes::try_from(bytes).map(Self::Piece).unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "a piece of a stream is too long");
+            Self::End(Err(Cause::new("send_failed", "the file system could not be sent by its server")))
+        })
+    }
 }
 
 impl Outgoing {

@@ -3,7 +3,7 @@
 use super::{Broken, BulkTransfers, OPEN_DEADLINE, RESUME_TIME};
 use crate::storage::{StageError, Staging, StorageError};
 use hoody_protocol::{
-    container::Cause,
+    container::{Cause, ContainerSpec},
     id::{ContainerId, TransferId},
     image::Digest,
     stream,
@@ -20,6 +20,11 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The time in which the verdict has to reach the control plane.
 const VERDICT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Bytes of an unpacked layer for each of its blob, at most: generous for what compression does to programs.
+const LAYER_FACTOR: u64 = 8;
+/// Bytes of a stream for each on the disk, which may be compressed there.
+const STREAM_FACTOR: u64 = 4;
+
 /// A transfer to this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incoming {
@@ -33,6 +38,16 @@ pub struct Incoming {
     pub room_bytes: u64,
     /// Bytes that its stream may have.
     pub stream_bytes: u64,
+}
+
+impl Incoming {
+    /// For the container of this specification: it may take what the container may have written, and what its image was.
+    pub fn of(spec: &ContainerSpec, transfer: TransferId, base: Option<TransferId>) -> Self {
+        let image: u64 = spec.image.layers.iter().map(|layer| layer.size.saturating_mul(LAYER_FACTOR)).sum();
+        let room_bytes = spec.limits.disk_bytes.saturating_add(image);
+        let stream_bytes = room_bytes.saturating_mul(STREAM_FACTOR);
+        Self { transfer, container: spec.id, base, room_bytes, stream_bytes }
+    }
 }
 
 /// Why a transfer failed.
@@ -195,7 +210,12 @@ async fn take(send: &mut SendStream, recv: &mut RecvStream, staging: &mut Stagin
                     stream::write(send, &TransferProgress::Taken(told)).await?;
                 }
             }
-            TransferData::End { bytes, digest } => return Ok((bytes, digest)),
+            TransferData::End { bytes, digest, own_bytes } => {
+                staging.counts(own_bytes.unwrap_or(0));
+                // The rest of it too, however little that is.
+                stream::write(send, &TransferProgress::Taken(staging.bytes())).await?;
+                return Ok((bytes, digest));
+            }
             TransferData::Failed(cause) => return Err(Failed::Final(TransferError::Refused(cause))),
         }
     }

@@ -12,12 +12,9 @@ use hoody_protocol::{
     stream,
     transfer::{PRIORITY, SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply},
 };
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 
-/// Where the agent's containers and their snapshots are on the pool.
-const CONTAINERS: &str = "containers";
-const SNAPSHOTS: &str = "snapshots";
 /// Silence of the target after which the stream counts as broken: longer than its disk may need for a piece.
 const SILENCE: Duration = Duration::from_secs(180);
 
@@ -73,22 +70,16 @@ impl BulkTransfers {
         let mut keep = order.keep.into_inner();
         keep.extend(base.into_iter().chain([transfer]));
         self.lineages.retain(container, keep).await.map_err(failed)?;
-        let source = self.source(&order.snapshot.map(|id| id.to_string()), container);
+        let source = self.source(container, order.snapshot);
         self.lineages.keep(container, transfer, &source).await.map_err(failed)?;
         let total = self.lineages.measure(container, transfer, base).await.map_err(failed)?;
+        let own = self.lineages.own_bytes(container, transfer).await.map_err(failed)?;
         let stream = self.lineages.send(container, transfer, base).await.map_err(failed)?;
-        if !self.outgoing.begin(transfer, container, Stream::new(stream, Some(total))) {
+        if !self.outgoing.begin(transfer, container, Stream::new(stream, Some(total), Some(own))) {
             return Err(Cause::new(BUSY, "the server sends as many file systems as it can at once"));
         }
         let stream = self.outgoing.resume(transfer);
         stream.map(|stream| (stream, 0)).ok_or_else(|| Cause::new("transfer_ended", "the transfer was ended"))
-    }
-
-    fn source(&self, snapshot: &Option<String>, container: hoody_protocol::id::ContainerId) -> PathBuf {
-        match snapshot {
-            None => self.pool.join(CONTAINERS).join(container.to_string()),
-            Some(snapshot) => self.pool.join(SNAPSHOTS).join(container.to_string()).join(snapshot),
-        }
     }
 
     /// Offers the stream and sends it; `Ok` where nobody wants it any more: it arrived, or cannot.
@@ -131,9 +122,11 @@ impl BulkTransfers {
                     let data = match data {
                         Next::Piece(piece) => {
                             next += piece.len() as u64;
-                            TransferData::Piece(piece.try_into().unwrap_or_default())
+                            TransferData::Piece(piece)
                         }
-                        Next::End(Ok((bytes, digest))) => TransferData::End { bytes, digest },
+                        Next::End(Ok((bytes, digest))) => {
+                            TransferData::End { bytes, digest, own_bytes: stream.own_bytes }
+                        }
                         Next::End(Err(cause)) => TransferData::Failed(cause),
                     };
                     ended = !matches!(data, TransferData::Piece(_));
@@ -152,7 +145,7 @@ impl BulkTransfers {
 /// The code of a refusal that is lifted by itself.
 pub(super) const BUSY: &str = "transfer_busy";
 
-fn cause(error: &StorageError) -> Cause {
+pub(super) fn cause(error: &StorageError) -> Cause {
     match error {
         StorageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             Cause::new("transfer_source_missing", "the container's file system is not on its server")

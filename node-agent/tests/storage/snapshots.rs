@@ -1,6 +1,7 @@
 //! Snapshots, the swap that restores one, copies, and what they may take of the pool.
 
 use super::*;
+use hoody_agent::storage::Replacement;
 use hoody_protocol::{id::SnapshotId, snapshot::Origin};
 
 impl Fixture {
@@ -63,7 +64,7 @@ async fn everything_of_a_container_goes_with_it() {
     run("btrfs", ["subvolume".as_ref(), "create".as_ref(), inner.as_os_str()]);
     let snapshot = f.take(id).await;
     f.take(id).await;
-    f.storage.swap_in(id, snapshot).await.unwrap();
+    f.storage.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
     assert!(f.beside("aside", id).exists());
     f.storage.delete(id).await.unwrap();
     assert_eq!(f.storage.inventory().await.unwrap(), []);
@@ -78,16 +79,16 @@ async fn a_swap_is_done_once_and_can_be_taken_back_until_it_is_settled() {
     f.write(id, "one");
     let snapshot = f.take(id).await;
     f.write(id, "two");
-    f.storage.swap_in(id, snapshot).await.unwrap();
+    f.storage.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
     assert_eq!(f.read(id), "one");
     f.write(id, "three");
-    f.storage.swap_in(id, snapshot).await.unwrap();
+    f.storage.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
     assert_eq!(f.read(id), "three", "it was done twice");
     f.storage.swap_back(id).await.unwrap();
     assert_eq!(f.read(id), "two");
     f.storage.swap_back(id).await.unwrap();
     assert_eq!(f.read(id), "two");
-    f.storage.swap_in(id, snapshot).await.unwrap();
+    f.storage.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
     f.storage.forget_aside(id).await.unwrap();
     f.storage.forget_aside(id).await.unwrap();
     f.storage.swap_back(id).await.unwrap();
@@ -96,7 +97,7 @@ async fn a_swap_is_done_once_and_can_be_taken_back_until_it_is_settled() {
     for kind in ["aside", "staged"] {
         assert!(!f.beside(kind, id).exists(), "{kind}");
     }
-    let none = f.storage.swap_in(id, SnapshotId::generate()).await;
+    let none = f.storage.swap_in(id, &Replacement::Snapshot(SnapshotId::generate())).await;
     assert!(matches!(none, Err(StorageError::NoSnapshot { .. })), "{none:?}");
     assert_eq!(f.read(id), "one");
 }
@@ -116,7 +117,7 @@ async fn a_swap_that_was_cut_off_is_the_old_or_the_new_state() {
     assert!(again.exists(id).await.unwrap());
     assert_eq!(f.read(id), "two");
     assert!(!staged.exists() && !f.beside("aside", id).exists());
-    again.swap_in(id, snapshot).await.unwrap();
+    again.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
     assert_eq!(f.read(id), "one");
     // After both: what is aside stays until somebody says what becomes of it.
     let again = open(&f.scratch, QuotaMode::Simple).await;
@@ -124,7 +125,7 @@ async fn a_swap_that_was_cut_off_is_the_old_or_the_new_state() {
     again.swap_back(id).await.unwrap();
     assert_eq!(f.read(id), "two");
     // On the way back, between its renames.
-    again.swap_in(id, snapshot).await.unwrap();
+    again.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
     move_to(&f.root(id), &staged);
     open(&f.scratch, QuotaMode::Simple).await;
     assert_eq!(f.read(id), "two");
@@ -157,7 +158,7 @@ async fn a_container_and_its_snapshots_together_stay_below_its_limit() {
     let snapshot = f.take(id).await;
     for _ in 0..3 {
         f.storage.unmount(id).await.unwrap();
-        f.storage.swap_in(id, snapshot).await.unwrap();
+        f.storage.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
         f.storage.forget_aside(id).await.unwrap();
         let usage = f.storage.usage(id).await.unwrap();
         assert_eq!(usage.total_bytes, 40 * MIB);
@@ -198,7 +199,7 @@ async fn a_container_of_before_there_were_groups_gets_one() {
     let before = f.storage.usage(id).await.unwrap();
     assert_eq!(before.total_bytes, 40 * MIB);
     let snapshot = f.take(id).await;
-    f.storage.swap_in(id, snapshot).await.unwrap();
+    f.storage.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
     f.storage.forget_aside(id).await.unwrap();
     f.sync();
     let after = f.storage.usage(id).await.unwrap();
@@ -276,7 +277,7 @@ async fn snapshots_work_with_full_quotas_too() {
     f.sync();
     let held = f.storage.snapshots(id).await.unwrap();
     assert!(held[0].exclusive_bytes.unwrap() >= 8 * MIB, "{held:?}");
-    f.storage.swap_in(id, snapshot).await.unwrap();
+    f.storage.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
     f.storage.forget_aside(id).await.unwrap();
     assert_eq!(f.storage.usage(id).await.unwrap().total_bytes, 40 * MIB);
     let copy = ContainerId::generate();

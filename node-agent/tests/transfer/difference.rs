@@ -1,11 +1,11 @@
 //! Differences: from one transfer to the next, and along chains of copies.
 
 use crate::{
-    fixture::{Fixture, assert_same, content, tree},
+    fixture::{Fixture, MIB, ROOM, assert_same, content, tree},
     support::run,
     whole::fill,
 };
-use hoody_agent::storage::{ReceiveError, Refusal, StageError};
+use hoody_agent::storage::{BtrfsPool, PoolConfig, QuotaMode, ReceiveError, Refusal, StageError, Storage};
 use hoody_protocol::id::TransferId;
 use std::{
     fs::{self, OpenOptions},
@@ -82,4 +82,62 @@ async fn a_difference_fits_only_what_it_is_the_difference_from() {
     assert!(matches!(missing, Err(StageError::NoBase(base)) if base == gone), "{missing:?}");
     f.receive(third, Some(second), &stream).await.unwrap();
     assert_same(&f.root(), &f.received(third));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_by_anybody_but_the_platform_is_seen() {
+    let f = Fixture::new().await;
+    fill(&f.root());
+    for folder in ["etc", "root/.ssh", "proc"] {
+        fs::create_dir_all(f.root().join(folder)).unwrap();
+    }
+    fs::write(f.root().join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let transfer = f.copy(None).await;
+    let pool = f.scratch.pool().join("target");
+    let config = PoolConfig { pool: pool.clone(), mounts: f.scratch.mounts(), quota: QuotaMode::Simple };
+    let storage = BtrfsPool::open(config).await.unwrap();
+    storage.receive(f.container, &f.received(transfer), 64 * MIB).await.unwrap();
+    let root = pool.join("containers").join(f.container.to_string());
+    assert_eq!(fs::read(root.join("etc/machine-id")).unwrap(), b"", "it has its origin's identity");
+    let diverged = async || f.target.diverged(f.container, transfer, &root).await.unwrap();
+    assert!(!diverged().await);
+    // What the platform writes, and what reading does.
+    fs::write(root.join("etc/machine-id"), "1").unwrap();
+    fs::write(root.join("root/.ssh/authorized_keys"), "key").unwrap();
+    fs::write(root.join("etc/hosts"), "").unwrap();
+    fs::create_dir_all(root.join("mnt/shares")).unwrap();
+    fs::read(root.join("deep/er/large")).unwrap();
+    assert!(!diverged().await);
+    let changes: [&dyn Fn(); 4] = [
+        &|| fs::write(root.join("new"), "x").unwrap(),
+        &|| fs::remove_file(root.join("attributes")).unwrap(),
+        &|| fs::rename(root.join("holes"), root.join("renamed")).unwrap(),
+        &|| fs::set_permissions(root.join("setuid"), fs::Permissions::from_mode(0o700)).unwrap(),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        storage.delete(f.container).await.unwrap();
+        storage.receive(f.container, &f.received(transfer), 64 * MIB).await.unwrap();
+        assert!(!diverged().await);
+        change();
+        assert!(diverged().await, "change {index}");
+    }
+    assert_eq!(f.held(), [transfer.to_string()], "a comparison left something");
+    // Without what it came with nothing can be said.
+    assert!(f.target.diverged(f.container, TransferId::generate(), &root).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_received_stays_while_others_go() {
+    let f = Fixture::new().await;
+    fill(&f.root());
+    let first = f.copy(None).await;
+    let (second, stream) = f.stream(None).await;
+    let mut staging = f.target.stage(f.container, second, None, ROOM, ROOM).await.unwrap();
+    staging.write(&stream[..1000]).await.unwrap();
+    // An order to send something of the same container comes meanwhile.
+    f.target.retain(f.container, vec![second]).await.unwrap();
+    assert!(!f.target.has(f.container, first).await.unwrap());
+    staging.write(&stream[1000..]).await.unwrap();
+    staging.finish(stream.len() as u64, hoody_protocol::image::Digest::of(&stream)).await.unwrap();
+    assert_same(&f.root(), &f.received(second));
 }

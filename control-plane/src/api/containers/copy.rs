@@ -33,7 +33,7 @@ pub(super) struct CopyData {
     params(("id" = String, Path)), request_body = CopyInput,
     responses((status = 200, body = Success<CopyData>), (status = 400, body = Failure), (status = 401, body = Failure),
         (status = 403, body = Failure), (status = 404, body = Failure), (status = 409, body = Failure),
-        (status = 422, body = Failure), (status = 501, body = Failure)))]
+        (status = 422, body = Failure), (status = 503, body = Failure)))]
 pub(super) async fn copy(
     State(app): State<App>,
     caller: Caller,

@@ -44,10 +44,14 @@ pub(super) async fn get(
     Query(query): Query<GetQuery>,
 ) -> Result<Reply<ContainerData>, ServiceError> {
     let row = service::get(&app, &caller, id).await?;
+    let transfer = service::transfer_of(&app, &row, query.runtime).await?;
     let seen = if query.runtime { Some(runtime_info::of(service::inspect(&app, &row).await)) } else { None };
     let mut data = ContainerData::from(row).with_proxy(query.include_proxy_domains, query.include_proxy_permissions);
     if let Some(seen) = seen {
         data = data.with_runtime_info(seen);
+    }
+    if let Some(transfer) = transfer {
+        data = data.with_transfer(transfer.into());
     }
     Ok(Reply::ok(data, "here is the container"))
 }

@@ -14,8 +14,10 @@ mod operate;
 mod runtime_info;
 mod stats;
 mod status_logs;
+mod sync;
 mod terminal;
 mod terminals;
+mod transfer;
 mod update;
 mod view;
 
@@ -46,6 +48,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(authorize::authorize))
         .routes(routes!(kvm::set))
         .routes(routes!(copy::copy))
+        .routes(routes!(sync::sync))
         .routes(routes!(operate::operate))
         .routes(routes!(stats::stats))
         .routes(routes!(status_logs::status_logs))

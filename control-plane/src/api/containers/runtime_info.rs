@@ -2,6 +2,7 @@
 //! are not installed, and left out. Texts are what programs inside call themselves: made printable once more, for the node
 //! may not have.
 
+use super::transfer::TransferData;
 use crate::{api::time::rfc3339, service::container::Unseen};
 use hoody_protocol::{
     bounded::Text,
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// What runs in a container.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct RuntimeInfo {
     /// Sockets that wait for others.
     network_services: Vec<NetworkService>,
@@ -24,6 +25,9 @@ pub(super) struct RuntimeInfo {
     process_count: u32,
     /// There is more than is shown.
     truncated: bool,
+    /// A file system that is on its way to the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) transfer: Option<TransferData>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -115,6 +119,7 @@ impl From<&Inspection> for RuntimeInfo {
             processes: seen.processes.iter().map(Process::from).collect(),
             process_count: seen.process_count,
             truncated: seen.truncated,
+            transfer: None,
         }
     }
 }

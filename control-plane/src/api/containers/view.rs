@@ -1,6 +1,6 @@
 //! A container in the contract's shape.
 
-use super::runtime_info::RuntimeInfo;
+use super::{runtime_info::RuntimeInfo, transfer::TransferData};
 use crate::{
     api::time::rfc3339,
     store::{
@@ -35,6 +35,9 @@ pub struct ContainerData {
     /// As long as the image is being pulled from a registry, and after a pull that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     image_pull: Option<ImagePullData>,
+    /// As long as its file system is on its way from another server; with `runtime=true`, also while it is synced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer: Option<TransferData>,
     runtime: String,
     server_id: String,
     server_name: String,
@@ -173,6 +176,15 @@ impl ContainerData {
         self
     }
 
+    /// The same with what is on its way to it, in what runs inside too where that is wanted.
+    pub(super) fn with_transfer(mut self, transfer: TransferData) -> Self {
+        if let Some(runtime_info) = &mut self.runtime_info {
+            runtime_info.get_or_insert_default().transfer = Some(transfer.clone());
+        }
+        self.transfer = Some(transfer);
+        self
+    }
+
     /// The same with what a creation says about KVM.
     pub(super) fn created(mut self) -> Self {
         self.kvm_note = self.kvm.then_some("/dev/kvm is there from the first start on, for the container's root");
@@ -199,6 +211,7 @@ impl From<ContainerRow> for ContainerData {
             project_alias: row.project_alias,
             container_image: row.image_name,
             image_pull: row.pull.map(Into::into),
+            transfer: None,
             runtime: row.runtime,
             server_id: row.server.to_string(),
             server_name: server_info.name.clone(),
@@ -231,7 +244,10 @@ impl From<ContainerRow> for ContainerData {
             },
             is_default: row.project_is_default,
             pool_id: server_pool,
-            source_container_id: spec.origin.map(|origin| origin.container.to_string()),
+            source_container_id: attributes
+                .copied_from
+                .or(spec.origin.map(|origin| origin.container))
+                .map(|from| from.to_string()),
             last_used_snapshot: row.last_used_snapshot,
             snapshot_count: row.snapshot_count,
             ssh_hostname: None,

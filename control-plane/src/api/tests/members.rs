@@ -55,6 +55,7 @@ const LEVELS: &[(&str, Needs)] = &[
     ("containers.setContainerKvm", Edit),
     ("containers.copy", Edit),
     ("containers.export", Edit),
+    ("containers.sync", Edit),
     ("containers.listSnapshots", Read),
     ("containers.createSnapshot", Edit),
     ("containers.restoreSnapshot", Edit),

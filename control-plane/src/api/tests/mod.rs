@@ -32,6 +32,7 @@ mod shares;
 mod sign_in;
 mod sign_up;
 mod snapshots;
+mod syncs;
 mod two_factor;
 mod users;
 mod vault;

@@ -1,5 +1,6 @@
-//! Copying a container: a new one on the same server, whose root file system is made from another's, or from one of
-//! its snapshots. Creation is desired state as everywhere: the specification says what it is made from.
+//! Copying a container: a new one whose root file system is made from another's, or from one of its snapshots. Creation is
+//! desired state as everywhere: the specification says what it is made from, a container of the same server or a transfer
+//! from another, which goes on after the answer.
 //!
 //! The copy has an identity, keys and an address of its own. What its origin may reach goes along unless the client says
 //! otherwise, so that a copy is never freer than what it was made from by omission; KVM never does.
@@ -9,6 +10,7 @@ use super::{
     create::{check_room, generated_name, may_use},
     fields, kvm,
     ssh_key::{self, SshKey},
+    transfers,
 };
 use crate::{
     access::{Level, Permission},
@@ -20,17 +22,19 @@ use crate::{
     store::{
         StoreError,
         container::{self, Attributes, ContainerRow, ServerInfo, Status},
+        node,
         reservation::{self, ProjectRow},
         settings, snapshot,
         snapshot::SnapshotRow,
         status_log::{self, Trigger},
+        transfer::{self, Transfer},
     },
 };
 use hoody_protocol::{
     bounded::Text,
     container::{ContainerSpec, Desired},
     firewall::{Direction, FirewallRule, FirewallSpec},
-    id::{ContainerId, ProjectId, RuleId, ServerId},
+    id::{ContainerId, ProjectId, RuleId, ServerId, TransferId},
     snapshot::Origin,
     time::now_ms,
     version::SpecVersion,
@@ -48,7 +52,7 @@ pub struct CopyInput {
     pub target_project_id: Option<String>,
     /// Another name of `target_project_id`.
     pub project_id: Option<String>,
-    /// The server of the copy; absent: that of its origin. Others are not built yet.
+    /// The server of the copy; absent: that of its origin.
     pub target_server_id: Option<String>,
     /// The name; absent: one is made from the origin's.
     #[schema(min_length = 3, max_length = 100, pattern = "^[a-zA-Z0-9-_]+$")]
@@ -93,7 +97,7 @@ struct Wanted {
     kvm: bool,
 }
 
-/// Copies the container and waits for its node.
+/// Copies the container; waits for its node where it has all it needs.
 pub async fn copy(
     app: &App,
     caller: &Caller,
@@ -114,7 +118,11 @@ pub async fn copy(
     let copied = place(app, caller, from, project_id, server, wanted).await?;
     app.nodes.wake(copied.row.server);
     let Copied { row, firewall, network } = copied;
-    let (row, progress) = settle(app, row).await?;
+    let (row, progress) = match row.spec.transfer {
+        Some(_) if row.server_info.online => (row, Progress::Pending),
+        Some(_) => (row, Progress::Offline),
+        None => settle(app, row).await?,
+    };
     Ok((Copied { row, firewall, network }, progress))
 }
 
@@ -170,7 +178,7 @@ fn validate(input: CopyInput) -> Result<Wanted, ServiceError> {
     })
 }
 
-/// The server of the copy: its origin's, where the owner of the copy may use it and it has room.
+/// The server of the copy, its origin's where none is named: the owner of the copy may use it and it has room.
 async fn choose(
     app: &App,
     source: &ContainerRow,
@@ -179,31 +187,33 @@ async fn choose(
     wanted: &Wanted,
 ) -> Result<ServerId, ServiceError> {
     let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
-    if let Some(id) = wanted.server
-        && id != source.server
-    {
-        let server = servers.iter().find(|server| server.id == id).ok_or(ServiceError::NotFound("server"))?;
-        return Err(ServiceError::NotImplemented(format!(
-            "copies to another server, such as {}, are not built yet: leave \"target_server_id\" out",
-            server.name
-        )));
-    }
-    let Some(server) = servers.iter().find(|server| server.id == source.server) else {
+    let id = wanted.server.unwrap_or(source.server);
+    let Some(server) = servers.iter().find(|server| server.id == id) else {
+        if id != source.server {
+            return Err(ServiceError::NotFound("server"));
+        }
         return Err(ServiceError::Unprocessable {
-            message: "the owner of the project cannot use the container's server: copy it into another project"
+            message: "the owner of the project cannot use the container's server: copy it into another project, or to \
+                another server"
                 .to_owned(),
             details: [("target_project_id".to_owned(), "its owner has no use of the server".to_owned())].into(),
         });
     };
-    // The root file system is there already: which images the server can run does not matter.
-    let demand = Demand { limits: &source.spec.limits, architecture: Some(&server.architecture), kvm: wanted.kvm };
-    match scheduler::check(server, demand) {
-        Ok(()) => Ok(server.id),
-        Err(reason) => Err(ServiceError::Unprocessable {
+    // The root file system is there already, or comes: of the image only what machine its programs are for matters.
+    let architecture = match id == source.server {
+        true => server.architecture.clone(),
+        false => node::architecture(&app.store, source.server).await?,
+    };
+    let architecture = Some(architecture.as_str()).filter(|architecture| !architecture.is_empty());
+    let demand = Demand { limits: &source.spec.limits, architecture, kvm: wanted.kvm };
+    if let Err(reason) = scheduler::check(server, demand) {
+        return Err(ServiceError::Unprocessable {
             message: format!("server {} cannot take the copy: {reason}", server.name),
             details: [(server.name.clone(), reason.to_string())].into(),
-        }),
+        });
     }
+    transfers::check_reachable(app, source.server, id).await?;
+    Ok(id)
 }
 
 /// Writes the copy, all in one transaction.
@@ -227,7 +237,7 @@ async fn place(
         Some(called) => Some(snapshots::ready(snapshot::list(&mut *tx, from).await?, called)?),
         None => None,
     };
-    if source.server != server || !reservation::reserve(&mut tx, server, project.owner, &source.spec.limits).await? {
+    if !reservation::reserve(&mut tx, server, project.owner, &source.spec.limits).await? {
         return Err(ServiceError::Unprocessable {
             message: "the capacity was taken meanwhile: try again".to_owned(),
             details: BTreeMap::new(),
@@ -237,11 +247,30 @@ async fn place(
     let firewall = wanted.firewall;
     let network = wanted.network.unwrap_or(project.owner == source.spec.owner);
     let mut row = new_row(app, caller, project_id, &project, &source, taken.as_ref(), wanted, network, epoch)?;
+    row.server = server;
+    let transfer = (server != source.server).then(|| Transfer {
+        id: TransferId::generate(),
+        container: row.spec.id,
+        target: server,
+        source_container: from,
+        source: source.server,
+        snapshot: taken.as_ref().map(|taken| taken.id),
+        base: None,
+    });
+    if let Some(transfer) = &transfer {
+        (row.spec.origin, row.spec.transfer) = (None, Some(transfer.id));
+    }
     // What is shared with every container of its project; what the source alone was given is not the copy's.
     row.spec.shares = share::mounts(&mut tx, &row).await?.try_into().map_err(ServiceError::internal)?;
     container::insert(&mut tx, &row).await?;
+    if let Some(transfer) = &transfer {
+        transfer::insert(&mut tx, transfer, row.created_at).await?;
+    }
     let snapshot_name = taken.as_ref().map(|taken| taken.name.clone());
-    let metadata = json!({"source_container": from.to_string(), "source_snapshot": snapshot_name});
+    let mut metadata = json!({"source_container": from.to_string(), "source_snapshot": snapshot_name});
+    if transfer.is_some() {
+        metadata["source_server"] = json!(source.server_info.name);
+    }
     status_log::begin(&mut tx, &row, Trigger::User(caller.user), Some(metadata)).await?;
     if let Some(taken) = &taken {
         snapshot::used(&mut tx, taken, now_ms() as i64).await?;
@@ -280,6 +309,7 @@ fn new_row(
     let attributes = Attributes {
         runs,
         rule_texts,
+        copied_from: Some(from.id),
         network: source.attributes.network.clone().filter(|_| network),
         ..source.attributes.clone()
     };

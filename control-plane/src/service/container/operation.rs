@@ -36,6 +36,13 @@ pub(in crate::service) struct Begun {
     pub(in crate::service) offline: bool,
 }
 
+impl Begun {
+    /// Which operation.
+    pub(in crate::service) fn id(&self) -> OperationId {
+        self.id
+    }
+}
+
 /// Writes an operation on a locked container down; `user` asks for it, or housekeeping does.
 pub(in crate::service) async fn begin(
     app: &App,

@@ -14,12 +14,12 @@ use crate::{
     keys::Keys,
     service::image::{
         import::Platform,
-        registry::{self, Credentials, Progress, PullError, PullRequest, Pulled, Reference, Registry},
+        registry::{self, Credentials, Holder, Progress, PullError, PullRequest, Pulled, Reference, Registry},
     },
     store::{
         StoreError,
         container::{self, ContainerRow, Status},
-        event,
+        event, image,
         image_pull::{self, NewPull, PullState},
         status_log::{self, Trigger},
     },
@@ -150,12 +150,12 @@ pub async fn run(app: &App, pull: NewPull) -> Result<(), ServiceError> {
 }
 
 async fn fetch(app: &App, pull: &NewPull, progress: &Progress) -> Result<Pulled, PullError> {
-    let request = request(app, pull)?;
+    let request = request(app, pull).await?;
     let registry = app.pulls.registry.get_or_try_init(|| client(&app.config)).await?;
     registry::pull(registry, &request, &app.config.data_dir, progress).await
 }
 
-fn request(app: &App, pull: &NewPull) -> Result<PullRequest, PullError> {
+async fn request(app: &App, pull: &NewPull) -> Result<PullRequest, PullError> {
     let damaged = PullError::Stored;
     let mut platform = Platform::here();
     if !pull.architecture.is_empty() {
@@ -173,11 +173,15 @@ fn request(app: &App, pull: &NewPull) -> Result<PullRequest, PullError> {
             Some(Credentials { username: username.to_owned(), password: Zeroizing::new(password.to_owned()) })
         }
     };
+    let row = container::get(&app.store, pull.container).await.map_err(PullError::Store)?;
+    let owner = row.ok_or(damaged("container"))?.spec.owner;
+    let layers = image::blobs_of(&app.store, owner).await.map_err(PullError::Store)?;
     Ok(PullRequest {
         reference: pull.reference.parse().map_err(|_| damaged("reference"))?,
         platform,
         credentials,
         max_bytes: app.config.registries.max_image_bytes,
+        holder: Holder::Account(owner, layers),
     })
 }
 

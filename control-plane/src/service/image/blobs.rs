@@ -76,14 +76,14 @@ pub fn blob_path(data_dir: &Path, digest: Digest) -> PathBuf {
     data_dir.join("blobs").join(digest.hex())
 }
 
-/// Where a layer is kept while it is being fetched from a registry.
-pub(super) fn partial_path(data_dir: &Path, digest: Digest) -> PathBuf {
-    data_dir.join("blobs").join(format!("{PULLING}{}", digest.hex()))
+/// Where a layer is kept while it is being fetched from a registry; `holder` begins the names of one who fetches.
+pub(super) fn partial_path(data_dir: &Path, holder: &str, digest: Digest) -> PathBuf {
+    data_dir.join("blobs").join(format!("{PULLING}{holder}{}", digest.hex()))
 }
 
 /// Where a layer is kept that was fetched and verified, until the whole image is there.
-pub(super) fn pulled_path(data_dir: &Path, digest: Digest) -> PathBuf {
-    data_dir.join("blobs").join(format!("{PULLED}{}", digest.hex()))
+pub(super) fn pulled_path(data_dir: &Path, holder: &str, digest: Digest) -> PathBuf {
+    data_dir.join("blobs").join(format!("{PULLED}{holder}{}", digest.hex()))
 }
 
 /// Makes the folder where it is missing.
@@ -167,10 +167,11 @@ impl BlobFolder {
         Ok((found, size))
     }
 
-    /// Makes a blob of a fetched layer, which is verified and on disk; false where there is neither layer nor blob
-    /// of this size.
-    pub(in crate::service) fn adopt(&self, digest: Digest, size: u64) -> Result<bool, BlobError> {
-        let (target, pulled) = (self.path.join(digest.hex()), self.path.join(format!("{PULLED}{}", digest.hex())));
+    /// Makes a blob of a layer that `holder` fetched, which is verified and on disk; false where there is neither layer
+    /// nor blob of this size.
+    pub(in crate::service) fn adopt(&self, holder: &str, digest: Digest, size: u64) -> Result<bool, BlobError> {
+        let target = self.path.join(digest.hex());
+        let pulled = self.path.join(format!("{PULLED}{holder}{}", digest.hex()));
         let has_size = |path: &Path| path.metadata().is_ok_and(|found| found.len() == size);
         if has_size(&target) {
             remove(&pulled)?;
@@ -274,7 +275,7 @@ impl Upload {
 
     /// Gives it the name of a layer that was fetched and verified; it must be on disk and have this digest.
     pub(crate) fn pulled(self, digest: Digest) -> Result<(), BlobError> {
-        let target = pulled_path(&self.data_dir, digest);
+        let target = pulled_path(&self.data_dir, "", digest);
         fs::rename(self.path(), &target).map_err(io("rename to", &target))
     }
 }

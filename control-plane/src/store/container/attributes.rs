@@ -1,6 +1,6 @@
 //! What a container's owner said about it and its node need not know; one JSON object in the row.
 
-use hoody_protocol::id::RuleId;
+use hoody_protocol::id::{ContainerId, RuleId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -32,6 +32,9 @@ pub struct Attributes {
     pub ramdisk_scope: String,
     /// How often a start was asked for: the next start's number is one more.
     pub runs: u64,
+    /// The container that it is a copy of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copied_from: Option<ContainerId>,
     /// What clients wrote in firewall rules, to answer with the same.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rule_texts: BTreeMap<RuleId, RuleTexts>,

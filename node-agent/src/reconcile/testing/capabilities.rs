@@ -10,7 +10,7 @@ use crate::{
     ramdisk::{RamdiskError, Ramdisks, Wanted},
     runtime::{Bundle, CgroupStats, Mended, Process, Runtime, RuntimeError},
     shares::{Converged, ShareError, Shares},
-    storage::{IdRange, Storage, StorageError, Usage},
+    storage::{IdRange, Replacement, Storage, StorageError, Usage},
     transfer::{Incoming, TransferError, Transfers},
 };
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use hoody_protocol::{
     container::Limits,
     egress::{EgressStatus, Upstream},
     firewall::RuleCounter,
-    id::{ContainerId, SnapshotId},
+    id::{ContainerId, SnapshotId, TransferId},
     image::{Digest, ImageSpec},
     share::{ShareFailure, ShareMount, ShareProblem},
     snapshot::{HeldSnapshot, Origin},
@@ -89,8 +89,14 @@ impl Transfers for Kernel {
         received.map_err(|fault| TransferError::Storage(fault.into()))
     }
 
-    async fn forget(&self, _container: ContainerId) -> Result<(), StorageError> {
-        Ok(self.step("forget transfers", |_| ()).await?)
+    async fn held(&self, container: ContainerId, transfer: TransferId) -> Result<Option<PathBuf>, StorageError> {
+        let held = self.step("held", |world| world.received.contains_key(&(container, transfer))).await?;
+        Ok(held.then(|| PathBuf::from(transfer.to_string())))
+    }
+
+    async fn forget(&self, container: ContainerId) -> Result<(), StorageError> {
+        let forget = |world: &mut World| world.received.retain(|(of, _), _| *of != container);
+        Ok(self.step("forget transfers", forget).await?)
     }
 }
 
@@ -179,14 +185,24 @@ impl Storage for Kernel {
         Ok(self.step("snapshots", look).await?)
     }
 
-    async fn swap_in(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
-        if !self.world().snapshots.contains_key(&(id, snapshot)) {
-            return Err(StorageError::NoSnapshot { id, snapshot });
-        }
+    async fn receive(&self, id: ContainerId, _received: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+        Ok(self.step("root", |world| _ = world.roots.insert(id, disk_bytes)).await?)
+    }
+
+    async fn swap_in(&self, id: ContainerId, with: &Replacement) -> Result<(), StorageError> {
+        let content = match with {
+            Replacement::Snapshot(snapshot) => {
+                let missing = StorageError::NoSnapshot { id, snapshot: *snapshot };
+                self.world().snapshots.get(&(id, *snapshot)).copied().ok_or(missing)?
+            }
+            Replacement::Other { path, .. } => {
+                let transfer: TransferId = path.to_string_lossy().parse().expect("a transfer's path");
+                self.world().received.get(&(id, transfer)).copied().unwrap_or(0)
+            }
+        };
         let effect = |world: &mut World| {
             world.demand(!world.is_alive(id) && !world.mounts.contains(&id), "swapped below a running container");
             if !world.aside.contains_key(&id) {
-                let content = world.snapshots[&(id, snapshot)];
                 let before = world.contents.insert(id, content).unwrap_or(0);
                 world.aside.insert(id, before);
             }

@@ -1,9 +1,11 @@
-//! A container whose file system comes from another server.
+//! A container whose file system comes from another server, and one that is synced with what it was copied from.
 
 use crate::reconcile::testing::*;
 use hoody_protocol::{
     container::{ContainerSpec, Desired, State},
     id::TransferId,
+    link::CommandReply,
+    operation::{OperationKind, OperationRequest},
 };
 
 fn received(generation: u64) -> ContainerSpec {
@@ -43,4 +45,80 @@ fn a_transfer_that_fails_is_tried_again_and_gives_way_to_a_deletion() {
         agent.forgotten().await;
     });
     node.kernel.world().assert_empty();
+}
+
+/// The transfer that a sync puts in place.
+const BROUGHT: TransferId = TransferId::from_bytes([7; 12]);
+
+fn sync(number: u8, sequence: u64) -> OperationRequest {
+    let kind = OperationKind::Sync { transfer: BROUGHT, snapshot: SNAPSHOT, origin: None };
+    operation(number, sequence, kind)
+}
+
+fn content(node: &Node) -> (u32, Option<u32>) {
+    let world = node.kernel.world();
+    (world.contents.get(&ID).copied().unwrap_or(0), world.snapshots.get(&(ID, SNAPSHOT)).copied())
+}
+
+fn bring(node: &Node) {
+    let mut world = node.kernel.world();
+    world.contents.insert(ID, 1);
+    world.received.insert((ID, BROUGHT), 5);
+}
+
+#[test]
+fn a_sync_puts_what_was_brought_in_place_and_keeps_what_was() {
+    let node = Node::new();
+    node.run(async |agent| {
+        agent.reach(&received(1)).await;
+        bring(agent.node);
+        agent.reconciler.operate(sync(1, 2)).await;
+        let outcome = agent.outcome(sync(1, 2).id).await;
+        assert_eq!((outcome.failure, outcome.bytes), (None, Some(4096)));
+        agent.in_state(State::Running).await;
+        assert_eq!(content(agent.node), (5, Some(1)));
+        assert_eq!(agent.node.kernel.world().starts, 2);
+        assert!(agent.node.kernel.world().aside.is_empty(), "what was before is still aside");
+        // A replay does nothing.
+        agent.node.kernel.world().contents.insert(ID, 6);
+        assert!(matches!(agent.reconciler.operate(sync(1, 2)).await, CommandReply::Done(_)));
+        assert_eq!(content(agent.node), (6, Some(1)));
+        // One that is stopped is not started.
+        agent.reach(&ContainerSpec { desired: Desired::Stopped { force: false }, ..received(3) }).await;
+        agent.reconciler.operate(sync(2, 4)).await;
+        assert_eq!(agent.outcome(sync(2, 4).id).await.failure, None);
+        assert_eq!((content(agent.node).0, agent.node.kernel.world().starts), (5, 2));
+    });
+}
+
+#[test]
+fn a_sync_of_what_is_not_there_stops_nothing() {
+    let node = Node::new();
+    node.run(async |agent| {
+        agent.reach(&received(1)).await;
+        agent.reconciler.operate(sync(1, 2)).await;
+        assert_eq!(agent.outcome(sync(1, 2).id).await.failure.unwrap().code.as_str(), "transfer_missing");
+        assert_eq!(agent.node.kernel.world().signals(), (0, 0));
+        assert_eq!(content(agent.node), (0, None));
+    });
+}
+
+#[test]
+fn a_container_that_does_not_start_after_a_sync_is_as_it_was() {
+    for step in ["take", "swap", "mount", "create", "start"] {
+        let node = Node::new();
+        node.run(async |agent| {
+            agent.reach(&received(1)).await;
+            bring(agent.node);
+            agent.node.kernel.fault(step, Fault::Fail, usize::MAX);
+            agent.reconciler.operate(sync(1, 2)).await;
+            let outcome = agent.outcome(sync(1, 2).id).await;
+            agent.node.kernel.world().faults.clear();
+            assert_eq!(outcome.failure.expect(step).code.as_str(), "sync_failed", "{step}");
+            agent.in_state(State::Running).await;
+            agent.node.kernel.until("what was kept is gone", |world| world.snapshots.is_empty()).await;
+            assert_eq!(content(agent.node), (1, None), "{step}");
+            assert!(agent.node.kernel.world().aside.is_empty());
+        });
+    }
 }

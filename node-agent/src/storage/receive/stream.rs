@@ -143,6 +143,7 @@ pub(crate) enum Command<'a> {
     },
     /// Data that was left out on request.
     Extent {
+        path: &'a [u8],
         size: u64,
     },
     End,
@@ -316,7 +317,7 @@ fn parse(number: u16, body: &[u8]) -> Result<Command<'_>, Malformed> {
         19 => Command::Owner { path: a.path()?, user: a.number(USER)?, group: a.number(GROUP)? },
         20 => Command::Times { path: a.path()?, accessed: a.time(ACCESSED)?, modified: a.time(MODIFIED)? },
         21 => Command::End,
-        22 => Command::Extent { size: a.number(SIZE)? },
+        22 => Command::Extent { path: a.path()?, size: a.number(SIZE)? },
         unknown => return Err(Malformed::Command(unknown)),
     })
 }

@@ -141,7 +141,7 @@ async fn adopt(data_dir: &Path, spooled: Spooled) -> Result<BlobFolder, ServiceE
         let Spooled { upload, digest, bytes } = spooled;
         let folder = BlobFolder::lock(&data_dir, LOCK_DEADLINE)?;
         upload.pulled(digest)?;
-        folder.adopt(digest, bytes)?;
+        folder.adopt("", digest, bytes)?;
         Ok::<_, BlobError>(folder)
     });
     adopting.await.map_err(ServiceError::internal)?.map_err(|error| match error {

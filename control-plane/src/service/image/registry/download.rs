@@ -4,6 +4,7 @@ use super::{
     client::Session,
     dial,
     error::PullError,
+    holder::Holder,
     partial::Partial,
     progress::{Progress, Share},
 };
@@ -30,31 +31,39 @@ const WAITING_CHUNKS: usize = 16;
 pub(super) async fn layers(
     session: &Session,
     data_dir: &Path,
+    holder: &Holder,
     layers: &[Layer],
     progress: &Progress,
 ) -> Result<(), PullError> {
     let distinct: BTreeMap<Digest, &Layer> = layers.iter().map(|layer| (layer.digest, layer)).collect();
     let fetches: Vec<_> =
-        distinct.into_values().map(|layer| fetch(session, data_dir, layer, progress).boxed()).collect();
+        distinct.into_values().map(|layer| fetch(session, data_dir, holder, layer, progress).boxed()).collect();
     futures::stream::iter(fetches).buffer_unordered(LAYERS_AT_ONCE).try_collect().await
 }
 
 /// Removes what transfers of these layers left, but for what another pull is writing.
-pub(super) fn forget(data_dir: &Path, layers: &[Layer]) {
+pub(super) fn forget(data_dir: &Path, holder: &Holder, layers: &[Layer]) {
+    let holder = holder.prefix();
     for layer in layers {
-        if let Ok(partial) = Partial::open(data_dir, layer.digest, 0) {
+        if let Ok(partial) = Partial::open(data_dir, &holder, layer.digest, 0) {
             partial.remove();
         }
         // A pull that shares it finds out, and fetches it again.
-        let _ = std::fs::remove_file(pulled_path(data_dir, layer.digest));
+        let _ = std::fs::remove_file(pulled_path(data_dir, &holder, layer.digest));
     }
 }
 
-async fn fetch(session: &Session, data_dir: &Path, layer: &Layer, progress: &Progress) -> Result<(), PullError> {
+async fn fetch(
+    session: &Session,
+    data_dir: &Path,
+    holder: &Holder,
+    layer: &Layer,
+    progress: &Progress,
+) -> Result<(), PullError> {
     let (mut vain, mut tries) = (0, 0);
     loop {
         let share = progress.share();
-        let error = match attempt(session, data_dir, layer, &share).await {
+        let error = match attempt(session, data_dir, holder, layer, &share).await {
             Ok(()) => return Ok(()),
             Err(error) if error.is_passing() => error,
             Err(error) => return Err(error),
@@ -69,16 +78,24 @@ async fn fetch(session: &Session, data_dir: &Path, layer: &Layer, progress: &Pro
     }
 }
 
-async fn attempt(session: &Session, data_dir: &Path, layer: &Layer, share: &Share<'_>) -> Result<(), PullError> {
+async fn attempt(
+    session: &Session,
+    data_dir: &Path,
+    holder: &Holder,
+    layer: &Layer,
+    share: &Share<'_>,
+) -> Result<(), PullError> {
     let Layer { digest, size, compression, .. } = *layer;
-    for path in [blob_path(data_dir, digest), pulled_path(data_dir, digest)] {
+    let prefix = holder.prefix();
+    let blob = holder.has(digest).then(|| blob_path(data_dir, digest));
+    for path in blob.into_iter().chain([pulled_path(data_dir, &prefix, digest)]) {
         if tokio::fs::metadata(path).await.is_ok_and(|found| found.len() == size) {
             share.find(size);
             return Ok(());
         }
     }
     let folder = data_dir.to_owned();
-    let mut partial = tokio::task::spawn_blocking(move || Partial::open(&folder, digest, size)).await??;
+    let mut partial = tokio::task::spawn_blocking(move || Partial::open(&folder, &prefix, digest, size)).await??;
     if partial.written() < size {
         let from = Some(partial.written()).filter(|offset| *offset > 0);
         let response = session.get(&format!("blobs/{digest}"), None, from).await?;

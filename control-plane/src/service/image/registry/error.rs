@@ -4,6 +4,7 @@ use super::reference::Reference;
 use crate::{
     error::chain,
     service::image::{blobs::BlobError, import::ImportError},
+    store::StoreError,
 };
 use hoody_protocol::{address::NotPublic, container::Cause, image::Digest};
 use std::io;
@@ -99,6 +100,9 @@ pub enum PullError {
     /// What was stored of the pull cannot be read.
     #[error("the stored {0} of the pull cannot be read")]
     Stored(&'static str),
+    /// The database.
+    #[error("read what the account has")]
+    Store(#[source] StoreError),
     /// No room for it.
     #[error("there is no room for the image on the control plane: {needed} bytes are missing")]
     Room {
@@ -167,6 +171,7 @@ impl PullError {
             Self::Client(_)
             | Self::Certificate(_)
             | Self::Stored(_)
+            | Self::Store(_)
             | Self::Vanished(_)
             | Self::Io(..)
             | Self::Blob(_)

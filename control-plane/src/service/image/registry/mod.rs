@@ -12,6 +12,7 @@ mod download;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod holder;
 mod partial;
 mod progress;
 mod reference;
@@ -22,6 +23,7 @@ pub(crate) mod testing;
 pub use auth::Credentials;
 pub use client::Registry;
 pub use error::PullError;
+pub use holder::Holder;
 pub use progress::Progress;
 pub use reference::{InvalidReference, MAX_REFERENCE_CHARS, Reference};
 
@@ -66,6 +68,8 @@ pub struct PullRequest {
     pub credentials: Option<Credentials>,
     /// Bytes that the layers together may have.
     pub max_bytes: u64,
+    /// For whom.
+    pub holder: Holder,
 }
 
 /// An image whose layers are blobs. As long as it is held nothing is collected: whoever has it makes the database
@@ -130,14 +134,15 @@ async fn once(
     if bytes > request.max_bytes {
         return Err(PullError::ImageTooLarge { bytes, max: request.max_bytes });
     }
-    check_room(data_dir, &layers)?;
+    let holder = &request.holder;
+    check_room(data_dir, holder, &layers)?;
     progress.begin(bytes);
-    if let Err(error) = download::layers(&session, data_dir, &layers, progress).await {
-        download::forget(data_dir, &layers);
+    if let Err(error) = download::layers(&session, data_dir, holder, &layers, progress).await {
+        download::forget(data_dir, holder, &layers);
         return Err(error);
     }
-    let (folder, kept) = (data_dir.to_owned(), layers.clone());
-    let lock = tokio::task::spawn_blocking(move || adopt(&folder, &kept)).await??;
+    let (folder, prefix, kept) = (data_dir.to_owned(), holder.prefix(), layers.clone());
+    let lock = tokio::task::spawn_blocking(move || adopt(&folder, &prefix, &kept)).await??;
     let size = layers.iter().map(|layer| layer.size).sum();
     let list = List::try_from(layers).map_err(|_| too_many_layers())?;
     Ok(Pulled {
@@ -162,10 +167,10 @@ async fn find(session: &Arc<Session>, platform: &Platform) -> Result<Found, Pull
 }
 
 /// Makes blobs of the fetched layers, under the folder's lock.
-fn adopt(data_dir: &Path, layers: &[Layer]) -> Result<BlobFolder, PullError> {
+fn adopt(data_dir: &Path, holder: &str, layers: &[Layer]) -> Result<BlobFolder, PullError> {
     let folder = BlobFolder::lock(data_dir, LOCK_DEADLINE)?;
     for layer in layers {
-        if !folder.adopt(layer.digest, layer.size)? {
+        if !folder.adopt(holder, layer.digest, layer.size)? {
             return Err(PullError::Vanished(layer.digest));
         }
     }
@@ -173,17 +178,19 @@ fn adopt(data_dir: &Path, layers: &[Layer]) -> Result<BlobFolder, PullError> {
 }
 
 /// An error where the layers that are missing would take what must stay free.
-fn check_room(data_dir: &Path, layers: &[Layer]) -> Result<(), PullError> {
+fn check_room(data_dir: &Path, holder: &Holder, layers: &[Layer]) -> Result<(), PullError> {
     blobs::make_folder(data_dir)?;
+    let prefix = holder.prefix();
     let length = |path: PathBuf| path.metadata().map_or(0, |found| found.len());
     let is_missing = |layer: &&Layer| {
-        let paths = [blobs::blob_path(data_dir, layer.digest), blobs::pulled_path(data_dir, layer.digest)];
-        !paths.into_iter().any(|path| length(path) == layer.size)
+        let blob = holder.has(layer.digest).then(|| blobs::blob_path(data_dir, layer.digest));
+        let mut paths = blob.into_iter().chain([blobs::pulled_path(data_dir, &prefix, layer.digest)]);
+        !paths.any(|path| length(path) == layer.size)
     };
     let missing: u64 = layers
         .iter()
         .filter(is_missing)
-        .map(|layer| layer.size.saturating_sub(length(blobs::partial_path(data_dir, layer.digest))))
+        .map(|layer| layer.size.saturating_sub(length(blobs::partial_path(data_dir, &prefix, layer.digest))))
         .fold(0, u64::saturating_add);
     let free = nix::sys::statvfs::statvfs(data_dir)
         .map_err(|error| PullError::Io("look for room for", error.into()))

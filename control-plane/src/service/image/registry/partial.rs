@@ -41,9 +41,9 @@ fn failed(action: &'static str) -> impl FnOnce(io::Error) -> PullError {
 
 impl Partial {
     /// Opens or makes the file and reads what is there. [`PullError::Busy`] where somebody else writes it.
-    pub(super) fn open(data_dir: &Path, digest: Digest, size: u64) -> Result<Self, PullError> {
+    pub(super) fn open(data_dir: &Path, holder: &str, digest: Digest, size: u64) -> Result<Self, PullError> {
         blobs::make_folder(data_dir)?;
-        let path = blobs::partial_path(data_dir, digest);
+        let path = blobs::partial_path(data_dir, holder, digest);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&path).map_err(failed("open"))?;
@@ -57,7 +57,7 @@ impl Partial {
         if !path.metadata().is_ok_and(|found| found.ino() == ours) {
             return Err(PullError::Busy(digest));
         }
-        let target = blobs::pulled_path(data_dir, digest);
+        let target = blobs::pulled_path(data_dir, holder, digest);
         let mut partial = Self { path, target, file, hasher: sha2::Sha256::new(), digest, size, written: 0 };
         partial.resume()?;
         Ok(partial)

@@ -8,8 +8,9 @@ use crate::{
     config::Registries,
     service::image::{blob_path, blobs::BlobError},
 };
-use hoody_protocol::{address::NotPublic, image::Digest};
+use hoody_protocol::{address::NotPublic, id::UserId, image::Digest};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use zeroize::Zeroizing;
 
 struct Fixture {
@@ -17,6 +18,7 @@ struct Fixture {
     registry: TestRegistry,
     settings: Registries,
     credentials: Option<Credentials>,
+    holder: Holder,
 }
 
 impl Fixture {
@@ -28,7 +30,7 @@ impl Fixture {
             certificate: None,
             max_image_bytes: 1 << 20,
         };
-        Self { data: tempfile::tempdir().unwrap(), registry, settings, credentials: None }
+        Self { data: tempfile::tempdir().unwrap(), registry, settings, credentials: None, holder: Holder::Operator }
     }
 
     async fn pull(&self, rest: &str) -> Result<(ImageSpec, (u64, u64)), PullError> {
@@ -38,6 +40,7 @@ impl Fixture {
             platform: "linux/amd64".parse().unwrap(),
             credentials: self.credentials.clone(),
             max_bytes: self.settings.max_image_bytes,
+            holder: self.holder.clone(),
         };
         let progress = Progress::default();
         let pulled = pull(&client, &request, self.data.path(), &progress).await?;
@@ -108,7 +111,7 @@ async fn what_another_process_began_is_gone_on_with_and_damage_is_noticed() {
     fixture.registry.image("app", Some("v1"), "amd64", &[&content]);
     let digest = Digest::of(&content);
     blobs::make_folder(fixture.data.path()).unwrap();
-    let begun = blobs::partial_path(fixture.data.path(), digest);
+    let begun = blobs::partial_path(fixture.data.path(), "", digest);
     std::fs::write(&begun, &content[..1000]).unwrap();
     fixture.pull("app:v1").await.unwrap();
     assert_eq!(fixture.registry.asked(&format!("app/blobs/{digest}"))[0].0, "bytes=1000-");
@@ -117,6 +120,31 @@ async fn what_another_process_began_is_gone_on_with_and_damage_is_noticed() {
     std::fs::write(&begun, b"damaged").unwrap();
     let refused = fixture.pull("app:v1").await;
     assert!(matches!(refused, Err(PullError::Blob(BlobError::Mismatch { .. }))), "{refused:?}");
+    fixture.pull("app:v1").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_only_knows_a_digest_does_not_get_the_layer() {
+    let mut fixture = Fixture::new().await;
+    let secret = layer(12);
+    let digest = Digest::of(&secret);
+    fixture.registry.image("private", Some("v1"), "amd64", &[&secret]);
+    let owner = Holder::Account(UserId::generate(), HashSet::new());
+    fixture.holder = owner.clone();
+    fixture.pull("private:v1").await.unwrap();
+    let path = format!("app/blobs/{digest}");
+    fixture.registry.image("app", Some("v1"), "amd64", &[&secret]);
+    fixture.registry.put(&path, Answer::Content("application/octet-stream", b"nothing of it".to_vec()));
+
+    fixture.holder = Holder::Account(UserId::generate(), HashSet::new());
+    fixture.pull("app:v1").await.unwrap_err();
+    // Nor where its owner's transfer is about to end.
+    std::fs::write(blobs::partial_path(fixture.data.path(), &owner.prefix(), digest), &secret).unwrap();
+    fixture.pull("app:v1").await.unwrap_err();
+    assert!(!fixture.registry.asked(&path).is_empty(), "it was not asked for");
+
+    // Who has it need not fetch it again.
+    fixture.holder = Holder::Account(UserId::generate(), HashSet::from([digest]));
     fixture.pull("app:v1").await.unwrap();
 }
 
@@ -208,6 +236,7 @@ async fn nobody_is_led_to_where_a_pull_must_not_go() {
             platform: "linux/amd64".parse().unwrap(),
             credentials: None,
             max_bytes: u64::MAX,
+            holder: Holder::Operator,
         };
         let refused = pull(&client, &request, fixture.data.path(), &Progress::default()).await;
         assert!(matches!(refused, Err(PullError::Address { why: NotPublic::Loopback, .. })), "{host}: {refused:?}");

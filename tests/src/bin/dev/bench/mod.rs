@@ -1,5 +1,5 @@
 //! `dev bench`: what the platform takes, beside what a peer or the machine takes in the same run.
-//! BENCH=lifecycle,snapshot,exec,crun,pull,read,firewall,traffic,neighbour chooses parts.
+//! BENCH=lifecycle,snapshot,exec,crun,pull,transfer,read,firewall,traffic,neighbour chooses parts.
 
 mod bare;
 mod crowd;
@@ -16,6 +16,7 @@ mod snapshot;
 mod steps;
 mod table;
 mod traffic;
+mod transfer;
 
 use crate::measure::{memory, profile};
 use anyhow::{Context, Result};
@@ -43,6 +44,9 @@ pub(super) async fn run() -> Result<()> {
     }
     if wanted("pull") {
         pull::run_part().await?;
+    }
+    if wanted("transfer") {
+        transfer::run_part().await?;
     }
     if wanted("read") {
         read::run(&cluster, &api).await?;

@@ -1,0 +1,149 @@
+//! A container's file system from one server to another, beside `btrfs send | btrfs receive` between the same two pools;
+//! and what a change of another container takes meanwhile.
+
+use super::table;
+use crate::measure::Times;
+use anyhow::{Context, Result, ensure};
+use hoody_tests::{
+    api::Api,
+    cluster::{Cluster, Plan, run},
+    wait,
+};
+use rand::Rng;
+use serde_json::json;
+use std::{
+    io::Write,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+const ROUNDS: usize = 3;
+/// What is sent: hard to compress, in files of two sizes.
+const LARGE_MIB: usize = 384;
+const SMALL_FILES: usize = 2_000;
+const SMALL_BYTES: usize = 32 << 10;
+/// Changes while nothing is sent.
+const IDLE_CHANGES: usize = 300;
+const DEADLINE: Duration = Duration::from_secs(600);
+
+pub(super) async fn run_part() -> Result<()> {
+    let settings = vec![("HOODY_CONTAINER_NETWORK_MBIT", "0".to_owned())];
+    let cluster = Cluster::start(Plan { servers: 2, settings, ..Plan::default() }).await?;
+    let api = cluster.tenant.unchecked();
+    let project = api.project("bench-transfer").await?;
+    let specs = json!({ "cpu_cores": 0.5, "memory_mb": 64, "storage_mb": 2048 });
+    let made = json!({ "name": "sent", "server_id": cluster.servers[0].id, "specs": specs });
+    let source = api.container(&project, "busybox", made).await?;
+    let beside = json!({ "name": "beside", "autostart": true, "server_id": cluster.servers[0].id, "specs": specs });
+    let beside = api.container(&project, "busybox", beside).await?;
+    let root = cluster.servers[0].pool().join("containers").join(&source);
+    let bytes = fill(&root)?;
+    let mut idle = Times::default();
+    for number in 0..IDLE_CHANGES {
+        idle.push(change(&api, &beside, number).await?);
+    }
+    let (mut ours, mut peers, mut meanwhile) = (Times::default(), Times::default(), Times::default());
+    for round in 0..ROUNDS {
+        // Who is first finds the files in memory as the other does: they were just written, or just sent.
+        if round % 2 == 1 {
+            peers.push(piped(&cluster, &root, round)?);
+        }
+        let (time, changes) = sent(&cluster, &api, &source, &beside, round).await?;
+        ours.push(time);
+        meanwhile.extend(changes);
+        if round % 2 == 0 {
+            peers.push(piped(&cluster, &root, round)?);
+        }
+    }
+    table::part(&format!(
+        "{} MiB in {} files from one server to another, {ROUNDS} rounds",
+        bytes >> 20,
+        SMALL_FILES + 1
+    ));
+    table::head();
+    table::times("copy, until its root file system is there", &ours, Some(("btrfs send | btrfs receive", &peers)));
+    table::times("btrfs send | btrfs receive", &peers, None);
+    let rate = |times: &Times| (bytes >> 20) as f64 / (times.percentile(50.0) / 1000.0);
+    table::value("copy", &format!("{:.0} MiB/s", rate(&ours)));
+    table::value("btrfs send | btrfs receive", &format!("{:.0} MiB/s", rate(&peers)));
+    table::value("share of it (bar: 60 %)", &format!("{:.0} %", 100.0 * rate(&ours) / rate(&peers)));
+    table::times("a change of another container, idle", &idle, None);
+    table::times(&format!("meanwhile ({} of them)", meanwhile.len()), &meanwhile, Some(("idle", &idle)));
+    let (busy, quiet) = (meanwhile.percentile(99.0), idle.percentile(99.0));
+    table::value("p99 of it (bar: 2 x idle)", &format!("{busy:.1} ms, {:.2} x idle", busy / quiet));
+    Ok(())
+}
+
+/// Writes what is sent; its bytes.
+fn fill(root: &Path) -> Result<u64> {
+    let folder = root.join("srv/bench");
+    std::fs::create_dir_all(&folder)?;
+    let mut bytes = vec![0; 1 << 20];
+    let mut large = std::fs::File::create(folder.join("large"))?;
+    for _ in 0..LARGE_MIB {
+        rand::rng().fill_bytes(&mut bytes);
+        large.write_all(&bytes)?;
+    }
+    for number in 0..SMALL_FILES {
+        rand::rng().fill_bytes(&mut bytes[..SMALL_BYTES]);
+        std::fs::write(folder.join(number.to_string()), &bytes[..SMALL_BYTES])?;
+    }
+    run(Command::new("sync").arg("-f").arg(&folder))?;
+    Ok(((LARGE_MIB << 20) + SMALL_FILES * SMALL_BYTES) as u64)
+}
+
+/// One copy, and changes of another container while it goes on.
+async fn sent(cluster: &Cluster, api: &Api, source: &str, beside: &str, round: usize) -> Result<(Duration, Times)> {
+    let begun = Instant::now();
+    let body = json!({ "name": format!("round-{round}"), "target_server_id": cluster.servers[1].id });
+    let copied = api.post(&format!("/api/v1/containers/{source}/copy"), body).await?.data()?;
+    let path = format!("/api/v1/containers/{}", copied["id"].as_str().context("an id")?);
+    let done = async {
+        wait::until("the copy", DEADLINE, async || {
+            let row = api.get(&path).await?.data()?;
+            ensure!(row["status"] != "failed", "{row}");
+            Ok((row["status"] == "stopped").then(|| begun.elapsed()))
+        })
+        .await
+    };
+    let mut changes = Times::default();
+    let changing = async {
+        for number in 0.. {
+            match change(api, beside, number).await {
+                Ok(time) => changes.push(time),
+                Err(error) => return error,
+            }
+        }
+        unreachable!("numbers do not end")
+    };
+    let time = tokio::select! {
+        done = done => done?,
+        error = changing => return Err(error),
+    };
+    api.delete(&path, None).await?.data()?;
+    Ok((time, changes))
+}
+
+/// A change that the node has persisted when this returns.
+async fn change(api: &Api, container: &str, number: usize) -> Result<Duration> {
+    let begun = Instant::now();
+    let value = json!({ "value": number.to_string() });
+    api.put(&format!("/api/v1/containers/{container}/env/NUMBER"), value).await?.data()?;
+    Ok(begun.elapsed())
+}
+
+/// The same file system between the same pools, by the programs.
+fn piped(cluster: &Cluster, root: &Path, round: usize) -> Result<Duration> {
+    let [from, to] = [0, 1].map(|server| cluster.servers[server].pool().join("staging"));
+    let kept = from.join(format!("bench-{round}"));
+    let begun = Instant::now();
+    run(Command::new("btrfs").args(["-q", "subvolume", "snapshot", "-r"]).arg(root).arg(&kept))?;
+    let script = "set -o pipefail; btrfs -q send \"$1\" | btrfs -q receive \"$2\" && sync -f \"$2\"";
+    run(Command::new("bash").args(["-c", script, "bash"]).arg(&kept).arg(&to))?;
+    let taken = begun.elapsed();
+    for subvolume in [kept, to.join(format!("bench-{round}"))] {
+        run(Command::new("btrfs").args(["-q", "subvolume", "delete"]).arg(subvolume))?;
+    }
+    Ok(taken)
+}
