@@ -152,7 +152,7 @@ impl Export {
                 self.hasher.update(&piece);
                 Ok(Some(piece))
             }
-            TransferData::End { bytes, digest } => {
+            TransferData::End { bytes, digest, .. } => {
                 let found = Digest::from_bytes(self.hasher.clone().finalize().into());
                 if (bytes, digest) == (self.bytes, found) { Ok(None) } else { Err(ExportError::Damaged) }
             }
