@@ -62,22 +62,31 @@ pub(crate) fn measure(top: OwnedFd, parent: Option<u64>) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// True where the read-only subvolume of `top` is another than the read-only subvolume `parent`, but for what `is_own`
-/// says of a command that would make the one from the other. Its end is not waited for.
-pub(crate) fn differs(top: OwnedFd, parent: u64, is_own: impl Fn(&Command<'_>) -> bool) -> io::Result<bool> {
+/// True where the read-only subvolume of `top` is made from the read-only subvolume `parent` by a command of
+/// which `is_meant` says so.
+pub(crate) fn differs(top: OwnedFd, parent: u64, is_meant: impl Fn(&Command<'_>) -> bool) -> io::Result<bool> {
     let (read, ended) = send(top, Some(parent), Content::WithoutData)?;
-    let buffered = io::BufReader::with_capacity(256 << 10, File::from(read));
+    let found = finds(File::from(read), is_meant);
+    // A subvolume that is being sent cannot be deleted. Without a reader it ends at the next command.
+    let sent = ended.blocking_recv().map_err(io::Error::other)?;
+    if !found? {
+        sent?;
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// True where one of the stream's commands is meant; the rest is not read then.
+fn finds(stream: File, is_meant: impl Fn(&Command<'_>) -> bool) -> io::Result<bool> {
+    let buffered = io::BufReader::with_capacity(256 << 10, stream);
     let mut commands = Commands::open(buffered).map_err(unreadable)?;
     loop {
         match commands.next().map_err(unreadable)? {
-            Command::End => break,
-            command if is_own(&command) => return Ok(true),
+            Command::End => return Ok(false),
+            command if is_meant(&command) => return Ok(true),
             _ => {}
         }
     }
-    drop(commands);
-    ended.blocking_recv().map_err(io::Error::other)??;
-    Ok(false)
 }
 
 fn unreadable(error: ReadError) -> io::Error {

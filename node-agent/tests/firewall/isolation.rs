@@ -87,8 +87,7 @@ fn ipv6_passes_in_no_direction() {
     world.outside.run("ip route add fd00::/64 via fd01::1");
     inside.run("ip route add fd01::/64 via fd00::1");
     // It needs no answer to learn its neighbour's address.
-    let path = format!("/sys/class/net/{interface}/address");
-    let address = world.node.within(|| std::fs::read_to_string(&path).unwrap());
+    let address = world.node.run(&format!("cat /sys/class/net/{interface}/address"));
     inside.run(&format!("ip neigh replace fd00::1 lladdr {} dev eth0", address.trim()));
     let receivers = [
         (inside, "[fd00::2]:9", &world.node),

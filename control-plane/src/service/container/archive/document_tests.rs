@@ -8,7 +8,7 @@ fn written() -> Value {
         "version": 1, "name": "web", "image": "debian/12", "architecture": "amd64", "runtime": "lxc",
         "specs": {"cpu_cores": 0.5, "memory_mb": 64, "storage_mb": 128, "network_mbit": 1000},
         "autostart": true, "environment_vars": {"A": "b"},
-        "firewall": {"ingress": [{"rule": {"enabled": true, "action": "allow", "matches": "any", "peer": null,
+        "firewall": {"ingress": [{"rule": {"enabled": true, "action": "allow", "matches": {"tcp": {"source": [], "destination": []}}, "peer": null,
             "description": "x"}, "texts": {"description": "x"}}], "egress": []},
         "egress": "block", "attributes": {"color": "#ABCDEF", "comment": "mine"},
     })
