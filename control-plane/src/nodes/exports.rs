@@ -28,9 +28,12 @@ const OFFER_DEADLINE: Duration = Duration::from_secs(30);
 /// Silence of the node after which the archive counts as broken off.
 const SILENCE: Duration = Duration::from_secs(120);
 
+/// Of whom an offer is taken, and who waits for it.
+type Expected = (ServerId, oneshot::Sender<Ends>);
+
 /// Who waits for the offer of which export. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Exports(Arc<Mutex<HashMap<ExportId, (ServerId, oneshot::Sender<Ends>)>>>);
+pub(super) struct Exports(Arc<Mutex<HashMap<ExportId, Expected>>>);
 
 /// Why no archive is sent.
 #[derive(Debug, thiserror::Error)]

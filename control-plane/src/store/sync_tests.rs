@@ -40,7 +40,7 @@ async fn one_at_a_time_and_begun_once() {
         let again = Transfer { id: TransferId::generate(), ..first.transfer.clone() };
         let again = Sync { transfer: again, ..first.clone() };
         assert!(matches!(write(&store, &row, &again).await, Err(StoreError::Duplicate { .. })));
-        assert_eq!(waiting(&store, first.transfer.target).await.unwrap(), [first.clone()]);
+        assert_eq!(waiting(&store, first.transfer.target).await.unwrap(), std::slice::from_ref(&first));
         assert_eq!(waiting(&store, first.transfer.source).await.unwrap(), []);
         assert_eq!(servers_waiting(&store).await.unwrap(), [first.transfer.target]);
         let moving = transfer::moving(&store, row.spec.id).await.unwrap().unwrap();

@@ -276,8 +276,11 @@ impl<W: Write> Packer<W> {
     }
 }
 
+/// Name and value of a PAX record.
+type Record = (Vec<u8>, Vec<u8>);
+
 /// Extended attributes that are restored, as PAX records.
-fn attributes(path: &Path, is_file: bool) -> Result<Vec<(Vec<u8>, Vec<u8>)>, PackError> {
+fn attributes(path: &Path, is_file: bool) -> Result<Vec<Record>, PackError> {
     let failed = || io("read the attributes of", path);
     let mut records = Vec::new();
     for name in xattr::list(path).map_err(failed())? {

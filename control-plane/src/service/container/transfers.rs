@@ -24,7 +24,8 @@ pub struct Transferred {
 /// What is on its way to the container; only looked for where something can be, or where `all` is wanted.
 pub async fn transfer_of(app: &App, row: &ContainerRow, all: bool) -> Result<Option<Transferred>, ServiceError> {
     let being_made = matches!(row.status, Status::Copying | Status::Creating | Status::Failed);
-    if !all && !(being_made && row.spec.transfer.is_some()) {
+    let may_be = all || (being_made && row.spec.transfer.is_some());
+    if !may_be {
         return Ok(None);
     }
     let moving = transfer::moving(&app.store, row.spec.id).await?;
