@@ -121,8 +121,7 @@ impl Store {
             let grouped = Writes::new(Backend::Sqlite, write.clone(), committed.clone());
             Ok(Self { backend: Backend::Sqlite, read, write, grouped, committed, url: Secret::new(url.to_owned()) })
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let options = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
-            let pool = options.connect(url).await?;
+            let pool = pool_options(CONNECTIONS).connect(url).await?;
             let committed = Arc::<Notify>::default();
             let grouped = Writes::new(Backend::Postgres, pool.clone(), committed.clone());
             Ok(Self {
@@ -224,21 +223,29 @@ fn row_lock(connection: &AnyConnection, table: &str) -> String {
     }
 }
 
+/// Connections are looked at when they are taken, and stay for good: the task that sqlx 0.9 would close idle ones with
+/// counts them without a lock, may find less than none, and then turns for ever.
+fn pool_options(connections: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+}
+
 async fn sqlite_pool(url: &str, connections: u32, mode: &str) -> Result<AnyPool, StoreError> {
-    let options = AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
-        |connection, _| {
-            Box::pin(async move {
-                for pragma in [
-                    "PRAGMA busy_timeout = 5000",
-                    "PRAGMA journal_mode = WAL",
-                    "PRAGMA synchronous = FULL",
-                    "PRAGMA foreign_keys = ON",
-                ] {
-                    sqlx::query(pragma).execute(&mut *connection).await?;
-                }
-                Ok(())
-            })
-        },
-    );
+    let options = pool_options(connections).after_connect(|connection, _| {
+        Box::pin(async move {
+            for pragma in [
+                "PRAGMA busy_timeout = 5000",
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "PRAGMA foreign_keys = ON",
+            ] {
+                sqlx::query(pragma).execute(&mut *connection).await?;
+            }
+            Ok(())
+        })
+    });
     Ok(options.connect(&format!("{url}?mode={mode}")).await?)
 }

@@ -3,7 +3,7 @@
 
 use super::Store;
 use hoody_protocol::id::RequestId;
-use sqlx::{AnyPool, any::AnyPoolOptions};
+use sqlx::AnyPool;
 use std::future::Future;
 
 /// The variable with the URL of a database on the test server; the user must be allowed to create others.
@@ -26,7 +26,7 @@ where
         panic!("set {POSTGRES} to a PostgreSQL server's URL, for example postgres://postgres@127.0.0.1:5433/postgres")
     });
     sqlx::any::install_default_drivers();
-    let server = AnyPoolOptions::new().max_connections(1).connect(&url).await.expect("connect to the test server");
+    let server = super::pool_options(1).connect(&url).await.expect("connect to the test server");
     let name = format!("hoody_test_{}", RequestId::generate());
     run(&server, format!("CREATE DATABASE {name}")).await;
     let store = Store::open(&with_database(&url, &name)).await.expect("open the test database");

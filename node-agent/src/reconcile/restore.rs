@@ -4,7 +4,6 @@
 //! with it as its specification says. After a sync it stays as a snapshot too.
 
 use super::{
-    cause,
     operation::{self, change},
     owner::Cell,
     pass::{PassError, Settled, failed, not_persisted},
@@ -105,11 +104,17 @@ async fn swap(cell: &Cell, record: &Record, id: OperationId, with: With) -> Resu
         }
         storage.swap_in(record.spec.id, &replacement).await
     };
-    if let Err(error) = swapped.await {
-        // Whatever it is: the container does not wait for it, stopped.
-        tracing::warn!(container = %record.spec.id, error = &error as &dyn std::error::Error, "a swap failed");
-        let unknown = || Cause::new(with.words().0, "what is to be put in place could not be put there");
-        return revert(cell, id, cause::known(&error).unwrap_or_else(unknown)).await;
+    match swapped.await {
+        Err(
+            error @ (StorageError::NoSnapshot { .. }
+            | StorageError::NoTransfer { .. }
+            | StorageError::TooManySnapshots { .. }
+            | StorageError::CopyTooLarge { .. }),
+        ) => {
+            let cause = snapshot::failure(record, &error, "what is to be put in place could not be put there");
+            return revert(cell, id, cause).await;
+        }
+        swapped => swapped.map_err(storage_failed("swap the root file system"))?,
     }
     hoody_fault::point!("restoration.swapped");
     // The new root file system's limit, and its key, are put in force anew.
