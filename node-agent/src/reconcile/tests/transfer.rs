@@ -141,6 +141,7 @@ fn a_sync_whose_storage_fails_is_tried_again_and_given_up_in_the_end() {
             let outcome = agent.outcome(sync(1, 2).id).await;
             assert_eq!(outcome.failure.expect(step).code.as_str(), "sync_failed", "{step}");
             agent.in_state(State::Running).await;
+            agent.node.kernel.until("what was kept is gone", |world| world.snapshots.is_empty()).await;
             assert_eq!(content(agent.node), (1, None), "{step}");
         });
     }
