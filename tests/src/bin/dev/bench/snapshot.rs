@@ -11,8 +11,11 @@ const ROUNDS: usize = 30;
 
 pub(super) async fn run(cluster: &Cluster, api: &Api) -> Result<()> {
     let project = api.project("bench-snapshots").await?;
-    let running = api.container(&project, "busybox", json!({ "name": "runs", "autostart": true })).await?;
-    let stopped = api.container(&project, "busybox", json!({ "name": "rests" })).await?;
+    // Two and a copy fit where there are two processors.
+    let specs = json!({ "cpu_cores": 0.5 });
+    let running = json!({ "name": "runs", "autostart": true, "specs": specs });
+    let running = api.container(&project, "busybox", running).await?;
+    let stopped = api.container(&project, "busybox", json!({ "name": "rests", "specs": specs })).await?;
     let lxd = Lxd::start(cluster.folder()).await;
     let pool = cluster.servers[0].pool();
     let mut times: [Times; 8] = Default::default();
