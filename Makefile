@@ -53,6 +53,8 @@ test: build ## every test: unit, both databases, kernel, black-box
 	# Images for the black-box tests; made once.
 	scripts/images.sh busybox
 	scripts/images.sh debian/12
+	# Most of the time a test waits, for a connection, a deadline or the disk: more of them at once than processors.
+	export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4}
 	cargo test --workspace
 
 soak: build ## random operations, kills and partitions on three servers, 10 minutes (SOAK_SECONDS, SOAK_SEED)
@@ -67,7 +69,7 @@ soak: build ## random operations, kills and partitions on three servers, 10 minu
 fuzz: setup ## libFuzzer on every decoder of bytes from outside, a minute each (FUZZ_SECONDS)
 	@HOODY_FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
 
-test-cgroup2: root ## the runtime's tests on cgroup v2, in a virtual machine (emulated: some minutes)
+test-cgroup2: root ## runtime, commands, an installed server with its reboot on cgroup v2, in a virtual machine (emulated)
 	@scripts/setup.sh cgroup2
 	@scripts/cgroup2.sh
 

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Runs kernel tests on a machine that has cgroup v2: those of the runtime (node-agent/tests/runtime/unified.rs) and of
-# commands on the server (node-agent/src/commands/tests.rs). It is a virtual one, with Debian's cloud kernel and an
-# initial RAM disk of busybox, runc, conmon and the test programs, emulated: nested KVM differs too much from machine
-# to machine. Arguments are names of the runtime's tests, and only those run then.
+# Tests on a server such as the field has: Debian 12 with its own kernel and systemd as the first program, where cgroup
+# v2 holds every controller. It is a virtual machine; nothing of this one is changed.
+#
+#   cgroup2.sh              everything below
+#   cgroup2.sh runtime      the runtime with runc, and with crun; commands on the server
+#   cgroup2.sh installed    the product installed by its own script, used through the API, rebooted (tests/tests/installed.rs)
+#
+# The machine is emulated, some twenty times slower than this one: nested KVM differs too much from machine to machine,
+# and some refuse an ordinary kernel. HOODY_KVM=1 takes /dev/kvm all the same.
 set -euo pipefail
 
 fail() {
@@ -11,120 +16,110 @@ fail() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-cache=/var/cache/hoody/cgroup2
-# Seconds; emulation is some twenty times slower than the machine itself.
-limit=900
-tests=("${@:-unified}")
+# Seconds.
+limit=2400
+parts=("$@")
+[ $# -gt 0 ] || parts=(runtime installed)
 
-for program in qemu-system-x86_64 busybox runc conmon catatonit cc; do
-    command -v "$program" >/dev/null || fail "$program is missing: run scripts/setup.sh cgroup2"
+for program in qemu-system-x86_64 debugfs mke2fs; do
+    PATH=$PATH:/sbin:/usr/sbin command -v "$program" >/dev/null || fail "$program is missing: run scripts/setup.sh cgroup2"
 done
+server=$("$root/scripts/images.sh" server)
+"$root/scripts/images.sh" busybox >/dev/null
 
-# The kernel, from the package, without installing it here.
-kernel=$(find "$cache" -name 'vmlinuz-*' 2>/dev/null | head -n 1)
-if [ -z "$kernel" ]; then
-    mkdir -p "$cache"
-    package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
-    [ -n "$package" ] || fail "no package linux-image-cloud-amd64: run apt-get update"
-    download=$(mktemp -d)
-    (cd "$download" && apt-get -q download "$package" >/dev/null 2>&1) || fail "$package cannot be downloaded"
-    dpkg-deb --fsys-tarfile "$download/$package"*.deb | tar -x -C "$cache" --strip-components=2 --wildcards './boot/vmlinuz-*'
-    rm -r "$download"
-    kernel=$(find "$cache" -name 'vmlinuz-*' | head -n 1)
-fi
-
-# built <beginning of the program's name> <cargo's choice of it>: its path.
-built() {
-    local name=$1
-    shift
-    (cd "$root" && cargo test -q -p hoody-agent "$@" --no-run --message-format=json) |
-        sed -n "s/.*\"executable\":\"\([^\"]*\/$name-[^\"]*\)\".*/\1/p" | tail -n 1
+# Programs and tests, as `make test` builds them.
+(cd "$root" && cargo build -q --workspace --bins)
+built=$(cd "$root" && cargo test -q --workspace --no-run --message-format=json --lib --test runtime --test installed |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+# test <beginning of its name>: its path.
+test_program() {
+    grep "/deps/$1-[0-9a-f]*\$" <<<"$built" | tail -n 1
 }
-program=$(built runtime --test runtime)
-[ -x "$program" ] || fail "the test program was not built"
-units=$(built hoody_agent --lib)
-[ -x "$units" ] || fail "the unit tests were not built"
+runtime=$(test_program runtime)
+units=$(test_program hoody_agent)
+installed=$(test_program installed)
+for program in "$runtime" "$units" "$installed"; do
+    [ -x "$program" ] || fail "a test program was not built"
+done
+programs=$(dirname "$(dirname "$runtime")")
 
+# The second disk: everything at the paths that it has here, for tests know them.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-disk=$work/root
-mkdir -p "$disk"/{bin,sbin,usr/bin,usr/sbin,proc,sys,dev,tmp,run,etc,var/log,root,lib64}
-# Programs at their places, with the libraries that they load.
+disk=$work/disk
 put() {
-    local file=$1 library
-    mkdir -p "$disk$(dirname "$file")"
-    cp -L "$file" "$disk$file"
-    # A static one has none.
-    { ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
-        mkdir -p "$disk$(dirname "$library")"
-        [ -e "$disk$library" ] || cp -L "$library" "$disk$library"
-    done
+    mkdir -p "$disk$(dirname "$1")"
+    cp -a "$1" "$disk$1"
 }
-put "$(command -v runc)"
-put "$(command -v conmon)"
-put "$(command -v catatonit)"
-put "$program"
-put "$units"
-# Debug information is most of it.
-strip "$disk$program" "$disk$units"
-cp "$(command -v busybox)" "$disk/bin/busybox"
-"$disk/bin/busybox" --list | grep -v '^busybox$' | while read -r applet; do
-    [ -e "$disk/bin/$applet" ] || ln -s busybox "$disk/bin/$applet"
+for file in "$programs"/hoody-{agent,control-plane,proxy} "$runtime" "$units" "$installed"; do
+    put "$file"
+    # Debug information is most of it.
+    strip --strip-debug "$disk$file"
 done
-printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$disk/etc/passwd"
-printf 'root:x:0:\nnogroup:x:65534:\n' >"$disk/etc/group"
-# Where Debian has them.
-ln -s /bin/busybox "$disk/usr/bin/env"
-ln -s /bin/busybox "$disk/usr/bin/id"
-# The tests build a small program with the C compiler; here it is built already.
-cc -static -O1 -o "$disk/root/probe" "$root/node-agent/tests/runtime/probe.c"
-# shellcheck disable=SC2016  # $4 is of that script
-printf '#!/bin/sh\nexec cp /root/probe "$4"\n' >"$disk/usr/bin/cc"
-temporary=$(dirname "$(dirname "$(dirname "$program")")")/tmp
-mkdir -p "$disk$temporary" "$disk$root/node-agent"
-# The first program of the machine: an initial RAM disk cannot be pivoted away from, so all of it is moved to a
-# file system in memory first.
-cat >"$disk/init" <<'INIT'
-#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /new
-/bin/busybox mount -t tmpfs -o mode=755,size=1g tmpfs /new
-for each in /bin /sbin /usr /lib /lib64 /etc /root /tmp /run /var /work /opt /home /start; do
-    [ -e "$each" ] && /bin/busybox cp -a "$each" /new/
+mkdir -p "$disk$root/node-agent/tests/runtime" "$disk$root/docs" "$disk$(dirname "$programs")/tmp"
+for file in "$root"/{scripts,systemd} "$root/docs/operations.md" "$root/node-agent/tests/runtime/probe.c"; do
+    put "$file"
 done
-/bin/busybox mkdir -p /new/proc /new/sys /new/dev
-exec /bin/busybox switch_root /new /start
-INIT
-also=true
-[ $# -gt 0 ] || also="$units --test-threads=1 commands::tests"
-cat >"$disk/start" <<START
-#!/bin/sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=0 HOME=/root
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev 2>/dev/null
-mkdir -p /dev/pts /dev/shm
-mount -t devpts devpts /dev/pts
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-echo "controllers: \$(cat /sys/fs/cgroup/cgroup.controllers)"
-for controller in cpu memory pids io cpuset; do echo "+\$controller" >/sys/fs/cgroup/cgroup.subtree_control; done
-ip link set lo up
-mkdir -p $root/node-agent
+cat >"$disk/run-tests" <<RUN
+#!/bin/bash
+# The console is no terminal: results are looked for in what it prints.
+export RUST_BACKTRACE=0 RUST_TEST_THREADS=1 TERM=dumb
+for top in $(printf '%s\n' "$root" "$programs" | cut -d/ -f2 | sort -u | tr '\n' ' '); do
+    mkdir -p "/\$top" && mount --bind "/mnt/tests/\$top" "/\$top"
+done
 cd $root/node-agent
-$program --include-ignored --test-threads=1 ${tests[*]} && $also
-echo "cgroup2: exit code \$?"
-poweroff -f
-START
-chmod +x "$disk/init" "$disk/start" "$disk/usr/bin/cc"
-# The workspace may lie anywhere: the first folder of its path goes along.
-top=/$(cut -d/ -f2 <<<"$root")
-sed -i "s#/work /opt#$top /opt#" "$disk/init"
-(cd "$disk" && find . | cpio -o -H newc --quiet) | gzip -1 >"$work/initrd"
+ok=true
+part() {
+    echo "cgroup2: \$*"
+    "\$@" || { ok=false; echo "cgroup2: FAILED \$*"; }
+}
+if [ -e /var/lib/hoody-installed.json ]; then
+    part $installed --ignored --nocapture then_
+else
+    echo "cgroup2: Linux \$(uname -r), controllers: \$(cat /sys/fs/cgroup/cgroup.controllers)"
+    echo "cgroup2: \$(runc --version | head -n 1), \$(crun --version | head -n 1)"
+    case "${parts[*]}" in *runtime*)
+        part $runtime --ignored unified
+        export HOODY_TEST_RUNTIME=crun
+        part $runtime --ignored unified
+        part $runtime crun lifecycle attended exec
+        unset HOODY_TEST_RUNTIME
+        part $units commands::tests
+        ;;
+    esac
+    case "${parts[*]}" in *installed*)
+        part $installed --ignored --nocapture first_
+        echo "cgroup2: --- what the services said"
+        journalctl --no-pager -u 'hoody-*' -n 60
+        ;;
+    esac
+fi
+\$ok && echo "cgroup2: all passed"
+# In order, also what systemd writes while it ends.
+sync
+RUN
+chmod +x "$disk/run-tests"
+truncate -s 2G "$work/tests.ext4"
+mke2fs -q -t ext4 -d "$disk" "$work/tests.ext4"
+rm -rf "$disk"
+for file in kernel ramdisk; do
+    debugfs -R "dump /boot/$file $work/$file" "$server" 2>/dev/null
+    [ -s "$work/$file" ] || fail "the server has no /boot/$file"
+done
 
-echo "cgroup2.sh: booting $(basename "$kernel")" >&2
-timeout "$limit" qemu-system-x86_64 -accel tcg -cpu max -m 2G -smp 1 -nographic -no-reboot -nic none \
-    -kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 panic=-1 quiet" </dev/null |
+accelerator=(-accel "tcg,thread=multi" -cpu max)
+[ -z "${HOODY_KVM:-}" ] || accelerator=(-accel kvm -cpu host)
+echo "cgroup2.sh: booting" >&2
+started=$SECONDS
+# Changes to the disks go with the machine.
+timeout "$limit" qemu-system-x86_64 "${accelerator[@]}" -m 3G -smp 2 -nographic -nic none \
+    -kernel "$work/kernel" -initrd "$work/ramdisk" -append "root=/dev/vda rw console=ttyS0 panic=30 quiet" \
+    -drive "file=$server,format=raw,if=virtio,snapshot=on" \
+    -drive "file=$work/tests.ext4,format=raw,if=virtio,snapshot=on" </dev/null |
     tr -d '\r' | tee "$work/log" || fail "the virtual machine did not end within $limit s"
-grep -q '^cgroup2: exit code 0$' "$work/log" || fail "the tests failed in the virtual machine"
-grep -q '^test result: ok. [1-9]' "$work/log" || fail "no test ran in the virtual machine"
+echo "cgroup2.sh: ended after $((SECONDS - started)) s" >&2
+! grep -q 'cgroup2: FAILED' "$work/log" || fail "tests failed in the virtual machine"
+# The second boot's, where there is one, says so at the end.
+grep -q 'cgroup2: all passed' "$work/log" || fail "the virtual machine ended before its tests"
+[[ ! "${parts[*]}" =~ installed ]] || grep -q 'crun runs containers' "$work/log" || fail "the server did not come back"
+grep -q 'test result: ok. [1-9]' "$work/log" || fail "no test ran in the virtual machine"

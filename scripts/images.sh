@@ -3,6 +3,7 @@
 #
 #   images.sh busybox     one static program and a minimal /etc
 #   images.sh debian/12   Debian 12 with systemd, from the packages of the machine's own mirror
+#   images.sh server      an ext4 disk of a whole server: Debian 12 with its kernel and what a node needs
 #
 # They are kept in $HOODY_IMAGE_CACHE (by default /var/cache/hoody/images) under a name with a hash of
 # everything that they are made of.
@@ -152,6 +153,66 @@ build_debian() {
     zstd -q -1 -T0 --rm "$1/root.tar" -o "$2"
 }
 
+server_packages=systemd-sysv,dbus,tzdata,linux-image-cloud-amd64,initramfs-tools,kmod,runc,crun,conmon,catatonit
+server_packages+=,nftables,iproute2,btrfs-progs,busybox-static,procps,ca-certificates,gcc,libc6-dev,libcap2-bin
+
+# A virtual machine boots it: /boot/kernel, /boot/ramdisk. It runs what a second disk has as /run-tests at its root,
+# and tells it at the serial console.
+configure_server() {
+    cat <<'HOOK'
+set -eu
+root=$1
+cp "$root"/boot/vmlinuz-* "$root/boot/kernel"
+cp "$root"/boot/initrd.img-* "$root/boot/ramdisk"
+cat >"$root/etc/systemd/system/run-tests.service" <<'UNIT'
+[Unit]
+After=multi-user.target
+[Service]
+Type=exec
+ExecStart=/bin/sh -c "mkdir -p /mnt/tests && mount /dev/vdb /mnt/tests && exec /mnt/tests/run-tests"
+ExecStopPost=/bin/sh -c "[ \"$EXIT_CODE\" = killed ] || systemctl --no-block poweroff"
+StandardOutput=tty
+StandardError=inherit
+TTYPath=/dev/ttyS0
+Environment=HOME=/root
+[Install]
+WantedBy=default.target
+UNIT
+mkdir -p "$root/etc/systemd/system/default.target.wants"
+ln -s ../run-tests.service "$root/etc/systemd/system/default.target.wants/"
+ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+for unit in getty.target serial-getty@.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
+    fstrim.timer e2scrub_all.timer e2scrub_reap.service systemd-pstore.service; do
+    ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+echo server >"$root/etc/hostname"
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/apt
+HOOK
+}
+
+build_server() {
+    configure_server >"$1/configure"
+    mkdir "$1/tmp"
+    # shellcheck disable=SC2016  # $1 and what follows are of the inner shell
+    unshare --mount --propagation private -- bash -euc '
+        work=$1 target=$2 packages=$3
+        shift 3
+        mount -t tmpfs -o mode=755,size=2g tmpfs "$work/tmp"
+        TMPDIR=$work/tmp mmdebstrap --mode=root --variant=minbase --format=directory --include="$packages" \
+            --aptopt="Acquire::Languages \"none\"" --aptopt="Acquire::Retries \"3\"" \
+            --aptopt="APT::Install-Recommends \"false\"" --dpkgopt=force-unsafe-io \
+            --dpkgopt="path-exclude=/usr/share/man/*" --dpkgopt="path-exclude=/usr/share/doc/*" \
+            --dpkgopt="path-exclude=/usr/share/locale/*" --dpkgopt="path-exclude=/usr/share/info/*" \
+            --customize-hook="sh \"$work/configure\" \"\$1\"" \
+            bookworm "$work/tmp/root" "$@"
+        truncate -s 4G "$target"
+        mke2fs -q -t ext4 -d "$work/tmp/root" "$target"
+    ' build "$1" "$2" "$server_packages" "${sources[@]}" >"$1/log" 2>&1 || {
+        tail -n 40 "$1/log" >&2
+        fail "the server cannot be made"
+    }
+}
+
 case ${1:-} in
 busybox)
     busybox=$(command -v busybox) || fail "busybox is not installed: run scripts/setup.sh"
@@ -164,5 +225,11 @@ debian/12)
     kept debian-12 tar.zst \
         "$({ declare -f build_debian configure_debian; echo "$debian_packages ${sources[*]}"; } | hash_of)" build_debian
     ;;
-*) fail "usage: images.sh busybox|debian/12" ;;
+server)
+    command -v mmdebstrap >/dev/null || fail "mmdebstrap is not installed: run scripts/setup.sh"
+    mapfile -t sources < <(debian_sources)
+    kept server ext4 \
+        "$({ declare -f build_server configure_server; echo "$server_packages ${sources[*]}"; } | hash_of)" build_server
+    ;;
+*) fail "usage: images.sh busybox|debian/12|server" ;;
 esac

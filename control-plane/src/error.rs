@@ -56,7 +56,8 @@ pub enum ServiceError {
         /// Seconds until the next try can succeed.
         retry_after_s: u64,
     },
-    /// 421: the server's node is connected to another replica than the one that was asked.
+    /// 421: the server's node is connected to another replica than the one that was asked, and the two do not reach
+    /// each other.
     #[error("server {0} is connected to another replica of the control plane: ask that one, or connect again")]
     Elsewhere(String),
     /// 501: not built yet.

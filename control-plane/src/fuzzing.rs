@@ -3,16 +3,19 @@
 
 use crate::{
     config::Settings,
+    keys,
     service::{
+        container::archive,
         firewall::{RuleInput, Scalar, parse_rule, render_peer, render_ports},
         image::import,
+        network, sign_in,
     },
 };
 use hoody_protocol::firewall::{Direction, Match};
 use std::path::Path;
 
 pub use crate::service::image::registry::fuzzing::registry;
-pub use import::fuzzing::{archive, documents};
+pub use import::fuzzing::{archive as image_archive, documents};
 
 /// A firewall rule as clients write it: what is accepted is rendered and parsed to the same rule.
 pub fn rule(bytes: &[u8]) {
@@ -40,7 +43,7 @@ pub fn rule(bytes: &[u8]) {
 pub fn container_archive(bytes: &[u8]) {
     let compressed = zstd::encode_all(bytes, 1).expect("a text in memory");
     for bytes in [bytes, &compressed] {
-        if let Ok(found) = crate::service::container::archive::inspect(bytes) {
+        if let Ok(found) = archive::inspect(bytes) {
             assert!(found.document.len() as u64 <= found.bytes && found.file_bytes <= found.bytes);
         }
     }
@@ -51,5 +54,29 @@ pub fn settings(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(settings) = Settings::parse(text, Path::new("control-plane.toml")) {
         let _ = settings.resolve();
+    }
+}
+
+/// The document of a container's archive.
+pub fn container_document(bytes: &[u8]) {
+    archive::document_fuzzing(bytes);
+}
+
+/// An upstream proxy as clients write it.
+pub fn upstream(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        network::upstream_fuzzing(text);
+    }
+}
+
+/// What those answer with whom people sign in.
+pub fn sign_in(bytes: &[u8]) {
+    sign_in::fuzzing(bytes);
+}
+
+/// What a client shows as its token.
+pub fn access_token(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        keys::token_fuzzing(text);
     }
 }

@@ -15,7 +15,7 @@
 mod names;
 
 pub use names::{
-    AGENT, AGENT_COMMANDS, AGENT_EXPORTS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS,
+    AGENT, AGENT_COMMANDS, AGENT_EXPORTS, AGENT_TRANSFERS, CONTROL_PLANE, CONTROL_PLANE_COMMANDS, CONTROL_PLANE_MOVES,
     CONTROL_PLANE_TRANSFERS, IMPORTS, OPERATOR, REGISTRY,
 };
 
@@ -42,6 +42,7 @@ pub const fn is_listed(name: &str) -> bool {
         || contains(AGENT_EXPORTS, name)
         || contains(IMPORTS, name)
         || contains(CONTROL_PLANE_TRANSFERS, name)
+        || contains(CONTROL_PLANE_MOVES, name)
         || contains(OPERATOR, name)
 }
 
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn names_are_unique() {
         let lists = [AGENT, CONTROL_PLANE, AGENT_COMMANDS, AGENT_TRANSFERS, CONTROL_PLANE_COMMANDS, OPERATOR];
-        let all: Vec<_> = lists.into_iter().chain([CONTROL_PLANE_TRANSFERS]).flatten().collect();
+        let all: Vec<_> = lists.into_iter().chain([CONTROL_PLANE_TRANSFERS, CONTROL_PLANE_MOVES]).flatten().collect();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert!(all.iter().all(|name| is_listed(name)));
         assert!(!is_listed("no such point") && !is_listed(""));

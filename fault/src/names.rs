@@ -50,6 +50,10 @@ pub const AGENT: &[&str] = &[
     "share.mounting",
     "share.mounted",
     "share.unmounted",
+    "place.made",
+    "place.mounting",
+    "place.mounted",
+    "place.detached",
     // Processes.
     "bundle.recorded",
     "bundle.written",
@@ -163,6 +167,22 @@ pub const AGENT_TRANSFERS: &[&str] = &[
 /// Points of the control plane that copies to another server and syncs reach.
 pub const CONTROL_PLANE_TRANSFERS: &[&str] =
     &["transfer.connected", "transfer.recorded", "sync.writing", "sync.committed", "sync.received", "sync.begun"];
+
+/// Points of the control plane that a move of a container to another server reaches.
+pub const CONTROL_PLANE_MOVES: &[&str] = &[
+    "move.writing",
+    "move.committed",
+    "move.arrived",
+    "move.copied",
+    "move.holding",
+    "move.held",
+    "move.stopped",
+    "move.switching",
+    "move.switched",
+    "move.done",
+    "move.failing",
+    "move.failed",
+];
 
 /// Points of the agent that an export of a container reaches.
 pub const AGENT_EXPORTS: &[&str] = &["export.kept", "export.sending"];

@@ -7,12 +7,14 @@ use hoody_agent::fuzzing as agent;
 use hoody_control_plane::fuzzing as control_plane;
 use hoody_protocol::{
     codec::{self, Frame},
+    command::{built_in, schema::Schema, template::Template},
     firewall::FirewallSpec,
     join_token::JoinToken,
-    tag, transport,
+    share, tag, transport,
 };
 use hoody_proxy::fuzzing as proxy;
-use std::path::Path;
+use serde_json::{Map, Value};
+use std::path::{Component, Path};
 use tempfile::TempDir;
 
 /// One decoder under test.
@@ -20,10 +22,13 @@ pub type Target = fn(&[u8]);
 
 /// Every decoder, by the name of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("access-token", control_plane::access_token),
     ("agent-config", agent_config),
     ("certificate", certificate),
+    ("command", command),
     ("commands-policy", agent::commands_policy),
     ("container-archive", container_archive),
+    ("container-document", control_plane::container_document),
     ("control-plane-config", control_plane::settings),
     ("dns-message", proxy::dns_message),
     ("firewall-policy", firewall_policy),
@@ -32,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("http-response", proxy::http_response),
     ("image-archive", image_archive),
     ("image-documents", control_plane::documents),
+    ("inside", agent::inside),
     ("join-token", join_token),
     ("journal", agent::journal),
     ("layer", layer),
@@ -41,7 +47,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record", agent::record),
     ("registry", control_plane::registry),
     ("send-stream", agent::send_stream),
+    ("share-path", share_path),
+    ("sign-in", control_plane::sign_in),
     ("socks-reply", proxy::socks_reply),
+    ("upstream", control_plane::upstream),
 ];
 
 /// The decoder of this name.
@@ -90,10 +99,48 @@ fn certificate(bytes: &[u8]) {
     let _ = transport::certificate_identity(&bytes.into());
 }
 
+/// A command as operators write it and a client's parameters for it: `[schema, command line, parameters]`. What is
+/// rendered has the program that was written, and no argument that a parameter made an option.
+fn command(bytes: &[u8]) {
+    type Command = (Value, Vec<String>, Map<String, Value>);
+    let Ok((schema, line, values)) = serde_json::from_slice::<Command>(bytes) else { return };
+    for command in built_in::all() {
+        let Ok(parameters) = command.schema().read(&values) else { continue };
+        let arguments = command.arguments(&parameters).expect("parameters that were read");
+        assert_eq!(arguments.first().map(|program| program.as_str()), command.argv.first().copied());
+    }
+    let Ok(schema) = Schema::parse(&schema) else { return };
+    let (Ok(template), Ok(parameters)) = (Template::parse(&line, &schema), schema.read(&values)) else { return };
+    assert_eq!(schema.validate(&parameters), Ok(()), "what was read is valid");
+    let Ok(arguments) = template.render(&parameters) else { return };
+    assert_eq!(arguments.first().map(|program| program.as_str()), line.first().map(String::as_str));
+    assert!(arguments.len() <= line.len());
+    let options = |texts: &mut dyn Iterator<Item = &str>| texts.filter(|text| text.starts_with('-')).count();
+    assert!(options(&mut arguments.iter().map(|text| text.as_str())) <= options(&mut line.iter().map(String::as_str)));
+    assert!(arguments.iter().all(|text| !text.chars().any(char::is_control)));
+}
+
+/// A folder that is shared, as clients name it: its plain form is one, leads nowhere else, and is nothing of the system's.
+fn share_path(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if share::is_name(text) {
+        assert!(!text.contains(['/', '.', '\0']));
+    }
+    let Ok(path) = share::normal_path(text) else { return };
+    assert_eq!(share::normal_path(&path).as_deref(), Ok(path.as_str()));
+    let parts: Vec<_> = Path::new(&path).components().skip(1).collect();
+    assert!(parts.iter().all(|part| matches!(part, Component::Normal(_))) && !parts.is_empty());
+    assert!(
+        !["/proc", "/sys", "/dev", share::MOUNT_POINT, share::RAMDISK]
+            .iter()
+            .any(|no| Path::new(&path).starts_with(no))
+    );
+}
+
 fn agent_config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(config) = hoody_agent::config::Config::parse(text, Path::new("agent.toml")) {
-        assert!(config.cgroup_path().components().all(|part| part != std::path::Component::ParentDir));
+        assert!(config.cgroup_path().components().all(|part| part != Component::ParentDir));
         assert!(config.identity_dir().is_absolute() && config.status_socket().is_absolute());
     }
 }
@@ -131,7 +178,7 @@ fn image_archive(bytes: &[u8]) {
     for bytes in [bytes.to_vec(), agent::with_checksums(bytes)] {
         std::fs::write(&source, &bytes).expect("write the archive");
         std::fs::create_dir(&target).expect("an empty folder");
-        control_plane::archive(&source, &target);
+        control_plane::image_archive(&source, &target);
         std::fs::remove_dir_all(&target).expect("remove what was unpacked");
     }
 }

@@ -183,15 +183,15 @@ impl Agent {
         let firewall: Arc<dyn Firewall> = Arc::new(firewall);
         let names = Resolver::new(Ask::new(relay.clone()), dial.clone(), firewall.clone());
         relay.prepare().await.map_err(capability("the routing to the relay cannot be made"))?;
-        let storage =
-            PoolConfig { pool: config.pool.clone(), mounts: config.run_dir.join("rootfs"), quota: QuotaMode::Simple };
+        let roots = config.run_dir.join("rootfs");
+        let storage = PoolConfig { pool: config.pool.clone(), mounts: roots.clone(), quota: QuotaMode::Simple };
         let storage = BtrfsPool::open(storage).await.map_err(capability("the storage pool cannot be used"))?;
-        let shares = HostShares::open(&config.pool, config.run_dir.join("shares"));
+        let shares = HostShares::open(&config.pool, config.run_dir.join("shares"), roots);
         let shares = shares.await.map_err(capability("the folder of shares cannot be mounted"))?;
         let ramdisks = HostRamdisks::open(config.run_dir.join("ramdisks"), config.ramdisk_pool_mib << 20);
         let ramdisks = ramdisks.await.map_err(capability("the folder of RAM disks cannot be made"))?;
         let pool_bytes = storage.pool_usage().await.map_err(capability("the storage pool cannot be read"))?.total_bytes;
-        let bulk = Bulk::new(identity.clone());
+        let bulk = Bulk::start(identity.clone()).map_err(capability("a thread for bulk cannot be started"))?;
         let blobs = Arc::new(ControlPlaneBlobs::new(bulk.clone()));
         let lineages = Lineages::open(&config.pool, OWN_PROGRAM.into()).await;
         let lineages = lineages.map_err(capability("what copies are based on cannot be read"))?;

@@ -10,7 +10,8 @@ use crate::{
     firewall,
     images::unpack::fuzzing as unpack,
     logs::record as record_of_log,
-    storage::receive,
+    runtime,
+    storage::{self, receive},
 };
 use hoody_protocol::{
     bounded::Text,
@@ -72,4 +73,12 @@ pub fn commands_policy(bytes: &[u8]) {
         let order = Order::BuiltIn { slug: Text::truncated(slug), parameters: Default::default() };
         assert_eq!(policy.check(&order).is_ok(), policy.built_in.iter().any(|named| named == slug));
     }
+}
+
+/// What is read in a container: its accounts, its root's keys, what its programs say of themselves.
+pub fn inside(bytes: &[u8]) {
+    storage::authorized_keys_fuzzing(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    runtime::user_fuzzing(&text);
+    runtime::inspection_fuzzing(&text);
 }

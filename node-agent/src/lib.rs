@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod archive;
+mod background;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -102,12 +102,14 @@ impl Frame {
 /// Where the message is larger than its own limit: a defect of the caller, which must bound what it
 /// puts in.
 pub fn encode<M: Message>(message: &M) -> Vec<u8> {
-    let body = minicbor_serde::to_vec(message).expect("plain data always encodes");
-    assert!(body.len() <= M::MAX_BYTES, "{} of {} bytes is over its limit", M::NAME, body.len());
-    let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
-    frame.extend_from_slice(&(body.len() as u32).to_be_bytes());
-    frame.extend_from_slice(&M::TAG.to_be_bytes());
-    frame.extend_from_slice(&body);
+    // The length is known when the body is there.
+    let mut frame = vec![0; HEADER_BYTES];
+    message.serialize(&mut minicbor_serde::Serializer::new(&mut frame)).expect("plain data always encodes");
+    let length = frame.len() - HEADER_BYTES;
+    assert!(length <= M::MAX_BYTES, "{} of {length} bytes is over its limit", M::NAME);
+    let (announced, tag) = frame[..HEADER_BYTES].split_at_mut(size_of::<u32>());
+    announced.copy_from_slice(&(length as u32).to_be_bytes());
+    tag.copy_from_slice(&M::TAG.to_be_bytes());
     frame
 }
 

@@ -74,9 +74,23 @@ pub struct ContainerSpec {
     /// after the first specification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<TransferId>,
+    /// What the transfer brought was this container itself on another server: it stays the machine that it was. Never
+    /// changes after the first specification.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub moved: bool,
 }
 
+/// Bytes of an unpacked layer for each of its blob, at most: generous for what compression does to programs.
+const LAYER_FACTOR: u64 = 8;
+
 impl ContainerSpec {
+    /// Bytes that its file system may take where it is received from another server: what the container may have
+    /// written, and what its image was.
+    pub fn received_bytes(&self) -> u64 {
+        let image: u64 = self.image.layers.iter().map(|layer| layer.size.saturating_mul(LAYER_FACTOR)).sum();
+        self.limits.disk_bytes.saturating_add(image)
+    }
+
     /// What is wrong with it, for people; both sides ask before they take a specification from the other.
     pub fn check(&self) -> Result<(), &'static str> {
         let label = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -114,6 +128,9 @@ impl ContainerSpec {
         }
         if self.origin.is_some() && self.transfer.is_some() {
             return Err("a container is made from one thing");
+        }
+        if self.moved && self.transfer.is_none() {
+            return Err("a container that was moved came by a transfer");
         }
         match self.desired {
             Desired::Running { run: 0 } | Desired::Paused { run: 0 } => Err("start requests are counted from 1"),

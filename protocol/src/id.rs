@@ -152,6 +152,8 @@ ids! {
     TransferId;
     /// An export of a container, for as long as it is read.
     ExportId;
+    /// A move of a container to another server.
+    MoveId;
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod join_token;
 pub mod link;
 pub mod logs;
 pub mod operation;
+pub mod replica;
 pub mod share;
 pub mod snapshot;
 pub mod ssh_key;

@@ -3,7 +3,7 @@
 use crate::{
     bounded::List,
     container::Cause,
-    id::{ContainerId, SnapshotId},
+    id::{ContainerId, SnapshotId, TransferId},
     operation::MAX_SNAPSHOTS,
 };
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,10 @@ pub struct Origin {
     /// One of its snapshots; absent: what it is when the copy is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
+    /// Under which the agent keeps what the copy is made from, as it keeps what came from another server; absent: it does
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<TransferId>,
 }
 
 /// Asks the agent which snapshots it holds of a container.

@@ -112,14 +112,13 @@ pub async fn read<M: Message>(stream: &mut RecvStream) -> Result<M, StreamError>
 
 /// Writes a message.
 pub async fn write<M: Message>(stream: &mut SendStream, message: &M) -> Result<(), StreamError> {
-    let frame = codec::encode(message);
-    tokio::time::timeout(FRAME_DEADLINE, stream.write_all(&frame)).await.map_err(|_| StreamError::Deadline)??;
-    Ok(())
+    let written = tokio::time::timeout(FRAME_DEADLINE, write_patiently(stream, message)).await;
+    written.map_err(|_| StreamError::Deadline)?
 }
 
 /// Writes a message, however long the peer takes: for what somebody else's reader holds up.
 pub async fn write_patiently<M: Message>(stream: &mut SendStream, message: &M) -> Result<(), StreamError> {
-    Ok(stream.write_all(&codec::encode(message)).await?)
+    Ok(stream.write_chunk(codec::encode(message).into()).await?)
 }
 
 /// Opens a bidirectional stream, sends `request` and reads the answer, all within `deadline`.
@@ -128,18 +127,23 @@ pub async fn ask<Q: Message, A: Message>(
     request: &Q,
     deadline: Duration,
 ) -> Result<A, AskError> {
-    let exchange = async {
-        let (mut send, mut recv) = connection.open_bi().await?;
-        write(&mut send, request).await?;
-        // The peer may have answered already; that it cannot be told the end does not matter then.
-        let _ = send.finish();
-        let frame = read_frame(&mut recv).await?;
-        if frame.is::<crate::link::Refusal>() {
-            return Err(AskError::Refused(frame.decode::<crate::link::Refusal>().map_err(StreamError::from)?.cause));
-        }
-        Ok(frame.decode().map_err(StreamError::from)?)
-    };
-    tokio::time::timeout(deadline, exchange).await.map_err(|_| AskError::Deadline)?
+    let asked = async { exchange(connection.open_bi().await?, request).await };
+    tokio::time::timeout(deadline, asked).await.map_err(|_| AskError::Deadline)?
+}
+
+/// Sends `request` as the last message of an open stream and reads the answer.
+pub async fn exchange<Q: Message, A: Message>(
+    (mut send, mut recv): (SendStream, RecvStream),
+    request: &Q,
+) -> Result<A, AskError> {
+    write(&mut send, request).await?;
+    // The peer may have answered already; that it cannot be told the end does not matter then.
+    let _ = send.finish();
+    let frame = read_frame(&mut recv).await?;
+    if frame.is::<crate::link::Refusal>() {
+        return Err(AskError::Refused(frame.decode::<crate::link::Refusal>().map_err(StreamError::from)?.cause));
+    }
+    Ok(frame.decode().map_err(StreamError::from)?)
 }
 
 /// Why a question got no answer.

@@ -82,6 +82,11 @@ tags! {
     93 crate::transfer::DivergenceReply, 4 * KIB;
     95 crate::export::ExportOrder, 3 * MIB;
     96 crate::export::ExportOffer, KIB;
+    97 crate::transfer::RetainOrder, 4 * KIB;
+    240 crate::replica::RelayRequest, KIB;
+    241 crate::replica::RelayReply, KIB;
+    242 crate::replica::KnownQuery, 128 * KIB;
+    243 crate::replica::KnownReply, 64 * KIB;
     255 crate::link::Refusal, 4 * KIB;
 }
 

@@ -7,7 +7,9 @@
 //! where it still has what comes next, or begins anew.
 //!
 //! A new container's specification names the transfer that its file system comes by. For one that exists the target is
-//! ordered to have the transfer ([`ReceiveOrder`], over the link); an operation then puts it in place.
+//! ordered to have the transfer ([`ReceiveOrder`], over the link); an operation then puts it in place. A container that
+//! moves is not at the target until the last of its transfers is: those are ordered likewise, with the room that they
+//! may take, and what is not needed any more is let go of ([`RetainOrder`]).
 
 use crate::{
     bounded::{Bytes, List},
@@ -142,6 +144,27 @@ pub struct ReceiveOrder {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
     /// Transfers of the container that others are based on: what was kept for any other may go.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub keep: List<TransferId, MAX_KEPT>,
+    /// The container is not here: it may move here. Bytes that its file system may take; absent: it is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_bytes: Option<u64>,
+    /// The container stands still until it is here: it does not wait for others.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub held: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Lets go of what a node keeps of a container's transfers, whether or not it holds the container. Answered with a
+/// `CommandReply`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainOrder {
+    /// The container.
+    pub container: ContainerId,
+    /// Transfers that stay.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub keep: List<TransferId, MAX_KEPT>,
 }

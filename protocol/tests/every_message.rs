@@ -31,13 +31,14 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    replica::{Age, KnownQuery, KnownReply, Moved, RelayPurpose, RelayReply, RelayRequest},
     share::{RamdiskScope, ShareFailure, ShareMount, ShareProblem},
     snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{ContainerStats, NetworkStats, NodeStats, RamdiskStats, StatsBatch},
     tag::{self, Message},
     transfer::{
-        DivergenceQuery, DivergenceReply, ReceiveOrder, SendOrder, TransferData, TransferOffer, TransferProgress,
-        TransferReply, TransferRequest,
+        DivergenceQuery, DivergenceReply, ReceiveOrder, RetainOrder, SendOrder, TransferData, TransferOffer,
+        TransferProgress, TransferReply, TransferRequest,
     },
     version::{ProtocolRange, SpecVersion},
 };
@@ -199,8 +200,10 @@ impl Any {
             origin: self.option(|| Origin {
                 container: ContainerId::from_bytes(self.id()),
                 snapshot: self.option(|| SnapshotId::from_bytes(self.id())),
+                kept: self.option(|| TransferId::from_bytes(self.id())),
             }),
             transfer: self.option(|| TransferId::from_bytes(self.id())),
+            moved: self.yes(),
         }
     }
 
@@ -210,6 +213,7 @@ impl Any {
             source: ContainerId::from_bytes(self.id()),
             path: self.text(),
             name: self.text(),
+            place: self.option(|| self.text()),
             readonly: self.yes(),
             until: self.option(|| self.number()),
         }
@@ -217,7 +221,7 @@ impl Any {
 
     fn problem(&self) -> ShareProblem {
         use ShareProblem::*;
-        self.one(&[SourceMissing, NotAFolder, SystemPath, RestartRequired, Failed])
+        self.one(&[SourceMissing, NotAFolder, SystemPath, RestartRequired, PlaceTaken, Failed])
     }
 
     fn egress(&self) -> EgressSpec {
@@ -588,8 +592,20 @@ fn every_message_survives_a_round_trip() {
         let snapshot = any.option(|| SnapshotId::from_bytes(any.id()));
         let base = any.option(|| TransferId::from_bytes(any.id()));
         let keep = any.list(|| TransferId::from_bytes(any.id()));
-        let origin = any.option(|| Origin { container: ContainerId::from_bytes(any.id()), snapshot });
-        round_trip(seen, ReceiveOrder { transfer, container, base, origin, keep: keep.clone() });
+        let origin = any.option(|| Origin { container: ContainerId::from_bytes(any.id()), snapshot, kept: None });
+        round_trip(
+            seen,
+            ReceiveOrder {
+                transfer,
+                container,
+                base,
+                origin,
+                keep: keep.clone(),
+                room_bytes: any.option(|| any.number()),
+                held: any.yes(),
+            },
+        );
+        round_trip(seen, RetainOrder { container, keep: keep.clone() });
         round_trip(seen, SendOrder { transfer, container, snapshot, base, offset, keep });
         round_trip(seen, DivergenceQuery { container, base: transfer });
         round_trip(seen, DivergenceReply::Same);
@@ -607,6 +623,27 @@ fn every_message_survives_a_round_trip() {
         let export = ExportId::from_bytes(any.id());
         round_trip(seen, ExportOrder { export, container, document: any.bytes() });
         round_trip(seen, ExportOffer { export });
+        let server = ServerId::from_bytes(any.id());
+        let purposes = [
+            RelayPurpose::Question,
+            RelayPurpose::Conversation,
+            RelayPurpose::Transfer(transfer),
+            RelayPurpose::Export(export),
+        ];
+        round_trip(seen, RelayRequest { server, purpose: any.one(&purposes) });
+        let replies = [RelayReply::Opened, RelayReply::NotLinked, RelayReply::TooMany, RelayReply::Late];
+        round_trip(seen, any.one(&replies));
+        let servers = any.list(|| ServerId::from_bytes(any.id()));
+        let containers = any.list(|| ContainerId::from_bytes(any.id()));
+        round_trip(seen, KnownQuery { servers, containers, transfers: any.list(|| TransferId::from_bytes(any.id())) });
+        let (batch, age) = (any.stats(), Age { taken_at: any.number(), age_ms: any.number() });
+        round_trip(seen, KnownReply::Server { server, stats: batch.node, age });
+        for stats in batch.containers.into_inner() {
+            round_trip(seen, KnownReply::Container { stats: Box::new(stats), age });
+        }
+        let (total, rate, eta_s) =
+            (any.option(|| any.number()), any.option(|| any.float()), any.option(|| any.float()));
+        round_trip(seen, KnownReply::Transfer { transfer, moved: Moved { bytes: offset, total, rate, eta_s } });
         round_trip(seen, Refusal { cause: any.cause() });
     }
     assert_eq!(seen, tag::ALL.iter().map(|(tag, _)| *tag).collect(), "a message without a value here");

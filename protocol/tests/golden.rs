@@ -31,12 +31,13 @@ use hoody_protocol::{
     },
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
+    replica::{Age, KnownQuery, KnownReply, Moved, RelayPurpose, RelayReply, RelayRequest},
     snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{NodeStats, StatsBatch},
     tag::Message,
     transfer::{
-        DivergenceQuery, DivergenceReply, ReceiveOrder, SendOrder, TransferData, TransferOffer, TransferProgress,
-        TransferReply, TransferRequest,
+        DivergenceQuery, DivergenceReply, ReceiveOrder, RetainOrder, SendOrder, TransferData, TransferOffer,
+        TransferProgress, TransferReply, TransferRequest,
     },
     version::SpecVersion,
 };
@@ -281,6 +282,80 @@ fn exports() {
 }
 
 #[test]
+fn replicas() {
+    let server = ServerId::from_bytes([0x44; 12]);
+    golden(
+        RelayRequest { server, purpose: RelayPurpose::Question },
+        concat!(
+            "0000003300f0a266736572766572781834343434343434343434343434343434343434343434343467707572706f7365",
+            "687175657374696f6e",
+        ),
+    );
+    golden(
+        RelayRequest { server, purpose: RelayPurpose::Conversation },
+        concat!(
+            "0000003700f0a266736572766572781834343434343434343434343434343434343434343434343467707572706f7365",
+            "6c636f6e766572736174696f6e",
+        ),
+    );
+    golden(
+        RelayRequest { server, purpose: RelayPurpose::Transfer(TransferId::from_bytes([0x66; 12])) },
+        concat!(
+            "0000004e00f0a266736572766572781834343434343434343434343434343434343434343434343467707572706f7365",
+            "a1687472616e736665727818363636363636363636363636363636363636363636363636",
+        ),
+    );
+    golden(
+        RelayRequest { server, purpose: RelayPurpose::Export(ExportId::from_bytes([0x99; 12])) },
+        concat!(
+            "0000004c00f0a266736572766572781834343434343434343434343434343434343434343434343467707572706f7365",
+            "a1666578706f72747818393939393939393939393939393939393939393939393939",
+        ),
+    );
+    golden(RelayReply::Opened, "0000000700f1666f70656e6564");
+    golden(RelayReply::NotLinked, "0000000b00f16a6e6f745f6c696e6b6564");
+    golden(RelayReply::TooMany, "0000000900f168746f6f5f6d616e79");
+    golden(RelayReply::Late, "0000000500f1646c617465");
+    golden(
+        KnownQuery {
+            servers: vec![server].try_into().unwrap(),
+            containers: vec![CONTAINER].try_into().unwrap(),
+            transfers: List::default(),
+        },
+        concat!(
+            "0000005500f2a367736572766572738178183434343434343434343434343434343434343434343434346a636f6e7461",
+            "696e657273817818313131313131313131313131313131313131313131313131697472616e736665727380",
+        ),
+    );
+    golden(
+        KnownReply::Server {
+            server,
+            stats: NodeStats { cores: 2, ..NodeStats::default() },
+            age: Age { taken_at: 300, age_ms: 7 },
+        },
+        concat!(
+            "0000010300f3a166736572766572a3667365727665727818343434343434343434343434343434343434343434343434",
+            "657374617473aa65636f72657302706370755f627573795f70657263656e74fb0000000000000000646c6f616483fb00",
+            "00000000000000fb0000000000000000fb0000000000000000726d656d6f72795f746f74616c5f627974657300716d65",
+            "6d6f72795f757365645f62797465730070737761705f746f74616c5f6279746573006f737761705f757365645f627974",
+            "65730070706f6f6c5f746f74616c5f6279746573006f706f6f6c5f757365645f62797465730068757074696d655f7300",
+            "63616765a26874616b656e5f617419012c666167655f6d7307",
+        ),
+    );
+    golden(
+        KnownReply::Transfer {
+            transfer: TransferId::from_bytes([0x66; 12]),
+            moved: Moved { bytes: 65536, total: None, rate: Some(2.5), eta_s: None },
+        },
+        concat!(
+            "0000005c00f3a1687472616e73666572a2687472616e7366657278183636363636363636363636363636363636363636",
+            "36363636656d6f766564a46562797465731a0001000065746f74616cf66472617465fb4004000000000000656574615f",
+            "73f6",
+        ),
+    );
+}
+
+#[test]
 fn transfers() {
     let (transfer, base) = (TransferId::from_bytes([0x66; 12]), TransferId::from_bytes([0x77; 12]));
     golden(
@@ -346,7 +421,7 @@ fn transfers() {
 #[test]
 fn transfers_for_containers_that_exist() {
     let (transfer, base) = (TransferId::from_bytes([0x66; 12]), TransferId::from_bytes([0x77; 12]));
-    let origin = Origin { container: CONTAINER, snapshot: None };
+    let origin = Origin { container: CONTAINER, snapshot: None, kept: None };
     golden(
         ReceiveOrder {
             transfer,
@@ -354,6 +429,8 @@ fn transfers_for_containers_that_exist() {
             base: Some(base),
             origin: Some(origin),
             keep: vec![base].try_into().unwrap(),
+            room_bytes: None,
+            held: false,
         },
         concat!(
             "000000b3005ba5687472616e7366657278183636363636363636363636363636363636363636363636366963",
@@ -363,11 +440,42 @@ fn transfers_for_containers_that_exist() {
             "373737373737373737",
         ),
     );
+    let plain = ReceiveOrder {
+        transfer,
+        container: CONTAINER,
+        base: None,
+        origin: None,
+        keep: Default::default(),
+        room_bytes: None,
+        held: false,
+    };
     golden(
-        ReceiveOrder { transfer, container: CONTAINER, base: None, origin: None, keep: Default::default() },
+        plain.clone(),
         concat!(
             "00000048005ba2687472616e7366657278183636363636363636363636363636363636363636363636366963",
             "6f6e7461696e65727818313131313131313131313131313131313131313131313131",
+        ),
+    );
+    golden(
+        ReceiveOrder { room_bytes: Some(1 << 30), ..plain.clone() },
+        concat!(
+            "00000058005ba3687472616e7366657278183636363636363636363636363636363636363636363636366963",
+            "6f6e7461696e657278183131313131313131313131313131313131313131313131316a726f6f6d5f62797465",
+            "731a40000000",
+        ),
+    );
+    golden(
+        ReceiveOrder { held: true, ..plain.clone() },
+        concat!(
+            "0000004e005ba3687472616e7366657278183636363636363636363636363636363636363636363636366963",
+            "6f6e7461696e657278183131313131313131313131313131313131313131313131316468656c64f5",
+        ),
+    );
+    golden(
+        RetainOrder { container: CONTAINER, keep: vec![base].try_into().unwrap() },
+        concat!(
+            "000000450061a269636f6e7461696e6572781831313131313131313131313131313131313131313131313164",
+            "6b656570817818373737373737373737373737373737373737373737373737",
         ),
     );
     golden(
@@ -648,6 +756,7 @@ fn specification_with_egress() {
         shares: List::default(),
         origin: None,
         transfer: None,
+        moved: false,
     };
     golden(
         spec.clone(),

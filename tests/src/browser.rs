@@ -3,13 +3,14 @@
 
 use crate::{
     cluster::{ControlPlane, Process},
+    ports::Port,
     secrets, wait,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{
     io::Write,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -24,9 +25,9 @@ const SECRET: &str = "oidc-provider-client-secret";
 #[derive(Debug)]
 pub struct Provider {
     /// For browsers, in the clear.
-    port: u16,
+    port: Port,
     /// For the platform.
-    tls_port: u16,
+    tls_port: Port,
     /// What signed its certificate, PEM.
     certificate: PathBuf,
     _process: Process,
@@ -40,18 +41,12 @@ impl Provider {
         let [certificate_file, key_file] = ["provider.pem", "provider-key.pem"].map(|name| folder.join(name));
         std::fs::write(&certificate_file, certificate)?;
         std::fs::write(&key_file, key)?;
-        // Both are held until both are known, so that they differ.
-        let sockets = [0; 2].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
-        let mut ports = [0; 2];
-        for (port, socket) in ports.iter_mut().zip(sockets) {
-            *port = socket?.local_addr()?.port();
-        }
-        let [port, tls_port] = ports;
+        let (port, tls_port) = (Port::take()?, Port::take()?);
         let mut command = Command::new("node");
         command.current_dir(FOLDER).args([
             "provider.mjs",
-            &port.to_string(),
-            &tls_port.to_string(),
+            &port.number().to_string(),
+            &tls_port.number().to_string(),
             public_url,
             SECRET,
         ]);
@@ -59,7 +54,8 @@ impl Provider {
         let mut process = Process::start("the OpenID provider", &mut command, &folder.join("provider.log"))?;
         wait::until("the OpenID provider listens", DEADLINE, async || {
             process.check().context("are its packages there? scripts/setup.sh installs them")?;
-            let is_up = ports.iter().all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok());
+            let ports = [&port, &tls_port];
+            let is_up = ports.iter().all(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, port.number())).is_ok());
             Ok(is_up.then_some(()))
         })
         .await?;
@@ -68,7 +64,10 @@ impl Provider {
 
     /// Makes a control plane, from its next start on, take this provider for GitHub and Google.
     pub fn use_for(&self, control_plane: &mut ControlPlane) {
-        let (pages, base) = (format!("http://127.0.0.1:{}", self.port), format!("https://localhost:{}", self.tls_port));
+        let (pages, base) = (
+            format!("http://127.0.0.1:{}", self.port.number()),
+            format!("https://localhost:{}", self.tls_port.number()),
+        );
         for name in ["GITHUB", "GOOGLE"] {
             let user = if name == "GITHUB" { "user" } else { "me" };
             control_plane.set(&format!("HOODY_{name}_CLIENT_ID"), "hoody");

@@ -2,12 +2,12 @@
 
 use crate::{
     cluster::{Process, run},
+    ports::Port,
     wait,
 };
 use anyhow::{Context, Result};
 use std::{
     ffi::OsStr,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -19,41 +19,43 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 /// The registry and a folder for what is to be pushed.
 #[derive(Debug)]
 pub struct Registry {
-    port: u16,
-    folder: TempDir,
+    // Ended before its folder and its port are given away.
     process: Process,
+    folder: TempDir,
+    port: Port,
 }
 
 impl Registry {
     /// Starts an empty one.
     pub async fn start() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("hoody-registry-").tempdir()?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = Port::take()?;
         let settings = folder.path().join("config.yml");
         let content = folder.path().join("content");
         std::fs::write(
             &settings,
             format!(
                 "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
-                 storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
-                content.display()
+                 storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{}}}\n",
+                content.display(),
+                port.number()
             ),
         )?;
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&settings);
         let process = Process::start("the registry", &mut command, &folder.path().join("log"))?;
-        let url = format!("http://127.0.0.1:{port}/v2/");
+        let url = format!("http://127.0.0.1:{}/v2/", port.number());
         wait::until("the registry answers", START_DEADLINE, async || {
             let answer = reqwest::get(&url).await;
             Ok(answer.is_ok_and(|answer| answer.status().is_success()).then_some(()))
         })
         .await?;
-        Ok(Self { port, folder, process })
+        Ok(Self { process, folder, port })
     }
 
     /// `host:port`.
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port.number())
     }
 
     /// The settings of a control plane that may pull from it.

@@ -2,12 +2,13 @@
 
 use crate::{
     cluster::{ControlPlane, Process},
+    ports::Port,
     secrets, wait,
 };
 use anyhow::{Context, Result};
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -34,7 +35,7 @@ pub enum Tls {
 #[derive(Debug)]
 pub struct MailServer {
     folder: PathBuf,
-    port: u16,
+    port: Port,
     tls: Tls,
     _process: Process,
 }
@@ -46,15 +47,15 @@ impl MailServer {
         fs::write(folder.join("certificate.pem"), certificate)?;
         fs::write(folder.join("key.pem"), key)?;
         secrets::note(PASSWORD);
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = Port::take()?;
         let mode = if tls == Tls::Starttls { "starttls" } else { "implicit" };
         let mut command = Command::new(PYTHON);
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/smtp.py"));
-        command.arg(folder).args([&port.to_string(), mode, USER, PASSWORD]);
+        command.arg(folder).args([&port.number().to_string(), mode, USER, PASSWORD]);
         let mut process = Process::start("the mail server", &mut command, &folder.join("smtp.log"))?;
         wait::until("the mail server listens", DEADLINE, async || {
             process.check().context("is python3-aiosmtpd installed? scripts/setup.sh does it")?;
-            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(()))
+            Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port.number())).is_ok().then_some(()))
         })
         .await?;
         Ok(Self { folder: folder.to_owned(), port, tls, _process: process })
@@ -65,7 +66,7 @@ impl MailServer {
         let certificate = self.folder.join("certificate.pem");
         for (name, value) in [
             ("HOODY_SMTP_HOST", "localhost".to_owned()),
-            ("HOODY_SMTP_PORT", self.port.to_string()),
+            ("HOODY_SMTP_PORT", self.port.number().to_string()),
             ("HOODY_SMTP_TLS", if self.tls == Tls::Starttls { "starttls" } else { "implicit" }.to_owned()),
             ("HOODY_SMTP_USERNAME", USER.to_owned()),
             ("HOODY_SMTP_PASSWORD", PASSWORD.to_owned()),

@@ -3,6 +3,8 @@
 
 #[path = "commands/crashes.rs"]
 mod crashes;
+#[path = "commands/pool.rs"]
+mod pool;
 #[path = "commands/system.rs"]
 mod system;
 

@@ -3,7 +3,7 @@
 use super::{
     caller::Caller,
     envelope::{Failure, Reply, Success},
-    pagination::Page,
+    pagination::{self, Page},
     time::{self, rfc3339},
 };
 use crate::{
@@ -156,10 +156,10 @@ fn filter(caller: &Caller, query: Option<&str>) -> Result<Filter, ServiceError> 
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    page: Page,
+    page: Result<Page, ServiceError>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ServiceError> {
-    let filter = filter(&caller, query.as_deref())?;
+    let (page, (), filter) = pagination::together(page, Ok(()), filter(&caller, query.as_deref()))?;
     let (activities, total) = service::list(&app, &caller, filter, page).await?;
     let pagination = page.of(total);
     let metadata = ActivityMetadata { total, page: page.page, limit: page.limit, pages: pagination.total_pages };

@@ -4,7 +4,7 @@ use super::layer::access;
 use crate::{app::App, caller::Caller, error::ServiceError, live::Witness};
 use axum::extract::ConnectInfo;
 use hoody_protocol::id::UserId;
-use http::{HeaderMap, HeaderName, Request, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, request::Parts};
 use std::{net::SocketAddr, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
@@ -33,10 +33,12 @@ impl Credential {
         let mut headers = HeaderMap::new();
         for name in CREDENTIAL_HEADERS {
             for value in parts.headers.get_all(&name) {
-                headers.append(name.clone(), value.clone());
+                headers.append(name.clone(), copied(value));
             }
         }
-        Self { uri: parts.uri.clone(), headers, address: parts.extensions.get().copied() }
+        // Whatever is not a copy holds the buffer that the whole head was read into, for as long as the connection.
+        let uri = parts.uri.to_string().parse().unwrap_or_else(|_| parts.uri.clone());
+        Self { uri, headers, address: parts.extensions.get().copied() }
     }
 
     /// Who calls, if they may call the operation now.
@@ -49,6 +51,13 @@ impl Credential {
         }
         access::admit(app, &mut parts, operation).await
     }
+}
+
+/// The same value in memory of its own.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+    copy.set_sensitive(value.is_sensitive());
+    copy
 }
 
 /// A credential that is looked at again while a connection lasts: within [`TRUSTED`] of whatever may have changed what
@@ -93,5 +102,33 @@ impl Watched {
         let found = self.credential.caller(app, self.operation).await;
         (self.checked, self.due) = (now, now + RECHECK);
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    /// As hyper makes them: all parts of a head are parts of the buffer that it was read into.
+    #[test]
+    fn the_head_of_the_request_is_not_kept() {
+        let head = Bytes::from(vec![b'a'; 8 << 10]);
+        let target = Bytes::from(b"/events/stream?event_type=container.created".to_vec());
+        let value = HeaderValue::from_maybe_shared(head.slice(..64)).expect("a value");
+        let uri = Uri::from_maybe_shared(target.clone()).expect("a URI");
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.headers.insert(header::AUTHORIZATION, value.clone());
+        parts.headers.append(header::HOST, HeaderValue::from_static("x"));
+        parts.headers.insert(header::COOKIE, value.clone());
+        parts.uri = uri.clone();
+
+        let credential = Credential::of(&parts);
+        assert_eq!(credential.uri, uri);
+        assert_eq!(credential.headers.get(header::AUTHORIZATION), Some(&value));
+        assert_eq!(credential.headers.get(header::HOST).map(HeaderValue::as_bytes), Some(&b"x"[..]));
+        assert!(!credential.headers.contains_key(header::COOKIE));
+        drop((parts, value, uri));
+        assert!(head.is_unique() && target.is_unique(), "the head's buffer is still referred to");
     }
 }

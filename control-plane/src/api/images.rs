@@ -4,7 +4,7 @@ use super::{
     caller::Caller,
     envelope::{Failure, Reply, Success},
     json::Json,
-    pagination::{Order, Page, Pagination, Sort},
+    pagination::{self, Order, Page, Pagination, Sort},
     path::Id,
     query::Query,
     time::rfc3339,
@@ -61,6 +61,17 @@ struct ListQuery {
     /// Part of name, description, distribution or release.
     #[serde(default)]
     search: String,
+}
+
+impl ListQuery {
+    fn wanted(self) -> Result<Wanted, ServiceError> {
+        let wanted = Wanted {
+            filter: Filter { os: self.os, architecture: self.architecture, search: self.search, ..Filter::default() },
+            price: Bounds { min: self.min_price, max: self.max_price },
+            rating: Bounds { min: self.min_rating, max: self.max_rating },
+        };
+        wanted.check().map(|()| wanted)
+    }
 }
 
 /// `sort_by` and `sort_order`, for the documentation; [`Sort`] reads them.
@@ -175,11 +186,12 @@ pub struct ListView {
 async fn list(
     _caller: Caller,
     State(app): State<App>,
-    page: Page,
+    page: Result<Page, ServiceError>,
     sort: Sort,
-    Query(query): Query<ListQuery>,
+    query: Result<Query<ListQuery>, ServiceError>,
 ) -> Result<Reply<ListView>, ServiceError> {
-    let order = sort.among(&SORT_FIELDS, Order { by: "alias", descending: false })?;
+    let order = sort.among(&SORT_FIELDS, Order { by: "alias", descending: false });
+    let (page, order, wanted) = pagination::together(page, order, query.and_then(|Query(query)| query.wanted()))?;
     let order = match (order.by, order.descending) {
         ("added_date", false) => StoreOrder::Created,
         ("added_date", true) => StoreOrder::CreatedDescending,
@@ -187,11 +199,6 @@ async fn list(
         ("rating", true) => StoreOrder::RatingDescending,
         (_, false) => StoreOrder::Name,
         (_, true) => StoreOrder::NameDescending,
-    };
-    let wanted = Wanted {
-        filter: Filter { os: query.os, architecture: query.architecture, search: query.search, ..Filter::default() },
-        price: Bounds { min: query.min_price, max: query.max_price },
-        rating: Bounds { min: query.min_rating, max: query.max_rating },
     };
     let (rows, total) = image::list(&app.store, wanted, order, page.limit as u32, page.offset()).await?;
     let pagination = page.of(total);
@@ -248,10 +255,11 @@ struct OwnListView {
 async fn list_own(
     caller: Caller,
     State(app): State<App>,
-    page: Page,
+    page: Result<Page, ServiceError>,
     sort: Sort,
 ) -> Result<Reply<OwnListView>, ServiceError> {
-    let order = sort.among(&["created_at"], Order { by: "created_at", descending: true })?;
+    let order = sort.among(&["created_at"], Order { by: "created_at", descending: true });
+    let (page, order, ()) = pagination::together(page, order, Ok(()))?;
     let (rows, total) =
         image::list_kept(&app.store, caller.user, order.descending, page.limit as u32, page.offset()).await?;
     let pagination = page.of(total);

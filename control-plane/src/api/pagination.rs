@@ -93,6 +93,26 @@ impl<S: Sync> FromRequestParts<S> for Sort {
     }
 }
 
+/// Page, order and filter of a list, or every bad field of all three.
+pub fn together<P, O, F>(
+    page: Result<P, ServiceError>,
+    order: Result<O, ServiceError>,
+    filter: Result<F, ServiceError>,
+) -> Result<(P, O, F), ServiceError> {
+    let errors = match (page, order, filter) {
+        (Ok(page), Ok(order), Ok(filter)) => return Ok((page, order, filter)),
+        (page, order, filter) => [page.err(), order.err(), filter.err()],
+    };
+    let mut problems = BTreeMap::new();
+    for error in errors.into_iter().flatten() {
+        match error {
+            ServiceError::Invalid(found) => problems.extend(found),
+            other => return Err(other),
+        }
+    }
+    Err(ServiceError::Invalid(problems))
+}
+
 /// A page's place in its list, as it stands beside the items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pagination {

@@ -1,4 +1,4 @@
-//! Query parameters: what does not parse is 400 and names the parameter.
+//! Query parameters: what does not parse is 400 and names each of them.
 
 use crate::error::ServiceError;
 use axum::extract::FromRequestParts;
@@ -7,7 +7,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error},
 };
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// The query as a `T`. Numbers and flags are parsed from their text; unknown parameters are ignored.
 #[derive(Debug, Clone, Copy)]
@@ -17,14 +17,35 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = ServiceError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ServiceError> {
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
-        serde_path_to_error::deserialize(pairs).map(Self).map_err(|error| {
+        let mut query = Cow::Borrowed(parts.uri.query().unwrap_or_default());
+        let mut problems = BTreeMap::new();
+        // A parser stops at the first bad parameter: it goes on without that one, to find the next.
+        loop {
+            let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+            let error = match serde_path_to_error::deserialize(pairs) {
+                Ok(parsed) if problems.is_empty() => return Ok(Self(parsed)),
+                Ok(_) => return Err(ServiceError::Invalid(problems)),
+                Err(error) => error,
+            };
             let field = error.path().to_string();
-            let field = if field == "." { "query".to_owned() } else { field };
-            ServiceError::invalid(&field, error.inner().to_string())
-        })
+            let Some(rest) = without(&query, &field) else {
+                // About no parameter that is there: one that is missing, perhaps only since it was left out.
+                let field = if field == "." { "query".to_owned() } else { field };
+                problems.entry(field).or_insert_with(|| error.inner().to_string());
+                return Err(ServiceError::Invalid(problems));
+            };
+            problems.insert(field, error.inner().to_string());
+            query = Cow::Owned(rest);
+        }
     }
+}
+
+/// The query without the parameters of this name; `None` where it has none.
+fn without(query: &str, name: &str) -> Option<String> {
+    let pairs = || form_urlencoded::parse(query.as_bytes());
+    let rest =
+        || form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs().filter(|(n, _)| n != name)).finish();
+    pairs().any(|(found, _)| found == name).then(rest)
 }
 
 /// Every parameter of the query; the last one wins where a name is repeated.
@@ -67,5 +88,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+        let Err(ServiceError::Invalid(details)) = parse("all=maybe&other=x&at_least=-3").await else { panic!() };
+        assert_eq!(details.into_keys().collect::<Vec<_>>(), ["all", "at_least"]);
     }
 }

@@ -200,8 +200,7 @@ async fn rename(
     Ids(id, name): Ids<ContainerId, String>,
     Json(input): Json<AliasInput>,
 ) -> Result<Reply<SnapshotOf>, ServiceError> {
-    let renamed = service::rename(&app, &caller, id, &name, input).await?;
-    Ok(Reply::ok(SnapshotOf::new(renamed), "the alias was changed"))
+    renamed(&app, &caller, id, &name, input).await
 }
 
 /// Give a snapshot another alias
@@ -216,6 +215,16 @@ async fn patch_alias(
     Ids(id, name): Ids<ContainerId, String>,
     Json(input): Json<AliasInput>,
 ) -> Result<Reply<SnapshotOf>, ServiceError> {
-    let renamed = service::rename(&app, &caller, id, &name, input).await?;
+    renamed(&app, &caller, id, &name, input).await
+}
+
+async fn renamed(
+    app: &App,
+    caller: &Caller,
+    id: ContainerId,
+    name: &str,
+    input: AliasInput,
+) -> Result<Reply<SnapshotOf>, ServiceError> {
+    let renamed = service::rename(app, caller, id, name, input).await?;
     Ok(Reply::ok(SnapshotOf::new(renamed), "the alias was changed"))
 }

@@ -125,6 +125,10 @@ pub struct Config {
     pub node_address: SocketAddr,
     /// `host:port` under which nodes reach us; written into join tokens.
     pub node_public_addresses: Vec<String>,
+    /// Where other replicas connect (UDP); `None`: they do not.
+    pub replica_address: Option<SocketAddr>,
+    /// `host:port` under which they reach it; `None`: as it is.
+    pub replica_announced_address: Option<String>,
     /// URL under which clients reach us.
     pub public_url: String,
     /// Where metrics and probes are served in the clear; `None`: nowhere.
@@ -229,6 +233,8 @@ impl Config {
             tls: None,
             node_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7443),
             node_public_addresses: Vec::new(),
+            replica_address: None,
+            replica_announced_address: None,
             public_url: format!("http://{http_address}"),
             metrics_address: None,
             cors_origins: Vec::new(),

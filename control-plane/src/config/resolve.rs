@@ -4,6 +4,7 @@ use super::{Config, Mail, OAuth, OAuthClient, RateLimits, Secret, Settings, Smtp
 use hoody_protocol::{egress::MAX_ALLOWED_NETWORKS, operation::MAX_SNAPSHOTS};
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -158,6 +159,8 @@ impl Settings {
         config.registries.certificate = self.registry_certificate;
         config.metrics_address = self.metrics_address;
         config.master_key = self.master_key;
+        (config.replica_address, config.replica_announced_address) =
+            replica(self.replica_address, self.replica_announced_address)?;
         if config.node_public_addresses.is_empty() && !config.node_address.ip().is_unspecified() {
             config.node_public_addresses = vec![config.node_address.to_string()];
         }
@@ -182,6 +185,29 @@ impl Settings {
         }
         Ok(config)
     }
+}
+
+/// Where other replicas connect, and what they are told of it.
+fn replica(
+    address: Option<SocketAddr>,
+    announced: Option<String>,
+) -> Result<(Option<SocketAddr>, Option<String>), ConfigError> {
+    let problem = match (&address, &announced) {
+        (None, Some(_)) => "needs replica_address, where it leads to",
+        (Some(address), None) if address.ip().is_unspecified() => {
+            "is needed: other replicas cannot connect to every address"
+        }
+        (_, Some(announced)) if !is_host_and_port(announced) => "must be host:port",
+        _ => return Ok((address, announced)),
+    };
+    Err(ConfigError::Value { name: "replica_announced_address", problem: problem.to_owned() })
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_name = !host.contains([':', '/', '@']) && !host.contains(char::is_whitespace);
+    let is_address = host.starts_with('[') && host.ends_with(']');
+    !host.is_empty() && (is_name || is_address) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// The mail server, if there is one.
@@ -278,6 +304,12 @@ mod tests {
             (vec!["--mail-from", "nobody"], "mail_from"),
             (vec!["--password-memory-kib", "1"], "password_…"),
             (vec!["--cors-origins", "*,https://a"], "cors_origins"),
+            (vec!["--replica-address", "0.0.0.0:7444"], "replica_announced_address"),
+            (vec!["--replica-announced-address", "10.0.0.1:7444"], "replica_announced_address"),
+            (
+                vec!["--replica-address", "0.0.0.0:7444", "--replica-announced-address", "10.0.0.1"],
+                "replica_announced_address",
+            ),
             (vec!["--github-client-id", "id"], "github_client_id"),
             (
                 vec![

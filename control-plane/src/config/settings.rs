@@ -50,6 +50,12 @@ settings! {
     /// host:port under which nodes reach this control plane; written into join tokens
     #[arg(long, env = "HOODY_NODE_PUBLIC_ADDRESSES", value_delimiter = ',', num_args = 1..)]
     node_public_addresses: Vec<String>;
+    /// Address for other replicas of this control plane (UDP); without one they cannot ask for this one's links
+    #[arg(long, env = "HOODY_REPLICA_ADDRESS")]
+    replica_address: SocketAddr;
+    /// host:port under which other replicas reach that address
+    #[arg(long, env = "HOODY_REPLICA_ANNOUNCED_ADDRESS")]
+    replica_announced_address: String;
     /// URL under which clients reach the public API
     #[arg(long, env = "HOODY_PUBLIC_URL")]
     public_url: String;

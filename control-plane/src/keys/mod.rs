@@ -16,6 +16,7 @@ pub use master::{MasterKey, MasterKeyError};
 pub use response::{PublicKey, ResponseKeys, SignedClaim};
 pub use ring::RELOAD_INTERVAL;
 pub use sealing::SealingKey;
+pub(crate) use token::fuzzing as token_fuzzing;
 pub use token::{ACCESS_LIFETIME, Claims, REFRESH_LIFETIME, TokenError, TokenKeys, TokenKind};
 
 use crate::store::{Store, StoreError, key, sealed};

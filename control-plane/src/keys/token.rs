@@ -180,6 +180,17 @@ impl TokenKeys {
     }
 }
 
+/// Any text as a token, for fuzzing: of a key that signs nothing, none is good.
+pub(crate) fn fuzzing(text: &str) {
+    static KEYS: std::sync::LazyLock<TokenKeys> = std::sync::LazyLock::new(|| {
+        let made = super::ed25519().expect("a key");
+        let pair = KeyPair { id: "k1".to_owned(), public: made.public, secret: made.secret };
+        TokenKeys::new(vec![Dated { key: TokenKey::from_pair(&pair).expect("a key pair"), created_at: 0 }])
+            .expect("keys")
+    });
+    assert_eq!(KEYS.verify_any(text).map(drop), Err(TokenError::Invalid));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Bulk connections: image blobs to nodes, and file systems from one node to another.
 
-use super::{blobs, link::admission, listener::Context, refusal, transfers};
+use super::{blobs, exports, link::admission, listener::Context, refusal, transfers};
 use crate::store::node;
 use futures::{StreamExt, stream::FuturesUnordered};
 use hoody_protocol::{
@@ -94,7 +94,7 @@ async fn answer(
         Ok(Request::Blob(request)) => blobs::answer(context, peer, &mut send, request).await,
         Ok(Request::Transfer(request)) => Box::pin(transfers::answer(context, peer, (send, recv), request)).await,
         Ok(Request::Offer(offer)) => transfers::offered(context, peer, (send, recv), offer).await,
-        Ok(Request::Export(offer)) => context.app.nodes.exports.offered(peer.server, (send, recv), offer).await,
+        Ok(Request::Export(offer)) => exports::offered(&context.app.nodes, peer.server, (send, recv), offer).await,
         Err(error) => {
             refusal::refuse(&mut send, &mut recv, &error).await;
             let _ = send.finish();

@@ -2,24 +2,21 @@
 //! offers it on its bulk connection; whoever waits for it reads it from there at the client's pace. Nothing is kept here
 //! beside what the window of the stream holds.
 
-use super::{bulk::BulkError, registry::Registry, transfers::Ends};
+use super::{Nodes, bulk::BulkError, expected::Expectation, remote::OpenError, transfers::Ends};
 use hoody_protocol::{
     container::Cause,
     export::{ExportOffer, ExportOrder},
     id::{ExportId, ServerId},
     image::Digest,
     link::CommandReply,
+    replica::RelayPurpose,
     stream::{self, AskError, StreamError},
     transfer::{TransferData, TransferReply},
 };
 use quinn::{RecvStream, SendStream};
 use sha2::{Digest as _, Sha256};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-use tokio::{sync::oneshot, time::timeout};
+use std::time::Duration;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 /// Time for the node to keep what it will pack.
 const ORDER_DEADLINE: Duration = Duration::from_secs(60);
@@ -28,18 +25,11 @@ const OFFER_DEADLINE: Duration = Duration::from_secs(30);
 /// Silence of the node after which the archive counts as broken off.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// Of whom an offer is taken, and who waits for it.
-type Expected = (ServerId, oneshot::Sender<Ends>);
-
-/// Who waits for the offer of which export. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Exports(Arc<Mutex<HashMap<ExportId, Expected>>>);
-
 /// Why no archive is sent.
 #[derive(Debug, thiserror::Error)]
 pub enum NoExport {
-    /// This process has no link of the server.
-    #[error("the server is not linked here")]
+    /// The server is not linked to this process, nor to a replica that is reached.
+    #[error("the server is not reached")]
     NotLinked,
     /// The node's agent does not know exports.
     #[error("the server's agent is too old")]
@@ -47,6 +37,9 @@ pub enum NoExport {
     /// The node refused.
     #[error("the node refused: {}", .0.message)]
     Refused(Cause),
+    /// Too many archives come through the replica that has the server's link.
+    #[error("too many archives come through that replica")]
+    TooMany,
     /// The node did not answer, or did not offer the archive, in time.
     #[error("the node did not answer in time")]
     Silent,
@@ -74,74 +67,67 @@ pub enum ExportError {
 pub struct Export {
     _send: SendStream,
     recv: RecvStream,
+    _place: Option<OwnedSemaphorePermit>,
     bytes: u64,
     hasher: Sha256,
 }
 
-impl Exports {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExportId, (ServerId, oneshot::Sender<Ends>)>> {
-        // Every change is a single insertion or removal: a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Orders the archive from the server's node and waits for its beginning.
-    pub(super) async fn order(
-        &self,
-        registry: &Registry,
-        server: ServerId,
-        order: &ExportOrder,
-    ) -> Result<Export, NoExport> {
-        let (_, connection) = registry.link_of(server).ok_or(NoExport::NotLinked)?;
-        let (sender, offered) = oneshot::channel();
-        self.lock().insert(order.export, (server, sender));
-        let _waiting = Waiting { exports: self, export: order.export };
-        match stream::ask(&connection, order, ORDER_DEADLINE).await {
-            Ok(CommandReply::Accepted) => {}
-            Ok(CommandReply::Refused(cause)) => return Err(NoExport::Refused(cause)),
-            Err(AskError::Refused(_)) => return Err(NoExport::Unsupported),
-            Ok(_) | Err(AskError::Deadline) => return Err(NoExport::Silent),
-            Err(AskError::Connection(_) | AskError::Stream(_)) => return Err(NoExport::NotLinked),
+/// Orders the archive from the server's node and waits for its beginning.
+pub(super) async fn order(nodes: &Nodes, server: ServerId, order: &ExportOrder) -> Result<Export, NoExport> {
+    // Whoever has the link waits for the offer before the order goes out.
+    let source = match nodes.is_linked(server) {
+        true => Source::Here(nodes.exports.expect(order.export, server)),
+        false => {
+            let relayed = nodes.replicas.relay(server, RelayPurpose::Export(order.export)).await;
+            let (ends, place) = relayed.map_err(|error| match error {
+                OpenError::NotLinked | OpenError::Broken(_) => NoExport::NotLinked,
+                OpenError::TooMany => NoExport::TooMany,
+                OpenError::Deadline => NoExport::Silent,
+            })?;
+            Source::Elsewhere(ends, place)
         }
-        let begun = async {
-            let (mut send, recv) = offered.await.map_err(|_| NoExport::Silent)?;
-            stream::write(&mut send, &TransferReply::Begin { offset: 0 }).await.map_err(|_| NoExport::Silent)?;
-            Ok(Export { _send: send, recv, bytes: 0, hasher: Sha256::new() })
-        };
-        timeout(OFFER_DEADLINE, begun).await.map_err(|_| NoExport::Silent)?
+    };
+    match nodes.ask(server, order, ORDER_DEADLINE).await {
+        Ok(CommandReply::Accepted) => {}
+        Ok(CommandReply::Refused(cause)) => return Err(NoExport::Refused(cause)),
+        Err(Some(AskError::Refused(_))) => return Err(NoExport::Unsupported),
+        Ok(_) | Err(Some(AskError::Deadline)) => return Err(NoExport::Silent),
+        Err(Some(AskError::Connection(_) | AskError::Stream(_)) | None) => return Err(NoExport::NotLinked),
     }
+    let begun = async {
+        let ((mut send, recv), place) = source.offered(order.export).await.ok_or(NoExport::Silent)?;
+        stream::write(&mut send, &TransferReply::Begin { offset: 0 }).await.map_err(|_| NoExport::Silent)?;
+        Ok(Export { _send: send, recv, _place: place, bytes: 0, hasher: Sha256::new() })
+    };
+    timeout(OFFER_DEADLINE, begun).await.map_err(|_| NoExport::Silent)?
+}
 
-    /// Takes the node's end of an export that somebody waits for.
-    pub(super) async fn offered(&self, server: ServerId, ends: Ends, offer: ExportOffer) -> Result<(), BulkError> {
-        let waiting = {
-            let mut waiting = self.lock();
-            let is_its = waiting.get(&offer.export).is_some_and(|(expected, _)| *expected == server);
-            if is_its { waiting.remove(&offer.export) } else { None }
-        };
-        let ends = match waiting {
-            Some((_, sender)) => match sender.send(ends) {
-                Ok(()) => return Ok(()),
-                Err(ends) => ends,
-            },
-            None => ends,
-        };
-        let (mut send, _recv) = ends;
-        let cause = Cause::new("export_unknown", "nobody waits for this export from this server");
-        stream::write(&mut send, &TransferReply::Refused { cause, retry: false }).await?;
-        let _ = send.finish();
-        Ok(())
+/// Where the node's offer comes.
+enum Source {
+    Here(Expectation<ExportId, Ends>),
+    /// On a stream from the replica that has the server's link.
+    Elsewhere(Ends, Option<OwnedSemaphorePermit>),
+}
+
+impl Source {
+    async fn offered(self, export: ExportId) -> Option<(Ends, Option<OwnedSemaphorePermit>)> {
+        match self {
+            Self::Here(expected) => expected.arrives().await.map(|ends| (ends, None)),
+            Self::Elsewhere((send, mut recv), place) => {
+                let offer: ExportOffer = stream::read(&mut recv).await.ok()?;
+                (offer.export == export).then_some(((send, recv), place))
+            }
+        }
     }
 }
 
-/// A place among those who wait, given up when it is dropped.
-struct Waiting<'a> {
-    exports: &'a Exports,
-    export: ExportId,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.exports.lock().remove(&self.export);
-    }
+/// Takes the node's end of an export that somebody waits for.
+pub(super) async fn offered(nodes: &Nodes, server: ServerId, ends: Ends, offer: ExportOffer) -> Result<(), BulkError> {
+    let Err((mut send, _recv)) = nodes.exports.deliver(offer.export, server, ends) else { return Ok(()) };
+    let cause = Cause::new("export_unknown", "nobody waits for this export from this server");
+    stream::write(&mut send, &TransferReply::Refused { cause, retry: false }).await?;
+    let _ = send.finish();
+    Ok(())
 }
 
 impl Export {

@@ -1,12 +1,12 @@
 //! Asks nodes what runs in their containers. Answers are kept for two seconds, so that many who watch one container are
 //! one question; questions to one server are few at a time, because each takes a stream of its link and the node's time.
 
-use super::registry::Registry;
+use super::Nodes;
 use hoody_protocol::{
     container::Cause,
     id::{ContainerId, ServerId},
     inspection::{Inspection, InspectionQuery, InspectionReply},
-    stream::{self, AskError},
+    stream::AskError,
 };
 use std::{
     collections::HashMap,
@@ -33,8 +33,8 @@ const KEPT: usize = 1024;
 /// Why it is not known what runs in a container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoInspection {
-    /// The server has no link to this process.
-    #[error("the server is offline, or linked to another replica")]
+    /// The server is not linked to this process, nor to a replica that is reached.
+    #[error("the server is offline, or linked to a replica that is not reached")]
     Offline,
     /// It did not answer in time.
     #[error("the server did not answer in time")]
@@ -62,8 +62,7 @@ pub(super) struct Inspections {
 
 impl Inspections {
     /// The answer about the container, from the last two seconds or asked now.
-    pub(super) async fn ask(&self, registry: &Registry, server: ServerId, container: ContainerId) -> Inspected {
-        let Some((_, connection)) = registry.link_of(server) else { return Err(NoInspection::Offline) };
+    pub(super) async fn ask(&self, nodes: &Nodes, server: ServerId, container: ContainerId) -> Inspected {
         let turns =
             kept(&self.turns, server, || Arc::new(Semaphore::new(AT_ONCE)), |turns| Arc::strong_count(turns) > 1);
         let in_use =
@@ -76,8 +75,9 @@ impl Inspections {
             }
             // Closed never.
             let _turn = turns.acquire().await;
-            let answer = question(&connection, container).await;
-            *last = Some((Instant::now(), answer.clone()));
+            let answer = question(nodes, server, container).await;
+            // A server that is back is asked at once.
+            *last = (answer != Err(NoInspection::Offline)).then(|| (Instant::now(), answer.clone()));
             answer
         };
         timeout(DEADLINE, exchange).await.unwrap_or(Err(NoInspection::Late))
@@ -88,14 +88,15 @@ fn fresh(last: &Option<(Instant, Inspected)>) -> Option<Inspected> {
     last.as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, answer)| answer.clone())
 }
 
-async fn question(connection: &quinn::Connection, container: ContainerId) -> Inspected {
-    match stream::ask(connection, &InspectionQuery { container }, ANSWER_DEADLINE).await {
+async fn question(nodes: &Nodes, server: ServerId, container: ContainerId) -> Inspected {
+    match nodes.ask(server, &InspectionQuery { container }, ANSWER_DEADLINE).await {
         Ok(InspectionReply::NotRunning) => Ok(None),
         Ok(InspectionReply::Running(inspection)) => Ok(Some(Arc::from(inspection))),
         Ok(InspectionReply::Failed(cause)) => Err(NoInspection::Failed(cause)),
-        Err(AskError::Deadline) => Err(NoInspection::Late),
-        Err(AskError::Refused(_)) => Err(NoInspection::Unknown),
-        Err(error @ (AskError::Connection(_) | AskError::Stream(_))) => {
+        Err(None) => Err(NoInspection::Offline),
+        Err(Some(AskError::Deadline)) => Err(NoInspection::Late),
+        Err(Some(AskError::Refused(_))) => Err(NoInspection::Unknown),
+        Err(Some(error @ (AskError::Connection(_) | AskError::Stream(_)))) => {
             tracing::debug!(%container, error = &error as &dyn std::error::Error, "a node was not asked what runs");
             Err(NoInspection::Offline)
         }

@@ -7,6 +7,7 @@
 use super::{
     commands, dispatch,
     listener::Context,
+    moves,
     pace::Pace,
     refusal::{self, DISABLED, MALFORMED_MESSAGE, REVOKED, UNKNOWN_SERVER, WRONG_KEY, unavailable},
     registry::Wakes,
@@ -296,6 +297,7 @@ async fn run(link: &Link, mut send: SendStream, recv: RecvStream, protocol: u16)
         () = dispatch::run(link) => {}
         () = commands::run(link) => {}
         () = Box::pin(syncs::run(link)) => {}
+        () = Box::pin(moves::run(link)) => {}
         () = rotation::follow(link) => {}
         () = unknown::carry_out(link) => {}
         () = streams::bidirectional(link) => {}

@@ -5,7 +5,9 @@
 
 use super::{
     authority::{self, Authorities},
-    bulk, enrol, link, watch,
+    bulk, enrol, link,
+    replicas::ReplicaListener,
+    watch,
 };
 use crate::{app::App, store};
 use hoody_protocol::{
@@ -63,6 +65,14 @@ pub enum NodesError {
         /// What the system said.
         source: io::Error,
     },
+    /// The address for other replicas cannot be listened on.
+    #[error("listen for other replicas on udp {address}")]
+    Replicas {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The database failed.
     #[error("prepare the servers' rows")]
     Store(#[from] store::StoreError),
@@ -89,6 +99,7 @@ impl Context {
 #[derive(Debug)]
 pub struct NodesHandle {
     endpoint: Endpoint,
+    replica_address: Option<SocketAddr>,
     authorities: signal::Receiver<Arc<Authorities>>,
     stop: signal::Sender<bool>,
     task: JoinHandle<()>,
@@ -98,6 +109,11 @@ impl NodesHandle {
     /// Where the listener is; the port is known here even where the settings say 0.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.endpoint.local_addr().ok()
+    }
+
+    /// Where other replicas connect; `None`: they do not.
+    pub fn replica_address(&self) -> Option<SocketAddr> {
+        self.replica_address
     }
 
     /// Digest of the certificate of the authority that vouches for us.
@@ -119,11 +135,13 @@ impl NodesHandle {
 pub async fn start(app: App) -> Result<NodesHandle, NodesError> {
     let authorities = Arc::new(authority::open(&app.store, &app.keys).await?);
     let replica = app.replica.clone();
+    let secret = authority::reset_secret(&app.store, &app.keys).await?;
+    let replicas = ReplicaListener::open(&app, &authorities, &secret)?;
+    let replica_address = replicas.as_ref().and_then(ReplicaListener::local_address);
     // Nobody is linked to a process that has just begun; servers of other replicas stay online.
-    store::replica::begin(&app.store, &replica).await?;
+    store::replica::begin(&app.store, &replica, app.nodes.replicas.announced()).await?;
     let config = server_config(&authorities)?;
     let address = app.config.node_address;
-    let secret = authority::reset_secret(&app.store, &app.keys).await?;
     let endpoint =
         transport::listen(address, config, &secret).map_err(|source| NodesError::Listen { address, source })?;
     let digest = authorities.present.digest();
@@ -131,8 +149,9 @@ pub async fn start(app: App) -> Result<NodesHandle, NodesError> {
     let (changes, authorities) = signal::channel(authorities);
     let context = Context { app, authorities: authorities.clone(), replica };
     let (stop, stopped) = signal::channel(false);
-    let task = tokio::spawn(run(context, endpoint.clone(), changes, stopped));
-    Ok(NodesHandle { endpoint, authorities, stop, task })
+    let inside = replicas.map(|replicas| tokio::spawn(replicas.run(context.clone(), stopped.clone())));
+    let task = tokio::spawn(run(context, endpoint.clone(), changes, stopped, inside));
+    Ok(NodesHandle { endpoint, replica_address, authorities, stop, task })
 }
 
 fn server_config(authorities: &Authorities) -> Result<quinn::ServerConfig, NodesError> {
@@ -146,6 +165,7 @@ async fn run(
     endpoint: Endpoint,
     changes: signal::Sender<Arc<Authorities>>,
     mut stopped: signal::Receiver<bool>,
+    inside: Option<JoinHandle<()>>,
 ) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -181,6 +201,9 @@ async fn run(
     Close::restart(&endpoint, HANDSHAKE_PACE * u32::try_from(endpoint.open_connections()).unwrap_or(u32::MAX));
     while tasks.join_next().await.is_some() {}
     watcher.abort();
+    if let Some(inside) = inside {
+        let _ = inside.await;
+    }
     if let Err(error) = store::replica::end(&context.app.store, &context.replica).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "give up the lease");
     }

@@ -1,6 +1,8 @@
 //! The nodes' side: listener, enrolment, certificate authority, links, dispatch of specifications and
 //! operations, and what came back.
 //!
+//! A server's link is with one replica; the others reach its node through that one ([`replicas`], [`route`]).
+//!
 //! Services never talk to a link, except for what is neither state nor operation: processes, terminals and logs of
 //! clients ([`remote`]). They write to the store and [`Nodes::wake`] the server; the server's
 //! dispatch task then re-reads from the store what the node does not have yet. What comes back is
@@ -16,20 +18,26 @@ mod changes;
 mod commands;
 mod dispatch;
 mod enrol;
+mod expected;
 mod exports;
 mod inspection;
+mod known;
 mod link;
 mod listener;
 mod measurements;
+mod moves;
 mod pace;
 mod refusal;
 mod registry;
 pub mod remote;
+mod replicas;
 mod reports;
 mod rotation;
+mod route;
 mod running;
 #[cfg(test)]
 pub mod simulated;
+mod standing;
 mod streams;
 mod syncs;
 mod transfers;
@@ -41,21 +49,23 @@ pub use changes::Changes;
 pub(crate) use enrol::secret_hash;
 pub use exports::{Export, ExportError, NoExport};
 pub use inspection::{Inspected, NoInspection};
+pub use known::{Asked, Known};
 pub use listener::{NodesError, NodesHandle, start};
 pub use measurements::{Measured, Measurements};
-pub use running::Progress;
+pub use route::Reach;
 
+use expected::Expected;
 use hoody_protocol::{
     export::ExportOrder,
-    id::{ContainerId, ExecutionId, ServerId, TransferId},
+    id::{ContainerId, ExecutionId, ExportId, ServerId, TransferId},
     link::Heartbeat,
-    stream::{self, AskError},
     tag::Message,
     transport::Close,
 };
 use registry::Registry;
 use remote::{OpenError, RemoteStream};
-use std::time::Duration;
+use replicas::Replicas;
+use transfers::{Ends, Offered};
 
 /// Handle to everything about nodes. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -68,8 +78,11 @@ pub struct Nodes {
     pub measurements: Measurements,
     inspections: inspection::Inspections,
     transfers: running::Transfers,
-    exports: exports::Exports,
+    /// Transfers that other replicas pass on, whose sources are linked here.
+    offers: Expected<TransferId, Offered>,
+    exports: Expected<ExportId, Ends>,
     registry: Registry,
+    replicas: Replicas,
 }
 
 impl Nodes {
@@ -82,6 +95,11 @@ impl Nodes {
     /// Tells the server's link, where this process has it, that one of its containers is to be synced.
     pub fn wake_for_syncs(&self, server: ServerId) {
         self.registry.wake_for_syncs(server);
+    }
+
+    /// Tells the server's link, where this process has it, that a container moves there, or no longer does.
+    pub fn wake_for_moves(&self, server: ServerId) {
+        self.registry.wake_for_moves(server);
     }
 
     /// True while this process has the server's link.
@@ -103,33 +121,17 @@ impl Nodes {
 
     /// Opens a stream to the server's node for a process, terminal or log, and asks for it.
     pub async fn open<Q: Message>(&self, server: ServerId, request: &Q) -> Result<RemoteStream, OpenError> {
-        remote::open(&self.registry, server, request).await
-    }
-
-    /// Asks the server's node something; `Err(None)` where this process has no link of the server.
-    pub async fn ask<Q: Message, A: Message>(
-        &self,
-        server: ServerId,
-        question: &Q,
-        deadline: Duration,
-    ) -> Result<A, Option<AskError>> {
-        let (_, connection) = self.registry.link_of(server).ok_or(None)?;
-        stream::ask(&connection, question, deadline).await.map_err(Some)
+        remote::open(self, server, request).await
     }
 
     /// What runs in a container of the server, as its node says now or said within the last two seconds.
     pub async fn inspect(&self, server: ServerId, container: ContainerId) -> Inspected {
-        self.inspections.ask(&self.registry, server, container).await
+        self.inspections.ask(self, server, container).await
     }
 
     /// Orders an archive of a container from the server's node.
     pub async fn export(&self, server: ServerId, order: &ExportOrder) -> Result<Export, NoExport> {
-        self.exports.order(&self.registry, server, order).await
-    }
-
-    /// How far a transfer is that this process passes on.
-    pub fn progress(&self, transfer: TransferId) -> Option<Progress> {
-        self.transfers.progress(transfer)
+        exports::order(self, server, order).await
     }
 
     /// The last heartbeat of the server's link.

@@ -39,6 +39,8 @@ pub(super) struct Wakes {
     pub(super) decisions: Notify,
     /// The store holds syncs of the server's containers.
     pub(super) syncs: Notify,
+    /// The store holds moves of containers to the server.
+    pub(super) moves: Notify,
 }
 /// Bulk connections of one server at once: the one in use, and one that is just ending.
 const MAX_BULK_PER_SERVER: usize = 2;
@@ -215,6 +217,12 @@ impl Registry {
     pub(super) fn wake_for_syncs(&self, server: ServerId) {
         if let Some(link) = self.lock().links.get(&server) {
             link.wakes.syncs.notify_one();
+        }
+    }
+
+    pub(super) fn wake_for_moves(&self, server: ServerId) {
+        if let Some(link) = self.lock().links.get(&server) {
+            link.wakes.moves.notify_one();
         }
     }
 

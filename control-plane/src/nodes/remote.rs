@@ -1,7 +1,7 @@
 //! Streams to a node for what is neither state nor operation: a process, a terminal, a log. Whoever asked has gone
 //! when the stream is dropped, and the node then ends what it does for it.
 
-use super::registry::Registry;
+use super::Nodes;
 use hoody_protocol::{
     container::Cause,
     exec::{PIECE_BYTES, ProcessInput, ProcessOutput, TerminalSize},
@@ -31,10 +31,10 @@ const QUEUE: usize = 4096;
 /// Why a stream was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// This process has no link of the server.
-    #[error("the server is not linked here")]
+    /// The server is not linked to this process, nor to a replica that is reached.
+    #[error("the server is not reached")]
     NotLinked,
-    /// Too many streams are open on the link.
+    /// Too many streams are open on the link, or on the connection to the replica that has it.
     #[error("too many streams are open on the link")]
     TooMany,
     /// The node did not take it in time.
@@ -64,21 +64,12 @@ pub enum RemoteError {
 pub struct RemoteStream {
     send: SendStream,
     recv: RecvStream,
-    permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
-pub(super) async fn open<Q: Message>(
-    registry: &Registry,
-    server: ServerId,
-    request: &Q,
-) -> Result<RemoteStream, OpenError> {
-    let (connection, permit) =
-        registry.exec_stream(server).ok_or(OpenError::NotLinked)?.map_err(|_| OpenError::TooMany)?;
+pub(super) async fn open<Q: Message>(nodes: &Nodes, server: ServerId, request: &Q) -> Result<RemoteStream, OpenError> {
     let opened = async {
-        let (mut send, recv) =
-            connection.open_bi().await.map_err(|error| OpenError::Broken(quinn::ReadError::from(error).into()))?;
-        // Commands and reports go first.
-        let _ = send.set_priority(stream::EXEC_PRIORITY);
+        let ((mut send, recv), permit) = nodes.conversation(server).await?;
         stream::write(&mut send, request).await.map_err(OpenError::Broken)?;
         Ok(RemoteStream { send, recv, permit })
     };
@@ -92,7 +83,7 @@ pub struct RemoteProcess {
     received: Arc<Mutex<Received>>,
     send: Arc<tokio::sync::Mutex<SendStream>>,
     reading: AbortHandle,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What a process or terminal on a node is told.
@@ -236,7 +227,7 @@ async fn write(send: &Arc<tokio::sync::Mutex<SendStream>>, message: &ProcessInpu
 pub struct RemoteLog {
     send: SendStream,
     recv: RecvStream,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl RemoteLog {

@@ -129,7 +129,7 @@ async fn apply(
                 container::purge(connection, status.container).await?;
                 outcome.gone.insert(status.container);
             }
-            Applied::Stale => {}
+            Applied::Stale | Applied::Departed => {}
             Applied::Ahead => outcome.ahead += 1,
             Applied::Foreign => outcome.foreign += 1,
         },

@@ -2,7 +2,10 @@
 
 use super::transfers::Offered;
 use crate::store::transfer::Transfer;
-use hoody_protocol::id::{ServerId, TransferId};
+use hoody_protocol::{
+    id::{ServerId, TransferId},
+    replica::Moved,
+};
 use std::{
     collections::HashMap,
     sync::{
@@ -38,10 +41,10 @@ pub(super) struct Waiting(pub(super) oneshot::Sender<Offered>);
 
 /// How far a transfer is.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<Moved>);
+pub(super) struct Progress(Arc<Counters>);
 
 #[derive(Debug, Default)]
-struct Moved {
+struct Counters {
     bytes: AtomicU64,
     total: AtomicU64,
     /// Bytes there were when this try began, and when that was.
@@ -49,18 +52,23 @@ struct Moved {
 }
 
 impl Progress {
+    /// Where it is now.
+    pub(super) fn moved(&self) -> Moved {
+        Moved { bytes: self.bytes(), total: self.total(), rate: self.rate(), eta_s: self.eta_s() }
+    }
+
     /// Bytes that the target has taken.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes that it will come to, about; `None`: not known.
-    pub fn total(&self) -> Option<u64> {
+    fn total(&self) -> Option<u64> {
         Some(self.0.total.load(Ordering::Relaxed)).filter(|total| *total > 0)
     }
 
     /// Bytes in a second, since the stream last began; `None` before there are any.
-    pub fn rate(&self) -> Option<f64> {
+    fn rate(&self) -> Option<f64> {
         let (from, since) = (*self.0.began.lock().unwrap_or_else(PoisonError::into_inner))?;
         let seconds = since.elapsed().as_secs_f64();
         let moved = self.bytes().saturating_sub(from);
@@ -68,9 +76,13 @@ impl Progress {
     }
 
     /// Seconds that are left at that rate.
-    pub fn eta_s(&self) -> Option<f64> {
+    fn eta_s(&self) -> Option<f64> {
         let left = self.total()?.saturating_sub(self.bytes());
         self.rate().map(|rate| left as f64 / rate)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.began.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     pub(super) fn reached(&self, bytes: u64) {
@@ -134,9 +146,9 @@ impl Transfers {
         running.get_mut(&transfer).filter(|running| running.source == source)?.waiting.take().map(Waiting)
     }
 
-    /// How far the transfer is.
+    /// How far the transfer is; `None` while its source is waited for.
     pub(super) fn progress(&self, transfer: TransferId) -> Option<Progress> {
-        self.lock().get(&transfer).map(|running| running.moved.clone())
+        self.lock().get(&transfer).map(|running| running.moved.clone()).filter(Progress::has_begun)
     }
 }
 

@@ -2,22 +2,28 @@
 //! offers its stream; the two are connected. What the source sends is passed on as it is, at the pace at which the
 //! target takes it: nothing is kept here beside what the windows of the two streams hold.
 //!
+//! Whoever has the target's link does this. Where another replica has the source's, that one waits for the offer and
+//! passes it on.
+//!
 //! Only the two servers that the stored transfer names can open its ends, and the source's only while the target waits.
 
 use super::{
     bulk::{BROKEN_OFF, BulkError},
     listener::Context,
     refusal::unavailable,
+    remote::OpenError,
     running::{Claim, Progress, Waiting},
 };
 use crate::store::{
     Store, StoreError, node,
     transfer::{self, Transfer},
 };
+use bytes::Bytes;
 use hoody_protocol::{
     container::Cause,
-    id::ServerId,
+    id::{ServerId, TransferId},
     link::CommandReply,
+    replica::RelayPurpose,
     stream::{self, AskError, StreamError},
     time::now_ms,
     transfer::{MAX_KEPT, PRIORITY, SendOrder, TransferOffer, TransferProgress, TransferReply, TransferRequest},
@@ -25,6 +31,7 @@ use hoody_protocol::{
 };
 use quinn::{RecvStream, SendStream};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// The two directions of a stream.
 pub(super) type Ends = (SendStream, RecvStream);
@@ -37,14 +44,14 @@ const OFFER_DEADLINE: Duration = Duration::from_secs(15);
 const STALL_DEADLINE: Duration = Duration::from_secs(180);
 /// Time for one transfer, from its request to its end.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(12 * 3600);
-/// Bytes passed on at once.
-const CHUNK_BYTES: usize = 256 << 10;
+/// Packets' worth of bytes that are passed on at once.
+const CHUNKS: usize = 64;
 
 /// What the source offered.
 #[derive(Debug)]
 pub(super) struct Offered {
-    ends: Ends,
-    offer: TransferOffer,
+    pub(super) ends: Ends,
+    pub(super) offer: TransferOffer,
 }
 
 /// Why a transfer does not begin.
@@ -126,6 +133,7 @@ async fn connect(
         offset,
         keep,
     };
+    let source = source(context, &row, offers).await?;
     match context.app.nodes.ask::<_, CommandReply>(row.source, &order, ORDER_DEADLINE).await {
         Ok(CommandReply::Accepted) => {}
         Ok(CommandReply::Refused(cause)) => {
@@ -139,8 +147,8 @@ async fn connect(
         Err(Some(_)) => return Err(refused("source_silent", "the other server did not answer", true)),
         Err(None) => return Err(not_linked(store, row.source).await),
     }
-    let offered = match tokio::time::timeout(OFFER_DEADLINE, offers).await {
-        Ok(Ok(offered)) => offered,
+    let offered = match tokio::time::timeout(OFFER_DEADLINE, source.offered(id)).await {
+        Ok(Some(offered)) => offered,
         _ => return Err(refused("source_silent", "the other server did not begin to send", true)),
     };
     if offered.offer.offset != offset && offered.offer.offset != 0 {
@@ -151,6 +159,41 @@ async fn connect(
     Ok((row, claim, offered))
 }
 
+/// Where the source's offer comes.
+enum Source {
+    Here(oneshot::Receiver<Offered>),
+    /// On a stream from the replica that has the server's link.
+    Elsewhere(Ends),
+}
+
+/// Has whoever has the source's link wait for its offer, before it is ordered.
+async fn source(context: &Context, row: &Transfer, offers: oneshot::Receiver<Offered>) -> Result<Source, Refused> {
+    let nodes = &context.app.nodes;
+    if nodes.is_linked(row.source) {
+        return Ok(Source::Here(offers));
+    }
+    match nodes.replicas.relay(row.source, RelayPurpose::Transfer(row.id)).await {
+        Ok((ends, _)) => Ok(Source::Elsewhere(ends)),
+        Err(OpenError::NotLinked) => Err(not_linked(&context.app.store, row.source).await),
+        Err(error) => {
+            tracing::info!(transfer = %row.id, error = &error as &dyn std::error::Error, "ask the source's replica");
+            Err(refused("source_silent", "the replica that the other server is connected to did not answer", true))
+        }
+    }
+}
+
+impl Source {
+    async fn offered(self, transfer: TransferId) -> Option<Offered> {
+        match self {
+            Self::Here(offers) => offers.await.ok(),
+            Self::Elsewhere((send, mut recv)) => {
+                let offer: TransferOffer = stream::read(&mut recv).await.ok()?;
+                (offer.transfer == transfer).then_some(Offered { ends: (send, recv), offer })
+            }
+        }
+    }
+}
+
 /// Why this process cannot order the source.
 async fn not_linked(store: &Store, source: ServerId) -> Refused {
     let elsewhere = match node::by_id(store, source).await {
@@ -158,7 +201,7 @@ async fn not_linked(store: &Store, source: ServerId) -> Refused {
         Err(error) => return failed(&error),
     };
     if elsewhere {
-        let message = "the other server is connected to another replica of the control plane than this one";
+        let message = "the other server is connected to a replica of the control plane that this one does not reach";
         return refused("source_elsewhere", message, true);
     }
     refused("source_offline", "the other server is not connected", true)
@@ -171,12 +214,17 @@ pub(super) async fn offered(
     ends: Ends,
     offer: TransferOffer,
 ) -> Result<(), BulkError> {
-    let refused = match context.app.nodes.transfers.take(offer.transfer, peer.server) {
-        Some(Waiting(sender)) => match sender.send(Offered { ends, offer }) {
+    let nodes = &context.app.nodes;
+    // Of the replica that passes it on now, first: this process may have done so before.
+    let Err(offered) = nodes.offers.deliver(offer.transfer, peer.server, Offered { ends, offer }) else {
+        return Ok(());
+    };
+    let refused = match nodes.transfers.take(offered.offer.transfer, peer.server) {
+        Some(Waiting(sender)) => match sender.send(offered) {
             Ok(()) => return Ok(()),
             Err(Offered { ends, .. }) => ends,
         },
-        None => ends,
+        None => offered.ends,
     };
     let (mut send, _recv) = refused;
     tracing::warn!(server = %peer.server, transfer = %offer.transfer, "nobody waits for what a node offers");
@@ -221,8 +269,12 @@ async fn pass_on(target: Ends, offered: Offered, progress: &Progress) -> Result<
 }
 
 async fn forward(from: &mut RecvStream, to: &mut SendStream) -> Result<(), BulkError> {
-    while let Some(chunk) = from.read_chunk(CHUNK_BYTES, true).await.map_err(StreamError::from)? {
-        let written = tokio::time::timeout(STALL_DEADLINE, to.write_chunk(chunk.bytes)).await;
+    let mut chunks = [const { Bytes::new() }; CHUNKS];
+    while let Some(count) = from.read_chunks(&mut chunks).await.map_err(StreamError::from)? {
+        // In one piece: for each packet that it sends, quinn goes through all pieces that are not acknowledged yet, and
+        // there are thousands of the size of a packet.
+        let gathered = Bytes::from(chunks[..count].concat());
+        let written = tokio::time::timeout(STALL_DEADLINE, to.write_chunk(gathered)).await;
         written.map_err(|_| BulkError::Stalled)?.map_err(StreamError::from)?;
     }
     // Refused only where the stream is gone already.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::chain,
-    store::{Backend, Store, StoreError, dispatch, node, replica, sync, unknown},
+    store::{Backend, Store, StoreError, dispatch, moves, node, replica, sync, unknown},
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{
@@ -30,7 +30,7 @@ pub(super) async fn run(context: Context, authorities: Sender<Arc<Authorities>>)
         ticks.tick().await;
         let looked = async {
             if renewed.elapsed() >= replica::RENEWAL {
-                replica::renew(&context.app.store, &context.replica).await?;
+                replica::renew(&context.app.store, &context.replica, context.app.nodes.replicas.announced()).await?;
                 renewed = Instant::now();
             }
             look(&context.app.store, &context.app.nodes).await?;
@@ -76,6 +76,9 @@ async fn look(store: &Store, nodes: &Nodes) -> Result<(), StoreError> {
         }
         for server in sync::servers_waiting(store).await? {
             nodes.wake_for_syncs(server);
+        }
+        for row in moves::before_switch(store).await? {
+            row.target.into_iter().for_each(|target| nodes.wake_for_moves(target));
         }
     }
     Ok(())

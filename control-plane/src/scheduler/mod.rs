@@ -31,6 +31,15 @@ pub struct Rejection {
 /// Whether a server can take the container, its node's connection aside: what is chosen by name may
 /// wait for its node.
 pub fn check(server: &ServerRow, demand: Demand<'_>) -> Result<(), Reason> {
+    suits(server, demand)?;
+    if server.draining {
+        return Err(Reason::Draining);
+    }
+    fits(server, demand.limits)
+}
+
+/// Whether a server may take such a container at all; not whether anything is placed on it, and how full it is.
+pub fn suits(server: &ServerRow, demand: Demand<'_>) -> Result<(), Reason> {
     match server.status.as_str() {
         "enrolled" => {}
         "created" => return Err(Reason::NotEnrolled),
@@ -51,7 +60,10 @@ pub fn check(server: &ServerRow, demand: Demand<'_>) -> Result<(), Reason> {
     if demand.kvm && !server.kvm {
         return Err(Reason::NoKvm);
     }
-    let limits = demand.limits;
+    Ok(())
+}
+
+fn fits(server: &ServerRow, limits: &Limits) -> Result<(), Reason> {
     if server.free_containers < 1 {
         return Err(Reason::Full);
     }

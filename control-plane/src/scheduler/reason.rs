@@ -11,6 +11,9 @@ pub enum Reason {
     /// An operator took it out of service.
     #[error("it is out of service")]
     Disabled,
+    /// Its containers are being moved to other servers.
+    #[error("it is being emptied")]
+    Draining,
     /// Its agent is not let in any more.
     #[error("it was revoked")]
     Revoked,

@@ -20,6 +20,7 @@ fn server(number: u8) -> ServerRow {
         owned: true,
         kvm: false,
         pool_level: 0,
+        draining: false,
     }
 }
 

@@ -3,30 +3,21 @@
 //! On SIGTERM or SIGINT no new connection is taken, requests in progress get
 //! [`Config::shutdown_deadline`](crate::config::Config::shutdown_deadline), then everything ends.
 
+mod connections;
+#[cfg(test)]
+mod connections_tests;
 mod probe;
 mod supervisor;
+mod tls;
 
-use crate::{api, app::App, config::Tls, error::chain, live, nodes, tasks};
-use axum_server::{
-    Handle, Server,
-    accept::NoDelayAcceptor,
-    tls_rustls::{RustlsAcceptor, RustlsConfig},
-};
-use hyper_util::rt::TokioTimer;
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
+use crate::{api, app::App, error::chain, live, nodes, tasks};
+use connections::HttpServer;
+use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::oneshot,
     task::JoinHandle,
 };
-
-/// The time a client has for the head of a request, once it has connected.
-const HEADER_DEADLINE: Duration = Duration::from_secs(15);
-/// Pause between the pings that find out whether an HTTP/2 client is still there.
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The time for writing what waits in memory, at the end.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
@@ -53,17 +44,20 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
     // Everything that can fail for want of a port or a file fails before readiness is announced.
-    let public = Public::new(&app).await?;
-    let probes = app.config.metrics_address.map(server).transpose()?;
+    let public = listen(app.config.http_address)?;
+    let public = match &app.config.tls {
+        Some(files) => public.secured(tls::load(files)?),
+        None => public,
+    };
+    let probes = app.config.metrics_address.map(listen).transpose()?;
     // Last: it marks every server as offline, which a process that cannot serve must not do.
     let nodes = nodes::start(app.clone())
         .await
         .map_err(|error| ServeError { what: "listen for nodes".to_owned(), source: io::Error::other(error) })?;
 
-    let probing = probes.map(|(server, address)| {
-        tracing::info!(%address, "serving metrics and probes");
-        let service = probe::router(app.clone(), recorder).into_make_service();
-        tokio::spawn(server.serve(service))
+    let probing = probes.map(|server| {
+        tracing::info!(address = %server.address(), "serving metrics and probes");
+        tokio::spawn(server.serve(probe::router(app.clone(), recorder), std::future::pending(), deadline))
     });
     let background = [
         tokio::spawn(live::feed::run(app.store.clone(), app.live.clone())),
@@ -72,6 +66,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
         tokio::spawn(tasks::snapshots::run(app.clone())),
         tokio::spawn(tasks::keys::run(app.clone())),
         tokio::spawn(tasks::mail::run(app.clone())),
+        tokio::spawn(tasks::moves::run(app.clone(), tasks::moves::INTERVAL)),
         tokio::spawn(tasks::pulls::run(app.clone())),
         tokio::spawn(tasks::retention::run(app.clone(), tasks::retention::INTERVAL)),
         tokio::spawn(tasks::shares::run(app.clone(), tasks::shares::INTERVAL)),
@@ -82,9 +77,9 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     let listeners = app.live.clone();
     let conversations = app.conversations.clone();
     let uses = (app.token_uses.clone(), app.store.clone());
-    tracing::info!(address = %public.address, tls = public.tls.is_some(), "serving the public API");
-    let handle: Handle<SocketAddr> = Handle::new();
-    let mut serving = public.serve(app, handle.clone());
+    tracing::info!(address = %public.address(), tls = public.is_secured(), "serving the public API");
+    let (stop, told) = oneshot::channel::<()>();
+    let mut serving = tokio::spawn(public.serve(api::router(app), async { drop(told.await) }, deadline));
     let watchdog = supervisor::ready();
 
     let ended_early = tokio::select! {
@@ -100,7 +95,7 @@ pub async fn run(app: App) -> Result<(), ServeError> {
             // Streams would go on for ever.
             listeners.close();
             conversations.close();
-            handle.graceful_shutdown(Some(deadline));
+            drop(stop);
             serving.await
         }
     };
@@ -118,53 +113,9 @@ pub async fn run(app: App) -> Result<(), ServeError> {
     if let Err(error) = uses.0.write(&uses.1).await {
         tracing::warn!(error = chain(&error), "the last uses of auth tokens were not written");
     }
-    ended.map_err(io::Error::other).and_then(|served| served).map_err(failed("serve the public API"))
+    ended.map_err(io::Error::other).map_err(failed("serve the public API"))
 }
 
-/// The public API's listener.
-struct Public {
-    server: Server<SocketAddr>,
-    address: SocketAddr,
-    tls: Option<RustlsConfig>,
-}
-
-impl Public {
-    async fn new(app: &App) -> Result<Self, ServeError> {
-        let (server, address) = server(app.config.http_address)?;
-        let tls = match &app.config.tls {
-            Some(tls) => Some(load_tls(tls).await?),
-            None => None,
-        };
-        Ok(Self { server, address, tls })
-    }
-
-    fn serve(self, app: App, handle: Handle<SocketAddr>) -> JoinHandle<io::Result<()>> {
-        let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
-        // Answers are small and waited for: they must not wait for more to send.
-        let server = self.server.handle(handle).acceptor(NoDelayAcceptor::new());
-        match self.tls {
-            Some(config) => {
-                let secured = server.map(|plain| RustlsAcceptor::new(config).acceptor(plain));
-                tokio::spawn(secured.serve(service))
-            }
-            None => tokio::spawn(server.serve(service)),
-        }
-    }
-}
-
-/// A server listening on `address`, and where it really is.
-fn server(address: SocketAddr) -> Result<(Server<SocketAddr>, SocketAddr), ServeError> {
-    let what = format!("listen on {address}");
-    let listener = TcpListener::bind(address).map_err(failed(&what))?;
-    listener.set_nonblocking(true).map_err(failed(&what))?;
-    let address = listener.local_addr().map_err(failed(&what))?;
-    let mut server = axum_server::from_tcp(listener).map_err(failed(&what))?;
-    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
-    server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(HTTP2_PING_INTERVAL);
-    Ok((server, address))
-}
-
-async fn load_tls(tls: &Tls) -> Result<RustlsConfig, ServeError> {
-    let what = format!("load certificate {} and key {}", tls.certificate.display(), tls.key.display());
-    RustlsConfig::from_pem_file(&tls.certificate, &tls.key).await.map_err(failed(what))
+fn listen(address: SocketAddr) -> Result<HttpServer, ServeError> {
+    HttpServer::bind(address).map_err(failed(format!("listen on {address}")))
 }

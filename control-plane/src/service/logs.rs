@@ -102,7 +102,7 @@ async fn open(
     follow: bool,
 ) -> Result<(Follower, Conversation), ServiceError> {
     let row = find(app, caller, id, Level::Read).await?;
-    check_reachable(app, &row)?;
+    check_reachable(app, &row).await?;
     let place = app.conversations.begin(caller.user, Kind::Log)?;
     let nanoseconds = |ms: i64| u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000);
     let request = LogRequest {

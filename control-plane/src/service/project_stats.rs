@@ -5,7 +5,7 @@ use crate::{
     app::App,
     caller::Caller,
     error::ServiceError,
-    nodes::Measured,
+    nodes::{Asked, Measured},
     service::{project, server::STALE_AFTER_HEARTBEATS},
     store::{
         container::{self, ContainerRow, Filter, Slice},
@@ -35,16 +35,22 @@ pub async fn stats(app: &App, caller: &Caller, id: ProjectId) -> Result<ProjectS
     let all = Slice { by: "created_at", descending: false, limit: project::MAX_CONTAINERS as u64, offset: 0 };
     let (rows, _) = container::list(&app.store, &filter, all).await?;
     let stale_after = (app.config.heartbeat_interval * STALE_AFTER_HEARTBEATS).as_millis() as u64;
-    let now = now_ms();
     let mut unanswered = BTreeSet::new();
+    let asked = Asked {
+        servers: rows.iter().map(|row| row.server).collect(),
+        containers: rows.iter().map(|row| (row.server, row.spec.id)).collect(),
+        ..Asked::default()
+    };
+    let mut known = app.nodes.known(asked).await;
+    let now = now_ms();
     let measured = |row: ContainerRow| {
-        let node = app.nodes.measurements.node(row.server);
+        let node = known.servers.get(&row.server);
         let answers =
             row.server_info.online && node.is_some_and(|node| now.saturating_sub(node.received_at) <= stale_after);
         if !answers {
             unanswered.insert(row.server_info.name.clone());
         }
-        let measured = app.nodes.measurements.container(row.spec.id).filter(|_| answers);
+        let measured = known.containers.remove(&row.spec.id).filter(|_| answers);
         (row, measured)
     };
     let containers = rows.into_iter().map(measured).collect();

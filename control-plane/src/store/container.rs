@@ -13,7 +13,7 @@ pub use attributes::Attributes;
 pub use list::{Filter, Slice, list};
 pub use network::{NetworkKind, NetworkSettings, NetworkState};
 pub use status::{Status, UnknownStatus};
-pub use write::{insert, purge, update};
+pub use write::{insert, purge, relocate, update};
 
 use super::{
     Store, StoreError,

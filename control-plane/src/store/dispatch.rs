@@ -1,6 +1,6 @@
 //! What a node does not have yet: specifications it did not acknowledge, and open operations.
 
-use super::{Store, StoreError, operation as operations};
+use super::{Store, StoreError, departure, operation as operations};
 use hoody_protocol::{
     container::{Cause, ContainerSpec},
     id::{ContainerId, OperationId, ServerId},
@@ -57,7 +57,8 @@ impl Item {
 pub async fn containers_with_work(store: &Store, server: ServerId) -> Result<Vec<ContainerId>, StoreError> {
     let sql = format!(
         "SELECT id FROM containers WHERE server_id = $1 AND {UNACKED} UNION \
-         SELECT container_id AS id FROM operations WHERE server_id = $1 AND state IN ('pending', 'dispatched') \
+         SELECT container_id AS id FROM operations WHERE server_id = $1 AND state IN ('pending', 'dispatched') UNION \
+         SELECT container_id AS id FROM departures WHERE server_id = $1 AND acked = 0 \
          ORDER BY id LIMIT $2"
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -75,6 +76,7 @@ pub async fn servers_with_work(store: &Store) -> Result<Vec<ServerId>, StoreErro
     let sql = format!(
         "SELECT server_id FROM containers WHERE {UNACKED} UNION \
          SELECT server_id FROM operations WHERE state = 'pending' UNION \
+         SELECT server_id FROM departures WHERE acked = 0 UNION \
          SELECT server_id FROM command_executions \
          WHERE state = 'pending' OR (state = 'dispatched' AND cancel_requested = 1)"
     );
@@ -101,6 +103,9 @@ pub async fn items(store: &Store, server: ServerId, container: ContainerId) -> R
     if let Some(row) = spec {
         let spec = Box::new(json(&row, "spec", "containers.spec")?);
         items.push(Item::Spec { spec, sealed: row.try_get("egress_credentials")? });
+    }
+    if let Some(tombstone) = departure::unsent(store, server, container).await? {
+        items.push(Item::Spec { spec: Box::new(tombstone), sealed: String::new() });
     }
     let operations = sqlx::query(
         "SELECT id, sequence, kind, state, begin_before FROM operations \
@@ -146,7 +151,7 @@ pub async fn acknowledge(
     container: ContainerId,
     held: SpecVersion,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    let done = sqlx::query(
         "UPDATE containers SET acked_epoch = $3, acked_generation = $4 WHERE id = $1 AND server_id = $2 \
          AND (acked_epoch < $3 OR (acked_epoch = $3 AND acked_generation < $4))",
     )
@@ -154,9 +159,12 @@ pub async fn acknowledge(
     .bind(server.to_string())
     .bind(signed(held.epoch))
     .bind(signed(held.generation))
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    match done.rows_affected() {
+        0 => departure::acknowledge(connection, server, container, held).await,
+        _ => Ok(()),
+    }
 }
 
 /// What an inventory differs in from what the store expects of the node.
@@ -209,6 +217,7 @@ pub async fn reconcile_inventory(
             .execute(&mut *connection)
             .await?;
     }
+    departure::reconcile(connection, server, &mut held).await?;
     difference.unknown = held.into_values().copied().collect();
     difference.unknown.sort_by_key(|entry| entry.container);
     Ok(difference)

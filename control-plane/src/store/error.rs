@@ -70,6 +70,7 @@ const UNIQUE: &[(&str, &str, &str)] = &[
     ),
     ("snapshots_container_name_key", "snapshots.container_id, snapshots.name", "this snapshot name"),
     ("snapshots_container_alias_key", "snapshots.container_id, snapshots.alias", "this snapshot alias"),
+    ("moves_container_key", "moves.container_id", "a move of this container"),
     ("transfers_sync_key", "transfers.container_id", "a sync of this container"),
     ("identities_key", "identities.provider, identities.subject", "this sign-in"),
     ("device_logins_user_code_key", "device_logins.user_code_hash", "this code"),

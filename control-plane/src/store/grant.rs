@@ -88,3 +88,27 @@ pub async fn purge(store: &Store) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM grants WHERE expires_at <= $1").bind(now_ms() as i64).execute(&mut *tx).await?;
     Ok(tx.commit().await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::each_backend;
+
+    #[tokio::test]
+    async fn a_grant_is_good_once_in_time_and_for_what_it_was_given() {
+        each_backend(|store| async move {
+            let mut tx = store.begin().await.unwrap();
+            let later = now_ms() as i64 + 60_000;
+            insert(&mut tx, "good", GrantKind::Command, None, "{}", later).await.unwrap();
+            insert(&mut tx, "late", GrantKind::Command, None, "{}", now_ms() as i64 - 1).await.unwrap();
+            for other in [GrantKind::Launch, GrantKind::Flow, GrantKind::Intent, GrantKind::Code] {
+                assert!(take(&mut tx, "good", other).await.unwrap().is_none(), "{other:?}");
+            }
+            assert!(take(&mut tx, "late", GrantKind::Command).await.unwrap().is_none());
+            assert!(take(&mut tx, "unknown", GrantKind::Command).await.unwrap().is_none());
+            assert_eq!(take(&mut tx, "good", GrantKind::Command).await.unwrap().unwrap().content, "{}");
+            assert!(take(&mut tx, "good", GrantKind::Command).await.unwrap().is_none());
+        })
+        .await;
+    }
+}

@@ -29,8 +29,8 @@ async fn a_pull_is_one_replicas_until_that_is_gone() {
         let server = server(&store, "one").await;
         let id = container(&store, server, 1, Vec::new()).await.id;
         queue(&store, id).await;
-        replica::renew(&store, "first").await.unwrap();
-        replica::renew(&store, "second").await.unwrap();
+        replica::renew(&store, "first", None).await.unwrap();
+        replica::renew(&store, "second", None).await.unwrap();
         assert_eq!(claimed(&store, "first", 9).await, [id]);
         assert!(claimed(&store, "second", 9).await.is_empty());
         assert!(claimed(&store, "first", 9).await.is_empty(), "once");

@@ -62,6 +62,7 @@ pub(crate) async fn insert_container(store: &Store, image: &ImageSpec) -> Contai
         ramdisk: None,
         origin: None,
         transfer: None,
+        moved: false,
     };
     let mut transaction = store.begin().await.unwrap();
     for (sql, binds) in [

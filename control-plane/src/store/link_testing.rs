@@ -1,10 +1,10 @@
 //! Rows for tests of the stores that a link writes to.
 
-use super::Store;
+use super::{Store, transfer::Transfer};
 use hoody_protocol::{
     bounded::Text,
     container::{ContainerSpec, Desired, Limits},
-    id::{ContainerId, OperationId, ProjectId, ServerId, UserId},
+    id::{ContainerId, OperationId, ProjectId, ServerId, TransferId, UserId},
     image::{ImageConfig, ImageSpec, Layer},
     link::{Hello, NodeFacts},
     operation::OperationKind,
@@ -84,6 +84,7 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         ramdisk: None,
         origin: None,
         transfer: None,
+        moved: false,
     };
     let json = serde_json::to_string(&spec).unwrap();
     let id = spec.id;
@@ -101,6 +102,20 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
     )
     .await;
     spec
+}
+
+/// A transfer of everything between two new containers on two new servers; not written.
+pub(super) async fn transfer(store: &Store) -> Transfer {
+    let (target, source) = (server(store, "one").await, server(store, "two").await);
+    Transfer {
+        id: TransferId::generate(),
+        container: container(store, target, 1, Vec::new()).await.id,
+        target,
+        source_container: container(store, source, 1, Vec::new()).await.id,
+        source,
+        snapshot: None,
+        base: None,
+    }
 }
 
 pub(super) async fn operation(

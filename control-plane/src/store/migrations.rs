@@ -23,6 +23,9 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (17, include_str!("../../migrations/0017_registry.sql")),
     (18, include_str!("../../migrations/0018_sync.sql")),
     (19, include_str!("../../migrations/0019_pool_health.sql")),
+    (20, include_str!("../../migrations/0020_share_places.sql")),
+    (21, include_str!("../../migrations/0021_moves.sql")),
+    (22, include_str!("../../migrations/0022_replica_address.sql")),
 ];
 
 /// Key of PostgreSQL's advisory lock, any number that nothing else uses: "hoodymig" in ASCII. A lock on a

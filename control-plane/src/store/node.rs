@@ -1,6 +1,6 @@
 //! Server rows as the links see them: identity, what the last hello said, online or not.
 
-use super::{Store, StoreError, server::record};
+use super::{Queries, Store, StoreError, server::record};
 use crate::event::{Actor, EventKind};
 use hoody_protocol::{
     id::ServerId,
@@ -115,9 +115,9 @@ pub async fn by_id(store: &Store, server: ServerId) -> Result<Option<Node>, Stor
 }
 
 /// The server's architecture in OCI terms; empty where its agent never said.
-pub async fn architecture(store: &Store, server: ServerId) -> Result<String, StoreError> {
+pub async fn architecture<'e>(queries: impl Queries<'e>, server: ServerId) -> Result<String, StoreError> {
     let found = sqlx::query_scalar("SELECT architecture FROM servers WHERE id = $1").bind(server.to_string());
-    Ok(found.fetch_optional(store.reader()).await?.unwrap_or_default())
+    Ok(found.fetch_optional(queries).await?.unwrap_or_default())
 }
 
 /// The server with this name.

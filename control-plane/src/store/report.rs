@@ -1,6 +1,6 @@
 //! What nodes report, written down: the last report of a container, its status word, and the status log.
 
-use super::{Store, StoreError, container::Status, event, status_log};
+use super::{Store, StoreError, container::Status, departure, event, status_log};
 use crate::event::{Actor, EventKind, container::Identity};
 use hoody_protocol::{
     container::{Cause, ContainerSpec, State, StatusReport},
@@ -35,6 +35,8 @@ pub enum Applied {
     Stale,
     /// Of a specification that was never sent.
     Ahead,
+    /// Of a container that has moved away from this server.
+    Departed,
     /// Not a container of this server.
     Foreign,
 }
@@ -74,7 +76,10 @@ pub async fn apply(
         .bind(server.to_string())
         .fetch_optional(&mut *connection)
         .await?;
-    let Some(row) = row else { return Ok(Applied::Foreign) };
+    let Some(row) = row else {
+        let departed = departure::report(connection, server, report).await?;
+        return Ok(if departed { Applied::Departed } else { Applied::Foreign });
+    };
     let current = SpecVersion {
         epoch: row.try_get::<i64, _>("epoch")?.max(0) as u64,
         generation: row.try_get::<i64, _>("generation")?.max(0) as u64,

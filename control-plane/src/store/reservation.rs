@@ -1,7 +1,7 @@
 //! Capacity of servers and of projects. What containers have reserved is only ever changed by one
 //! conditional update, so that no race gives out more than there is.
 
-use super::{Store, StoreError, pool};
+use super::{Queries, Store, StoreError, pool};
 use hoody_protocol::{
     container::Limits,
     id::{ProjectId, RealmId, ServerId, UserId},
@@ -20,7 +20,8 @@ pub async fn reserve(
     let reserved = sqlx::query(AssertSqlSafe(format!(
         "UPDATE servers SET cpu_millis_used = cpu_millis_used + $3, memory_bytes_used = memory_bytes_used + $4, \
          disk_bytes_used = disk_bytes_used + $5, containers_used = containers_used + 1 \
-         WHERE id = $1 AND {usable} AND status = 'enrolled' AND cpu_millis_used + $3 <= cpu_millis \
+         WHERE id = $1 AND {usable} AND status = 'enrolled' \
+         AND (drain_started_at IS NULL OR drain_stopped_at IS NOT NULL) AND cpu_millis_used + $3 <= cpu_millis \
          AND memory_bytes_used + $4 <= memory_bytes AND disk_bytes_used + $5 <= disk_bytes \
          AND containers_used + 1 <= max_containers RETURNING id"
     )))
@@ -135,10 +136,16 @@ pub struct ServerRow {
     pub kvm: bool,
     /// The highest threshold that its storage pool has passed, percent.
     pub pool_level: i64,
+    /// It is being emptied.
+    pub draining: bool,
 }
 
 /// The servers that `owner` may use, seen from `project`.
-pub async fn servers_of(store: &Store, owner: UserId, project: ProjectId) -> Result<Vec<ServerRow>, StoreError> {
+pub async fn servers_of<'e>(
+    queries: impl Queries<'e>,
+    owner: UserId,
+    project: ProjectId,
+) -> Result<Vec<ServerRow>, StoreError> {
     let usable = pool::usable("s", "$1");
     let rows = sqlx::query(AssertSqlSafe(format!(
         "SELECT s.id, s.name, s.status, s.online, s.architecture, s.cpu_millis - s.cpu_millis_used AS free_cpu, \
@@ -146,12 +153,14 @@ pub async fn servers_of(store: &Store, owner: UserId, project: ProjectId) -> Res
          s.max_containers - s.containers_used AS free_containers, (SELECT CAST(COUNT(*) AS BIGINT) FROM containers c \
          WHERE c.server_id = s.id AND c.project_id = $2) AS project_containers, s.facts, \
          s.pool_level, \
+         CAST(CASE WHEN s.drain_started_at IS NOT NULL AND s.drain_stopped_at IS NULL THEN 1 ELSE 0 END AS BIGINT) \
+         AS draining, \
          CAST(CASE WHEN s.owner_id = $1 THEN 1 ELSE 0 END AS BIGINT) AS owned \
          FROM servers s WHERE {usable} ORDER BY s.id"
     )))
     .bind(owner.to_string())
     .bind(project.to_string())
-    .fetch_all(store.reader())
+    .fetch_all(queries)
     .await?;
     rows.iter().map(server_row).collect()
 }
@@ -172,6 +181,7 @@ fn server_row(row: &AnyRow) -> Result<ServerRow, StoreError> {
         owned: row.try_get::<i64, _>("owned")? != 0,
         kvm: super::node::has_kvm(row.try_get("facts")?),
         pool_level: row.try_get("pool_level")?,
+        draining: row.try_get::<i64, _>("draining")? != 0,
     })
 }
 

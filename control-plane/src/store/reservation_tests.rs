@@ -71,7 +71,7 @@ async fn only_an_enrolled_server_is_reserved() {
             tx.commit().await.unwrap();
             assert!(!try_reserve(&store, server, owner, limits(1, 1, 1)).await, "{status}");
         }
-        let servers = servers_of(&store, owner, ProjectId::generate()).await.unwrap();
+        let servers = servers_of(store.reader(), owner, ProjectId::generate()).await.unwrap();
         assert_eq!((servers.len(), servers[0].status.as_str(), servers[0].free_cpu_millis), (1, "revoked", 1000));
     })
     .await;

@@ -347,6 +347,7 @@ pub(in crate::store) async fn record(
 /// Deletes the server; [`StoreError::MissingReference`] where it still has containers.
 pub async fn delete(connection: &mut AnyConnection, id: ServerId) -> Result<bool, StoreError> {
     // The database would delete them too, but after it has locked the server.
+    super::moves::forget_server(connection, id).await?;
     sqlx::query("DELETE FROM join_tokens WHERE server_id = $1").bind(id.to_string()).execute(&mut *connection).await?;
     let row = sqlx::query("DELETE FROM servers WHERE id = $1 RETURNING name, owner_id")
         .bind(id.to_string())

@@ -54,6 +54,8 @@ pub struct Share {
     pub readonly: bool,
     /// What it is mounted as; `None`: its id.
     pub alias: Option<String>,
+    /// Where it appears beside `/mnt/shares`.
+    pub place: Option<String>,
     /// For people.
     pub label: Option<String>,
     /// For people.
@@ -94,8 +96,8 @@ impl Share {
 }
 
 const SELECT: &str = "SELECT s.id, s.source_container_id, s.source_path, s.target_container_id, s.target_project_id, \
-    s.mode, s.alias, s.label, s.description, s.enabled, s.accepted, s.expires_at, s.expires_in_ms, s.expiry_notified, \
-    s.expired, s.created_by, s.created_at, s.updated_at, c.owner_id, c.project_id, c.server_id, c.realm_ids \
+    s.mode, s.alias, s.mount_path, s.label, s.description, s.enabled, s.accepted, s.expires_at, s.expires_in_ms, \
+    s.expiry_notified, s.expired, s.created_by, s.created_at, s.updated_at, c.owner_id, c.project_id, c.server_id, c.realm_ids \
     FROM shares s JOIN containers c ON c.id = s.source_container_id";
 
 fn corrupt<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> StoreError {
@@ -124,6 +126,7 @@ fn read(row: &AnyRow) -> Result<Share, StoreError> {
         target,
         readonly: row.try_get::<String, _>("mode")? == "readonly",
         alias: row.try_get("alias")?,
+        place: row.try_get("mount_path")?,
         label: row.try_get("label")?,
         description: row.try_get("description")?,
         enabled: flag(row, "enabled")?,
@@ -160,8 +163,9 @@ pub async fn insert(connection: &mut AnyConnection, share: &Share) -> Result<(),
     idempotency::note(connection, "share", &share.id.to_string()).await?;
     sqlx::query(
         "INSERT INTO shares (id, source_container_id, source_path, target_container_id, target_project_id, mode, alias, \
-         label, description, enabled, accepted, expires_at, expires_in_ms, created_by, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)",
+         label, description, enabled, accepted, expires_at, expires_in_ms, created_by, created_at, updated_at, \
+         mount_path) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16)",
     )
     .bind(share.id.to_string())
     .bind(share.source.to_string())
@@ -178,6 +182,7 @@ pub async fn insert(connection: &mut AnyConnection, share: &Share) -> Result<(),
     .bind(i64::from(share.expires_in_ms))
     .bind(share.created_by.to_string())
     .bind(share.created_at)
+    .bind(share.place.clone())
     .execute(connection)
     .await?;
     Ok(())
@@ -188,7 +193,7 @@ pub async fn update(connection: &mut AnyConnection, share: &Share) -> Result<(),
     idempotency::note(connection, "share", &share.id.to_string()).await?;
     sqlx::query(
         "UPDATE shares SET mode = $2, alias = $3, label = $4, description = $5, enabled = $6, expires_at = $7, \
-         expires_in_ms = $8, expiry_notified = $9, expired = $10, updated_at = $11 WHERE id = $1",
+         expires_in_ms = $8, expiry_notified = $9, expired = $10, updated_at = $11, mount_path = $12 WHERE id = $1",
     )
     .bind(share.id.to_string())
     .bind(share.mode())
@@ -201,6 +206,7 @@ pub async fn update(connection: &mut AnyConnection, share: &Share) -> Result<(),
     .bind(i64::from(share.expiry_notified))
     .bind(i64::from(share.expired))
     .bind(share.updated_at)
+    .bind(share.place.clone())
     .execute(connection)
     .await?;
     Ok(())

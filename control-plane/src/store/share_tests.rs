@@ -35,6 +35,7 @@ fn share(source: &super::super::container::ContainerRow, target: Target) -> Shar
         target,
         readonly: true,
         alias: Some("data".to_owned()),
+        place: Some("/srv/shared".to_owned()),
         label: None,
         description: Some("what is it".to_owned()),
         enabled: true,

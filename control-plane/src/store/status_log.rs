@@ -173,11 +173,13 @@ pub async fn list(store: &Store, container: ContainerId, slice: Slice) -> Result
         .fetch_one(store.reader())
         .await?;
     let direction = if slice.descending { "DESC" } else { "ASC" };
+    // The first change is from no status: the databases disagree about where nothing stands in an order.
+    let by = if slice.by == "from_status" { "COALESCE(from_status, '')" } else { slice.by };
     let sql = format!(
         "SELECT id, container_id, from_status, to_status, triggered_by, metadata, duration_ms, transition_time \
-         FROM status_logs WHERE container_id = $1 ORDER BY {} {direction}, transition_time {direction}, \
+         FROM status_logs WHERE container_id = $1 ORDER BY {by} {direction}, transition_time {direction}, \
          id {direction} LIMIT {} OFFSET {}",
-        slice.by, slice.limit, slice.offset
+        slice.limit, slice.offset
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_all(store.reader()).await?;
     Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total as u64))

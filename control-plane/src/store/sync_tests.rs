@@ -7,16 +7,7 @@ use crate::store::{
 
 /// A sync between two new containers, and the container that it is for.
 async fn sync(store: &Store) -> (Sync, ContainerRow) {
-    let (target, source) = (link_testing::server(store, "one").await, link_testing::server(store, "two").await);
-    let transfer = Transfer {
-        id: TransferId::generate(),
-        container: link_testing::container(store, target, 1, Vec::new()).await.id,
-        target,
-        source_container: link_testing::container(store, source, 1, Vec::new()).await.id,
-        source,
-        snapshot: None,
-        base: Some(TransferId::generate()),
-    };
+    let transfer = Transfer { base: Some(TransferId::generate()), ..link_testing::transfer(store).await };
     let row = container::get(store, transfer.container).await.unwrap().unwrap();
     (Sync { transfer, user: Some(UserId::generate()), created_at: 10 }, row)
 }

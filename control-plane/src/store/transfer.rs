@@ -65,6 +65,13 @@ pub async fn insert(connection: &mut AnyConnection, transfer: &Transfer, now: i6
     Ok(())
 }
 
+/// The transfer, whatever became of it.
+pub async fn get(store: &Store, id: TransferId) -> Result<Option<Transfer>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM transfers WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(store.reader()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
 /// The transfer, while it is open.
 pub async fn open(store: &Store, id: TransferId) -> Result<Option<Transfer>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM transfers WHERE id = $1 AND state = 'open'");
@@ -168,7 +175,7 @@ pub async fn in_use(store: &Store, container: ContainerId, most: usize) -> Resul
     for row in rows {
         let transfer = from_row(&row)?;
         let open = row.try_get::<String, _>("state")? == "open";
-        if open || targets.insert(transfer.container) {
+        if open || targets.insert((transfer.container, transfer.source_container)) {
             used.push(transfer.id);
             used.extend(transfer.base.filter(|_| open));
         }
@@ -178,7 +185,7 @@ pub async fn in_use(store: &Store, container: ContainerId, most: usize) -> Resul
     Ok(used)
 }
 
-/// The newest transfer that the container keeps; with `from`, of those that came from that container.
+/// The newest transfer that the container keeps, those by which it moved left out; with `from`, of those that came from that container.
 pub async fn newest_kept<'e>(
     queries: impl super::Queries<'e>,
     container: ContainerId,
@@ -186,7 +193,7 @@ pub async fn newest_kept<'e>(
 ) -> Result<Option<Transfer>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM transfers WHERE container_id = $1 AND ($2 = '' OR source_container_id = $2) \
-         AND state = 'kept' ORDER BY created_at DESC, id DESC LIMIT 1"
+         AND state = 'kept' AND purpose <> 'move' ORDER BY created_at DESC, id DESC LIMIT 1"
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(container.to_string())

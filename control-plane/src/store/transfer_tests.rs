@@ -1,19 +1,9 @@
 use super::*;
-use crate::store::{link_testing, testing::each_backend};
+use crate::store::{
+    link_testing::{self, transfer},
+    testing::each_backend,
+};
 use sqlx::AssertSqlSafe;
-
-async fn transfer(store: &Store) -> Transfer {
-    let (target, source) = (link_testing::server(store, "one").await, link_testing::server(store, "two").await);
-    Transfer {
-        id: TransferId::generate(),
-        container: link_testing::container(store, target, 1, Vec::new()).await.id,
-        target,
-        source_container: link_testing::container(store, source, 1, Vec::new()).await.id,
-        source,
-        snapshot: None,
-        base: None,
-    }
-}
 
 async fn write(store: &Store, transfer: &Transfer, now: i64) {
     let mut tx = store.begin().await.unwrap();

@@ -1,10 +1,13 @@
 //! Collects image blobs that nobody names any more: those of deleted or replaced images whose last
-//! container is gone. Every replica collects its own folder.
+//! container is gone. Every replica collects its own folder. At the start goes what a killed process left half-done.
 
 use crate::{
     app::App,
     error::chain,
-    service::image::{self, CollectError, blobs::BlobError},
+    service::image::{
+        self, CollectError,
+        blobs::{BlobError, BlobFolder},
+    },
 };
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -12,8 +15,15 @@ use tokio::time::{Instant, MissedTickBehavior};
 /// Time between two collections.
 pub const INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Collects every `interval`, for ever; first after one of them.
+/// Collects every `interval`, for ever; first after one of them. What no process holds is cleared away at once.
 pub async fn run(app: App, interval: Duration) {
+    let data_dir = app.config.data_dir.clone();
+    // Where somebody else has the folder just now, they clear it.
+    match tokio::task::spawn_blocking(move || BlobFolder::lock(&data_dir, Duration::ZERO)).await {
+        Ok(Ok(_) | Err(BlobError::Busy(_))) => {}
+        Ok(Err(error)) => tracing::warn!(error = chain(&error), "what is left of uploads was not cleared away"),
+        Err(error) => tracing::warn!(error = chain(&error), "what is left of uploads was not cleared away"),
+    }
     let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

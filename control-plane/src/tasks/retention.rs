@@ -4,7 +4,7 @@
 use crate::{
     app::App,
     error::chain,
-    store::{Store, StoreError, activity, command::execution, event, notification},
+    store::{Store, StoreError, activity, command::execution, event, moves, notification},
 };
 use hoody_protocol::time::now_ms;
 use std::time::Duration;
@@ -19,6 +19,8 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const NOTIFICATION_DAYS: u32 = 30;
 /// Days that executions of commands are kept, with their output.
 const EXECUTION_DAYS: u32 = 30;
+/// Days that moves of containers are kept which are over.
+const MOVE_DAYS: u32 = 30;
 
 /// Cleans up every `interval`, for ever; first after one of them.
 pub async fn run(app: App, interval: Duration) {
@@ -44,6 +46,7 @@ async fn clean_up(store: &Store, now: i64, event_days: u32, activity_days: u32) 
         let step = event::delete_before(store, before(event_days), STEP).await?
             + activity::delete_before(store, before(activity_days), STEP).await?
             + execution::delete_before(store, before(EXECUTION_DAYS), STEP).await?
+            + moves::delete_before(store, before(MOVE_DAYS), STEP).await?
             + notification::delete_expired(store, before(NOTIFICATION_DAYS), STEP).await?;
         rows += step;
         if step == 0 {

@@ -22,7 +22,10 @@ use hoody_protocol::{
     version::{self, SpecVersion},
 };
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 /// A server's agent after enrolment.
 #[derive(Clone)]
@@ -278,6 +281,17 @@ pub fn status(container: ContainerId, generation: u64, state: State) -> StatusRe
 pub fn failed(container: ContainerId, generation: u64, code: &str) -> StatusReport {
     let cause = Some(Cause::new(code, "it did not work"));
     StatusReport { cause, converged: false, ..status(container, generation, State::Failed) }
+}
+
+/// Writes these bytes again and again until nobody takes more: no more than `most`, which is what the windows on the way
+/// hold.
+pub async fn fill(send: &mut SendStream, bytes: &[u8], most: usize) {
+    const STANDS_STILL: Duration = Duration::from_millis(500);
+    let mut sent = 0;
+    while let Ok(written) = tokio::time::timeout(STANDS_STILL, send.write(&bytes[sent % bytes.len()..])).await {
+        sent += written.unwrap();
+        assert!(sent <= most, "{sent} bytes are on their way to somebody who takes none");
+    }
 }
 
 /// A frame's bytes.

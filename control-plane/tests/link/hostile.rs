@@ -12,12 +12,14 @@ use hoody_protocol::{
     bounded::Text,
     container::{ContainerSpec, Desired, State, StatusReport},
     enrol::EnrolReply,
-    id::{ContainerId, OperationId, ProjectId, UserId},
+    id::{ContainerId, OperationId, ProjectId, ShareId, UserId},
     image::{ImageConfig, ImageSpec},
     link::{
-        CommandReply, Heartbeat, InventoryEntry, Report, ReportAck, ReportBatch, ReportEntry, SpecQuery, SpecReply,
+        CommandReply, Heartbeat, Hello, InventoryEntry, Report, ReportAck, ReportBatch, ReportEntry, SpecQuery,
+        SpecReply,
     },
     operation::OperationOutcome,
+    share::ShareMount,
     stats::StatsBatch,
     stream,
     time::now_ms,
@@ -25,7 +27,7 @@ use hoody_protocol::{
     version::SpecVersion,
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn stray(generation: u64) -> InventoryEntry {
     let version = SpecVersion { epoch: 1, generation };
@@ -61,11 +63,77 @@ async fn made_up_changes_of_status_do_not_fill_the_database() {
             Report::Status(StatusReport { at: begun + batch * 256 + n, ..status(spec.id, 1, state) })
         });
         link.report(flips.collect()).await.unwrap();
+        // A link whose heartbeats stay away ends, and a busy machine takes its time.
+        link.heartbeat().await;
     }
     let count = "SELECT CAST(COUNT(*) AS BIGINT) FROM status_logs".to_owned();
     assert_eq!(plane.number(count).await, status_log::KEPT);
     let newest = "SELECT to_status FROM status_logs ORDER BY transition_time DESC, id DESC LIMIT 1".to_owned();
     assert_eq!(plane.text(newest).await, plane.status(spec.id).await, "the newest are what is kept");
+}
+
+#[tokio::test]
+async fn reports_without_end_are_taken_at_the_platforms_pace() {
+    /// Reports that may come at once, and a second in the long run.
+    const BURST: f64 = 4096.0;
+    const PER_SECOND: f64 = 200.0;
+    const BATCHES: usize = 22;
+    let plane = Plane::start().await;
+    let (agent, other) = (enrolled(&plane, "liar").await, enrolled(&plane, "other").await);
+    let mut link = agent.link(&plane, vec![]).await;
+    let begun = Instant::now();
+    let mut sent = 0;
+    for _ in 0..BATCHES {
+        // About nobody's containers: what costs the platform least.
+        let lies: Vec<_> =
+            (0..256).map(|_| Report::Status(status(ContainerId::generate(), 1, State::Running))).collect();
+        sent += lies.len();
+        link.report(lies).await.unwrap();
+        link.heartbeat().await;
+    }
+    let most = BURST + PER_SECOND * begun.elapsed().as_secs_f64();
+    assert!(sent as f64 <= most, "{sent} reports in {:?}", begun.elapsed());
+    others_are_served(&plane, &other).await;
+}
+
+#[tokio::test]
+async fn measurements_without_end_are_taken_at_the_platforms_pace() {
+    /// Batches that may come at once, a second in the long run, and on their way.
+    const BURST: f64 = 64.0;
+    const PER_SECOND: f64 = 20.0;
+    const ON_THE_WAY: f64 = 8.0;
+    let plane = Plane::start().await;
+    let agent = enrolled(&plane, "liar").await;
+    let link = agent.link(&plane, vec![]).await;
+    let begun = Instant::now();
+    let batch = StatsBatch { at: 1, node: Default::default(), containers: Default::default() };
+    let mut sent = 0.0;
+    // A stream is had once one of those before was taken.
+    while sent < BURST + ON_THE_WAY + 8.0 {
+        let mut send = tokio::time::timeout(PATIENCE, link.connection.open_uni()).await.unwrap().unwrap();
+        stream::write(&mut send, &batch).await.unwrap();
+        send.finish().unwrap();
+        sent += 1.0;
+    }
+    let most = BURST + ON_THE_WAY + PER_SECOND * begun.elapsed().as_secs_f64();
+    assert!(sent <= most, "{sent} batches in {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn heartbeats_without_end_are_taken_at_the_platforms_pace() {
+    const BEATS: u8 = 6;
+    /// They are read no quicker.
+    const PAUSE: Duration = Duration::from_millis(100);
+    let plane = Plane::start().await;
+    let agent = enrolled(&plane, "liar").await;
+    let mut link = agent.link(&plane, vec![]).await;
+    let begun = Instant::now();
+    for now in 1..=BEATS.into() {
+        stream::write(&mut link.control.0, &Heartbeat { now, unacknowledged: 0 }).await.unwrap();
+    }
+    let last = async || plane.app.nodes.heartbeat(agent.server).filter(|heartbeat| heartbeat.now == u64::from(BEATS));
+    eventually("the last heartbeat", last).await;
+    assert!(begun.elapsed() >= PAUSE * u32::from(BEATS - 1), "{BEATS} heartbeats in {:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -143,9 +211,17 @@ async fn words_that_would_break_a_line_of_the_log_are_refused() {
     let plane = Plane::start().await;
     let agent = enrolled(&plane, "liar").await;
     for word in ["1.0\nINFO link up", "\u{1b}[31m", "nul\0"] {
-        let mut said = hello(vec![]);
-        said.agent_version = Text::truncated(word);
-        assert_eq!(agent.refusal(&plane, &said).await, ("malformed_message".to_owned(), false), "{word:?}");
+        let lies: [fn(&mut Hello, &str); 4] = [
+            |said, word| said.agent_version = Text::truncated(word),
+            |said, word| said.boot_id = Text::truncated(word),
+            |said, word| said.instance = Some(Text::truncated(word)),
+            |said, word| said.facts.architecture = Text::truncated(word),
+        ];
+        for (index, lie) in lies.into_iter().enumerate() {
+            let mut said = hello(vec![]);
+            lie(&mut said, word);
+            assert_eq!(agent.refusal(&plane, &said).await, ("malformed_message".to_owned(), false), "{index} {word:?}");
+        }
     }
 }
 
@@ -215,11 +291,27 @@ async fn what_a_node_says_of_a_container_that_is_adopted_is_not_believed() {
     let mut tx = plane.app.store.begin().await.unwrap();
     settings::set_epoch(&mut tx, 2).await.unwrap();
     tx.commit().await.unwrap();
-    let row = adopted(&plane, &mut link, &agent, held[4].container, SpecReply { spec: Some(good(held[4].container)) });
+    // What only the platform gives: nothing of it is taken over.
+    let mut greedy = good(held[4].container);
+    greedy.kvm = true;
+    greedy.ssh_public_key = Some(Text::truncated("ssh-ed25519 AAAA liar"));
+    let share = ShareMount {
+        id: ShareId::generate(),
+        source: victim.id,
+        path: Text::truncated("/data"),
+        name: Text::truncated("data"),
+        place: None,
+        readonly: false,
+        until: None,
+    };
+    greedy.shares = vec![share].try_into().unwrap();
+    assert_eq!(greedy.check(), Ok(()));
+    let row = adopted(&plane, &mut link, &agent, held[4].container, SpecReply { spec: Some(greedy) });
     assert_eq!(row.await, None);
     let (sent, _send) = link.spec().await;
     assert_eq!((sent.id, sent.project, sent.owner), (held[4].container, plane.project, plane.user));
     assert_eq!(sent.version, SpecVersion { epoch: 2, generation: 5 });
+    assert_eq!((sent.kvm, sent.ssh_public_key, sent.shares.len()), (false, None, 0));
     let containers = "SELECT CAST(COUNT(*) AS BIGINT) FROM containers".to_owned();
     assert_eq!(plane.number(containers).await, 2);
 }

@@ -10,13 +10,16 @@
 
 mod agent;
 mod blobs;
+mod commands;
 mod dispatch;
 mod enrolment;
+mod exports;
 mod frames;
 mod hello;
 mod hostile;
 mod inspection;
 mod plane;
+mod replicas;
 mod reports;
 mod rotation;
 mod transfers;

@@ -6,13 +6,16 @@ use hoody_control_plane::{
     keys::{Keys, MasterKey},
     nodes::{self, NodesHandle},
     service::enrolment,
-    store::{Store, server},
+    store::{
+        Store, server,
+        transfer::{self, Transfer},
+    },
 };
 use hoody_protocol::{
     bounded::Text,
     container::{ContainerSpec, Desired, Limits},
     firewall::FirewallSpec,
-    id::{ContainerId, OperationId, ProjectId, ServerId, UserId},
+    id::{ContainerId, OperationId, ProjectId, ServerId, TransferId, UserId},
     image::{Compression, Digest, ImageConfig, ImageSpec, Layer},
     operation::OperationKind,
     time::now_ms,
@@ -45,10 +48,11 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check:
     tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
-async fn open(folder: &std::path::Path) -> (App, NodesHandle) {
+async fn open(folder: &std::path::Path, replicas: bool) -> (App, NodesHandle) {
     let mut config = Config::in_dir(folder.to_owned());
     config.node_address = "127.0.0.1:0".parse().unwrap();
     config.node_public_addresses = vec!["127.0.0.1:7443".to_owned()];
+    config.replica_address = replicas.then(|| "127.0.0.1:0".parse().unwrap());
     config.heartbeat_interval = Duration::from_millis(200);
     let store = Store::open(config.database_url.reveal()).await.unwrap();
     let keys = Keys::open(&store, MasterKey::from_hex(&"42".repeat(32)).unwrap()).await.unwrap();
@@ -59,8 +63,17 @@ async fn open(folder: &std::path::Path) -> (App, NodesHandle) {
 
 impl Plane {
     pub async fn start() -> Self {
+        Self::new(false).await
+    }
+
+    /// One that listens for other replicas.
+    pub async fn with_replicas() -> Self {
+        Self::new(true).await
+    }
+
+    async fn new(replicas: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (app, handle) = open(folder.path()).await;
+        let (app, handle) = open(folder.path(), replicas).await;
         let (user, project) = (UserId::generate(), ProjectId::generate());
         let plane = Self { folder, app, address: handle.local_address().unwrap(), user, project, handle };
         plane
@@ -81,11 +94,17 @@ impl Plane {
     /// Stops and starts again on the same data, as a new process would.
     pub async fn restart(self) -> Self {
         let Self { folder, app, user, project, handle, .. } = self;
+        let replicas = handle.replica_address().is_some();
         handle.shutdown().await;
         app.store.close().await;
         drop(app);
-        let (app, handle) = open(folder.path()).await;
+        let (app, handle) = open(folder.path(), replicas).await;
         Self { folder, app, address: handle.local_address().unwrap(), user, project, handle }
+    }
+
+    /// Where it listens for other replicas.
+    pub fn inside(&self) -> SocketAddr {
+        self.handle.replica_address().unwrap()
     }
 
     pub async fn execute(&self, sql: String) {
@@ -147,6 +166,7 @@ impl Plane {
             ramdisk: None,
             origin: None,
             transfer: None,
+            moved: false,
         };
         let json = serde_json::to_string(&spec).unwrap();
         self.execute(format!(
@@ -160,6 +180,18 @@ impl Plane {
         .await;
         self.app.nodes.wake(server);
         spec
+    }
+
+    /// A container on each of two servers, and an open transfer from the one to the other.
+    pub async fn transfer(&self, source: ServerId, target: ServerId) -> Transfer {
+        let source_container = self.container(source, Vec::new()).await.id;
+        let container = self.container(target, Vec::new()).await.id;
+        let id = TransferId::generate();
+        let row = Transfer { id, container, target, source_container, source, snapshot: None, base: None };
+        let mut tx = self.app.store.begin().await.unwrap();
+        transfer::insert(&mut tx, &row, now_ms() as i64).await.unwrap();
+        tx.commit().await.unwrap();
+        row
     }
 
     /// Stores the next version of a container's specification.

@@ -98,6 +98,8 @@ async fn an_older_version_does_not_take_the_status_back() {
     let mut spec = plane.container(agent.server, vec![]).await;
     let mut link = agent.link(&plane, vec![entry(&spec, 1)]).await;
     plane.update(agent.server, &mut spec, |spec| spec.desired = Desired::Stopped { force: false }).await;
+    link.report(vec![Report::Status(status(spec.id, 1, State::Running))]).await.unwrap();
+    assert_eq!(plane.status(spec.id).await, "creating", "it says nothing of the version that is wanted");
     link.report(vec![Report::Status(status(spec.id, 2, State::Stopped))]).await.unwrap();
     link.report(vec![Report::Status(status(spec.id, 1, State::Running))]).await.unwrap();
     assert_eq!(plane.status(spec.id).await, "stopped");

@@ -1,7 +1,7 @@
 //! File systems from one node to another, through the control plane.
 
 use crate::{
-    agent::{Agent, Link, answer, enrolled, soon},
+    agent::{Agent, Link, answer, enrolled, fill, frame, soon},
     plane::{Plane, eventually},
 };
 use hoody_control_plane::store::transfer::{self, Transfer};
@@ -11,7 +11,6 @@ use hoody_protocol::{
     image::Digest,
     link::CommandReply,
     stream::{self, StreamError},
-    time::now_ms,
     transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
     transport::{BULK, Close},
 };
@@ -34,20 +33,7 @@ impl World {
     async fn new() -> Self {
         let plane = Plane::start().await;
         let (source, target) = (enrolled(&plane, "source").await, enrolled(&plane, "target").await);
-        let sent = plane.container(source.server, Vec::new()).await;
-        let made = plane.container(target.server, Vec::new()).await;
-        let row = Transfer {
-            id: TransferId::generate(),
-            container: made.id,
-            target: target.server,
-            source_container: sent.id,
-            source: source.server,
-            snapshot: None,
-            base: None,
-        };
-        let mut tx = plane.app.store.begin().await.unwrap();
-        transfer::insert(&mut tx, &row, now_ms() as i64).await.unwrap();
-        tx.commit().await.unwrap();
+        let row = plane.transfer(source.server, target.server).await;
         let mut link = source.link(&plane, Vec::new()).await;
         let (_, send) = link.spec().await;
         answer(&mut { send }, &CommandReply::Accepted).await;
@@ -143,14 +129,16 @@ async fn what_the_source_sends_arrives_and_the_verdict_is_stored() {
     }
     tell(&mut target, TransferProgress::Taken(200_000)).await;
     assert_eq!(hear::<TransferProgress>(&mut source).await.unwrap(), TransferProgress::Taken(200_000));
-    let progress = world.plane.app.nodes.progress(world.row.id).unwrap();
-    assert_eq!((progress.bytes(), progress.total()), (200_000, Some(1 << 20)));
-    assert!(progress.rate().is_some() && progress.eta_s().is_some());
+    let progress = world.plane.app.nodes.progress(world.row.target, world.row.id).await.unwrap();
+    assert_eq!((progress.bytes, progress.total), (200_000, Some(1 << 20)));
+    assert!(progress.rate.is_some() && progress.eta_s.is_some());
     assert_eq!(world.state().await, "open");
     tell(&mut target, TransferProgress::Kept).await;
     assert_eq!(hear::<TransferProgress>(&mut source).await.unwrap(), TransferProgress::Kept);
     eventually("the end", async || (world.state().await == "kept").then_some(())).await;
-    eventually("no progress", async || world.plane.app.nodes.progress(world.row.id).is_none().then_some(())).await;
+    let (target, id) = (world.row.target, world.row.id);
+    let progress = async || world.plane.app.nodes.progress(target, id).await;
+    eventually("no progress", async || progress().await.is_none().then_some(())).await;
     // It cannot be had a second time.
     let mut again = world.request(0).await;
     assert_eq!(code(reply(&mut again).await), ("transfer_unknown".to_owned(), false));
@@ -256,15 +244,8 @@ async fn failures_are_typed_and_leave_the_transfer_open() {
 async fn a_target_that_takes_nothing_holds_up_the_source_and_nothing_else() {
     let world = World::new().await;
     let (_target, mut source) = world.connected(0).await;
-    let mut sent = 0u64;
-    let data = piece(&[7; 256 << 10]);
-    while let Ok(written) =
-        tokio::time::timeout(std::time::Duration::from_millis(500), stream::write(&mut source.0, &data)).await
-    {
-        written.unwrap();
-        sent += 256 << 10;
-        assert!(sent <= 16 << 20, "{sent} bytes are kept for a target that takes none");
-    }
+    // A window of the source's stream, one of the target's, and what is passed on at once.
+    fill(&mut source.0, &frame(&piece(&[7; 256 << 10])), (1 << 20) + (4 << 20) + (256 << 10)).await;
     let layer = world.plane.blob(b"blob");
     world.plane.container(world.target.server, vec![layer.clone()]).await;
     let (mut send, mut recv) = soon("a stream", world.to.1.open_bi()).await.unwrap();
@@ -272,4 +253,19 @@ async fn a_target_that_takes_nothing_holds_up_the_source_and_nothing_else() {
     stream::write(&mut send, &asked).await.unwrap();
     let _: hoody_protocol::blob::BlobReply = soon("an answer", stream::read(&mut recv)).await.unwrap();
     assert_eq!(soon("the blob", recv.read_to_end(100)).await.unwrap(), b"blob");
+}
+
+#[tokio::test]
+async fn one_server_has_few_transfers_at_a_time() {
+    const MOST: usize = 4;
+    let world = World::new().await;
+    let mut waiting = vec![world.request(0).await];
+    for _ in 0..MOST {
+        let id = world.plane.transfer(world.source.server, world.target.server).await.id;
+        waiting.push(request(&world.to.1, id, 0).await);
+    }
+    // The others wait for their source, which says nothing.
+    let answers = waiting.iter_mut().map(|ends| Box::pin(reply(ends)));
+    let (first, ..) = futures::future::select_all(answers).await;
+    assert_eq!(code(first), ("transfer_busy".to_owned(), true));
 }

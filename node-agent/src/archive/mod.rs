@@ -36,7 +36,7 @@ pub fn start(root: PathBuf, document: Vec<u8>) -> io::Result<Packing> {
     let (sender, pieces) = mpsc::channel(PIECES);
     let (end, ended) = oneshot::channel();
     std::thread::Builder::new().name("export".into()).spawn(move || {
-        crate::storage::send::yield_to_others();
+        crate::background::yield_to_others();
         let packed = run(&root, &document, PieceWriter { sender: sender.clone(), piece: Vec::new() });
         // The end of the pieces comes after how it ended, so that whoever reads it there knows.
         let _ = end.send(packed);

@@ -14,6 +14,7 @@ use crate::{
     storage::receive,
 };
 use clap::{Parser, Subcommand};
+use nix::sys::stat::{Mode, umask};
 use std::{path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +48,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    // Modes are what the code says, for containers pass through folders of ours; what is private says so itself. A unit or a
+    // shell with 077 would close those folders, and be inherited by what runs in containers.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     // The sandboxed children that unpack images and receive streams are this program again, as is what looks after an
     // exec; they must not touch anything else.
     let mut arguments = std::env::args_os().skip(1);
@@ -79,6 +83,9 @@ fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = Config::load(&arguments.config)?;
     let long_running = matches!(arguments.command, Command::Run);
     log_to_stderr(&config, long_running);
+    if long_running {
+        keep_few_heaps();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match arguments.command {
@@ -89,6 +96,14 @@ fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
             Command::Exec(command) => exec::execute(&config, command).await,
         }
     })
+}
+
+/// The C library gives each of many threads a heap, and each heap keeps what a burst of starts once needed. Measured
+/// with 100 containers: 34 MiB become 26.
+fn keep_few_heaps() {
+    const HEAPS: libc::c_int = 2;
+    // SAFETY: a plain call with integers, before there is a second thread.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
 }
 
 fn log_to_stderr(config: &Config, long_running: bool) {

@@ -13,6 +13,8 @@ use std::{
 
 const GROUP: &str = "kernel";
 const MOUNTS: &str = "/proc/self/mountinfo";
+/// Refused by the agent where version 1 has controllers: see `runtime::oci`.
+const CRUN: &str = "crun";
 /// Where the kernel names what its btrfs can do.
 const BTRFS_FEATURES: &str = "/sys/fs/btrfs/features";
 /// Controllers that containers are limited with, by their v1 names.
@@ -22,13 +24,14 @@ const CONTROLLERS_V2: [&str; 3] = ["cpu", "memory", "pids"];
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let (first_id, pool, run_dir) = (config.first_id, config.pool.clone(), config.run_dir.clone());
+    let runtime = config.runtime.clone();
     blocking(GROUP, move || {
         let mut checks = namespaces(first_id, &pool, &run_dir);
         checks.push(quotas());
         checks.push(shared_ramdisks(first_id, &run_dir));
         checks.push(kvm(crate::runtime::kvm_usable()));
         checks.push(match fs::read_to_string(MOUNTS) {
-            Ok(mounts) => cgroups(&mounts, |path| fs::read_to_string(path).ok()),
+            Ok(mounts) => cgroups(&mounts, &runtime, |path| fs::read_to_string(path).ok()),
             Err(error) => Check::failed(GROUP, "cgroups", format!("{MOUNTS}: {error}"), "mount /proc"),
         });
         checks
@@ -119,8 +122,8 @@ fn quotas() -> Check {
     }
 }
 
-/// Version and controllers of what is mounted.
-fn cgroups(mounts: &str, read: impl Fn(&Path) -> Option<String>) -> Check {
+/// Version and controllers of what is mounted, and whether the OCI runtime keeps limits with it.
+fn cgroups(mounts: &str, runtime: &Path, read: impl Fn(&Path) -> Option<String>) -> Check {
     let mut v1 = Vec::new();
     let mut unified = None;
     for line in mounts.lines() {
@@ -138,6 +141,9 @@ fn cgroups(mounts: &str, read: impl Fn(&Path) -> Option<String>) -> Check {
     let missing_v1: Vec<&str> = CONTROLLERS_V1.iter().filter(|one| !v1.contains(one)).copied().collect();
     if missing.is_empty() {
         Check::ok(GROUP, "cgroups", "version 2")
+    } else if missing_v1.is_empty() && runtime.file_name().is_some_and(|name| name == CRUN) {
+        let fix = "boot with `systemd.unified_cgroup_hierarchy=1`, or set `runtime` in the configuration to runc";
+        Check::failed(GROUP, "cgroups", "version 1 controllers, with which crun keeps no limits", fix)
     } else if missing_v1.is_empty() {
         let fix = "boot with `systemd.unified_cgroup_hierarchy=1`: version 1 works, version 2 is what is meant";
         Check::warning(GROUP, "cgroups", "version 1 controllers", fix)
@@ -162,7 +168,7 @@ mod tests {
     #[test]
     fn versions_and_missing_controllers_are_told_apart() {
         let with = |mounts: &str, controllers: &'static str| {
-            cgroups(mounts, |path| {
+            cgroups(mounts, Path::new("/usr/sbin/runc"), |path| {
                 assert_eq!(path, Path::new("/sys/fs/cgroup/unified/cgroup.controllers"));
                 Some(controllers.to_owned())
             })
@@ -173,6 +179,17 @@ mod tests {
         let check = with(&format!("{partly}{V2}"), "");
         assert_eq!((check.status, check.found.as_str()), (Status::Failed, "missing controllers: memory"));
         assert_eq!(with(V2, "cpu").found, "missing controllers: memory, pids");
-        assert_eq!(cgroups("", |_| None).status, Status::Failed);
+        assert_eq!(cgroups("", Path::new("runc"), |_| None).status, Status::Failed);
+    }
+
+    #[test]
+    fn a_runtime_that_keeps_no_limits_there_is_told() {
+        let both = format!("{V1}{V2}");
+        let with = |runtime: &str, mounts: &str, controllers: &'static str| {
+            cgroups(mounts, Path::new(runtime), |_| Some(controllers.to_owned())).status
+        };
+        assert_eq!(with("/usr/bin/crun", &both, "\n"), Status::Failed);
+        assert_eq!(with("/usr/bin/crun", V2, "cpu memory pids\n"), Status::Ok);
+        assert_eq!(with("/usr/sbin/runc", &both, "hugetlb\n"), Status::Warning);
     }
 }

@@ -57,12 +57,9 @@ fn capture(listener: SocketAddrV4) -> Vec<Rule> {
         let taken = vec![Expression::Capture(listener), Expression::SetMeta(NFT_META_MARK, mark.clone())];
         rule(name, [ipv4(), protocol(number), taken, verdict(Verdict::Return)])
     };
-    let other = vec![Expression::Conntrack(NFT_CT_MARK), Expression::Compare(NFT_CMP_NEQ, mark.clone())];
     let mut rules = vec![
         replies(),
         rule("begun through the proxy", [state(STATE_NEW), vec![Expression::SetConntrack(NFT_CT_MARK, mark.clone())]]),
-        // A connection from before: its addresses may be translated.
-        rule("begun otherwise", [other, verdict(Verdict::Drop)]),
         take("tcp to the proxy", PROTOCOL_TCP),
         take("udp to the proxy", PROTOCOL_UDP),
         rule("not for the proxy", [verdict(Verdict::Drop)]),

@@ -47,8 +47,6 @@ const DESTINATION_PORT_OFFSET: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
 const TCP_SYN: u8 = 0x02;
-/// ICMP errors (RFC 792): destination unreachable, time exceeded, parameter problem.
-const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
 
 /// The sets and maps of the base.
 pub(super) const BASE_SETS: [(&str, SetShape); 5] = [
@@ -243,19 +241,10 @@ fn closed(config: &NftConfig) -> Vec<Rule> {
 
 fn output(connections: u32) -> Vec<Rule> {
     let to = || container_interface(NFT_META_OIFNAME);
-    // The kernel's own answer to a packet that it refused belongs to no connection: that packet never
-    // began one.
-    let refusal = |icmp_type: u8| {
-        let is_it = vec![Expression::Transport { offset: 0, bytes: 1 }, equal(&[icmp_type])];
-        let states = state(STATE_INVALID | STATE_RELATED);
-        rule("refusals", [to(), ipv4(), protocol(PROTOCOL_ICMP), states, is_it, verdict(Verdict::Return)])
-    };
-    let mut rules = Vec::from(ICMP_ERRORS.map(refusal));
-    rules.extend([
+    vec![
         rule("to containers", [to(), verdict(Verdict::Jump(TO_CONTAINER.to_owned()))]),
         too_many(to(), DESTINATION_OFFSET, connections),
-    ]);
-    rules
+    ]
 }
 
 /// Drops what would begin a connection beyond the container's limit; asked after the container's own

@@ -1,9 +1,11 @@
 //! The bulk connection: one for images and transfers, dialled when it is first needed and kept while it lives, so that
-//! nothing large slows commands.
+//! nothing large slows commands; and a thread of its own that yields to others, for encrypting and decrypting is most of
+//! the work.
 
 use super::{DialError, dial, identity::IdentityStore};
+use crate::background::Background;
 use hoody_protocol::transport;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 use tokio::sync::Mutex;
 
 /// There is no bulk connection to the control plane.
@@ -16,12 +18,18 @@ pub struct Unreachable;
 pub struct Bulk {
     identity: IdentityStore,
     connection: Arc<Mutex<Option<quinn::Connection>>>,
+    background: Arc<Background>,
 }
 
 impl Bulk {
     /// Dials with the identity that is on disk at the time.
-    pub fn new(identity: IdentityStore) -> Self {
-        Self { identity, connection: Arc::default() }
+    pub fn start(identity: IdentityStore) -> io::Result<Self> {
+        Ok(Self { identity, connection: Arc::default(), background: Arc::new(Background::start("bulk")?) })
+    }
+
+    /// Does work with the connection where it is at home. It is given up when this is.
+    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        self.background.run(work).await
     }
 
     /// The connection that lives, or a new one.
@@ -37,7 +45,8 @@ impl Bulk {
         let identity = self.identity.load().map_err(|error| unusable(&error))?.ok_or(Unreachable)?;
         let config = transport::client_config(Some(&identity.identity), &identity.authorities, transport::BULK)
             .map_err(|error| unusable(&error))?;
-        let (_, connection) = dial(&identity.addresses, &config).await.map_err(|error: DialError| unusable(&error))?;
+        let dialling = self.background.run(async move { dial(&identity.addresses, &config).await });
+        let (_, connection) = dialling.await.map_err(|error: DialError| unusable(&error))?;
         *kept = Some(connection.clone());
         Ok(connection)
     }

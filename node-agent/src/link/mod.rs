@@ -114,7 +114,7 @@ async fn dial_one(
     } else {
         std::net::SocketAddr::from(([0u16; 8], 0))
     };
-    let endpoint = quinn::Endpoint::client(local).map_err(DialError::Socket)?;
+    let endpoint = transport::dialler(local).map_err(DialError::Socket)?;
     let connecting = endpoint
         .connect_with(config, remote, hoody_protocol::transport::SERVER_NAME)
         .map_err(|source| DialError::Dial { address: address.to_owned(), source })?;

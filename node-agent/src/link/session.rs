@@ -27,7 +27,7 @@ use hoody_protocol::{
     stats::StatsBatch,
     stream::{self, StreamError},
     time::now_ms,
-    transfer::{DivergenceQuery, ReceiveOrder, SendOrder},
+    transfer::{DivergenceQuery, ReceiveOrder, RetainOrder, SendOrder},
     transport::Close,
     version,
 };
@@ -255,6 +255,11 @@ async fn answer(send: &mut SendStream, frame: &Frame, work: &SessionWork, renewa
                 let spec = reconciler.held(order.container).await;
                 work.transfers.order(order, spec).await
             }
+            Err(error) => return refuse(send, "malformed", &error.to_string()).await,
+        }
+    } else if frame.is::<RetainOrder>() {
+        match frame.decode() {
+            Ok(order) => work.transfers.let_go(order).await,
             Err(error) => return refuse(send, "malformed", &error.to_string()).await,
         }
     } else if frame.is::<DivergenceQuery>() {

@@ -45,33 +45,34 @@ pub(super) async fn give_up(cell: &Cell, record: &Record) -> Result<Option<Settl
     }
     let why = cell.progress().cause.map_or_else(|| "it took too long".to_owned(), |cause| cause.message.to_string());
     let id = accepted.request.id;
-    match (accepted.request.kind, &accepted.restoration) {
-        (OperationKind::RestoreSnapshot { .. } | OperationKind::Sync { .. }, restoration) => {
-            let cause = match accepted.request.kind {
-                OperationKind::Sync { .. } => ("sync_failed", format!("the container was not synced in time: {why}")),
-                _ => ("restore_failed", format!("the snapshot was not restored in time: {why}")),
-            };
-            let cause = Cause::new(cause.0, cause.1);
-            match restoration {
-                None => finish(cell, record, id, Err(cause)).await.map(Some),
-                // Brought to its end, however long it takes: half a swap is no state to leave.
-                Some(Restoration::Reverting { .. }) => Ok(None),
-                Some(_) => restore::revert(cell, id, cause).await.map(Some),
-            }
-        }
-        (OperationKind::Restart, _) => {
+    if let Some(with) = With::of(accepted.request.kind) {
+        let cause = match with {
+            With::Sync { .. } => ("sync_failed", format!("the container was not synced in time: {why}")),
+            With::Snapshot(_) => ("restore_failed", format!("the snapshot was not restored in time: {why}")),
+        };
+        let cause = Cause::new(cause.0, cause.1);
+        return match &accepted.restoration {
+            None => finish(cell, record, id, Err(cause)).await.map(Some),
+            // Brought to its end, however long it takes: half a swap is no state to leave.
+            Some(Restoration::Reverting { .. }) => Ok(None),
+            Some(_) => restore::revert(cell, record, accepted, with, cause).await.map(Some),
+        };
+    }
+    match accepted.request.kind {
+        OperationKind::Restart => {
             let cause = Cause::new("restart_failed", format!("the container was not restarted in time: {why}"));
             finish(cell, record, id, Err(cause)).await.map(Some)
         }
-        (OperationKind::CreateSnapshot { snapshot }, _) => {
+        OperationKind::CreateSnapshot { snapshot } => {
             snapshot::forget(cell, snapshot).await?;
             let cause = Cause::new("snapshot_failed", format!("the snapshot was not taken in time: {why}"));
             finish(cell, record, id, Err(cause)).await.map(Some)
         }
-        (OperationKind::DeleteSnapshot { .. }, _) => {
+        OperationKind::DeleteSnapshot { .. } => {
             let cause = Cause::new("snapshot_failed", format!("the snapshot was not deleted in time: {why}"));
             finish(cell, record, id, Err(cause)).await.map(Some)
         }
+        OperationKind::RestoreSnapshot { .. } | OperationKind::Sync { .. } => Ok(None),
     }
 }
 

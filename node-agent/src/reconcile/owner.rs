@@ -444,7 +444,7 @@ impl Owner {
         // specifications and operations begins anew: what the lost state had numbered does not count.
         let new_epoch = spec.version.epoch > held.version.epoch;
         let moved = (spec.owner, spec.project) != (held.owner, held.project);
-        let made_from = |spec: &ContainerSpec| (spec.image.digest, spec.origin, spec.transfer);
+        let made_from = |spec: &ContainerSpec| (spec.image.digest, spec.origin, spec.transfer, spec.moved);
         if made_from(&spec) != made_from(held) || (moved && !new_epoch) {
             return refused("immutable", "image, origin, owner and project of a container do not change");
         }

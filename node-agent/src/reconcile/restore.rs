@@ -17,6 +17,7 @@ use crate::{
 use hoody_protocol::{
     container::Cause,
     id::{ContainerId, OperationId, SnapshotId, TransferId},
+    operation::OperationKind,
 };
 
 /// What takes the place of the root file system.
@@ -29,6 +30,15 @@ pub(super) enum With {
 }
 
 impl With {
+    /// What an operation of this kind puts in place; `None`: it puts nothing.
+    pub(super) fn of(kind: OperationKind) -> Option<Self> {
+        match kind {
+            OperationKind::RestoreSnapshot { snapshot } => Some(Self::Snapshot(snapshot)),
+            OperationKind::Sync { transfer, snapshot, origin } => Some(Self::Sync { transfer, snapshot, origin }),
+            _ => None,
+        }
+    }
+
     /// The code of a failure, and what the container then was.
     fn words(self) -> (&'static str, &'static str) {
         match self {
@@ -48,8 +58,8 @@ pub(super) async fn restore(
     let id = accepted.request.id;
     match &accepted.restoration {
         None => prepare(cell, record, id, with).await,
-        Some(Restoration::Swapping) => swap(cell, record, id, with).await,
-        Some(Restoration::Swapped) => begin(cell, record, id, with).await,
+        Some(Restoration::Swapping) => swap(cell, record, accepted, with).await,
+        Some(Restoration::Swapped) => begin(cell, record, accepted, with).await,
         Some(Restoration::Reverting { cause }) => bring_back(cell, record, id, with, cause.clone()).await,
     }
 }
@@ -71,8 +81,22 @@ async fn replacement(cell: &Cell, record: &Record, with: With) -> Result<Replace
     }
 }
 
-/// Goes back to what was before, because of this.
-pub(super) async fn revert(cell: &Cell, id: OperationId, cause: Cause) -> Result<Settled, PassError> {
+/// Goes back to what was before, because of this. Where that was deleted already the new one has run: there is nothing to
+/// go back to, and what the owner had is in the snapshot only.
+pub(super) async fn revert(
+    cell: &Cell,
+    record: &Record,
+    accepted: &Accepted,
+    with: With,
+    cause: Cause,
+) -> Result<Settled, PassError> {
+    let id = accepted.request.id;
+    if matches!(accepted.restoration, Some(Restoration::Swapped)) {
+        let aside = cell.context.capabilities.storage.is_aside(record.spec.id).await;
+        if !aside.map_err(storage_failed("look for what was before"))? {
+            return complete(cell, record, id, with).await;
+        }
+    }
     advance(cell, id, Restoration::Reverting { cause }).await
 }
 
@@ -93,7 +117,8 @@ async fn prepare(cell: &Cell, record: &Record, id: OperationId, with: With) -> R
     advance(cell, id, Restoration::Swapping).await
 }
 
-async fn swap(cell: &Cell, record: &Record, id: OperationId, with: With) -> Result<Settled, PassError> {
+async fn swap(cell: &Cell, record: &Record, accepted: &Accepted, with: With) -> Result<Settled, PassError> {
+    hoody_fault::point!("restoration.started");
     let storage = &cell.context.capabilities.storage;
     let swapped = async {
         let replacement = replacement(cell, record, with).await?;
@@ -112,18 +137,23 @@ async fn swap(cell: &Cell, record: &Record, id: OperationId, with: With) -> Resu
             | StorageError::CopyTooLarge { .. }),
         ) => {
             let cause = snapshot::failure(record, &error, "what is to be put in place could not be put there");
-            return revert(cell, id, cause).await;
+            return revert(cell, record, accepted, with, cause).await;
         }
         swapped => swapped.map_err(storage_failed("swap the root file system"))?,
     }
     hoody_fault::point!("restoration.swapped");
     // The new root file system's limit, and its key, are put in force anew.
     cell.set_progress(|progress| progress.disk_bytes = None);
-    advance(cell, id, Restoration::Swapped).await
+    if record.wanted_run().is_none() && matches!(with, With::Snapshot(_)) {
+        // Nothing writes to the new root file system: where this is cut off, the swap is done again with the same end.
+        // Not for a sync: to take that back deletes the snapshot of what was before, so how far it came is written down.
+        return complete(cell, record, accepted.request.id, with).await;
+    }
+    advance(cell, accepted.request.id, Restoration::Swapped).await
 }
 
 /// Starts the container where its specification wants that; it runs, or what was before comes back.
-async fn begin(cell: &Cell, record: &Record, id: OperationId, with: With) -> Result<Settled, PassError> {
+async fn begin(cell: &Cell, record: &Record, accepted: &Accepted, with: With) -> Result<Settled, PassError> {
     if let Some(number) = record.wanted_run() {
         match start::process(cell, record).await? {
             // The new first process ended before it was seen running: it did start.
@@ -137,7 +167,7 @@ async fn begin(cell: &Cell, record: &Record, id: OperationId, with: With) -> Res
                         "the {done} container did not start, and is as it was before: {}",
                         failure.cause.message
                     );
-                    return revert(cell, id, Cause::new(code, why)).await;
+                    return revert(cell, record, accepted, with, Cause::new(code, why)).await;
                 }
                 started => {
                     started?;
@@ -145,7 +175,11 @@ async fn begin(cell: &Cell, record: &Record, id: OperationId, with: With) -> Res
             },
         }
     }
-    hoody_fault::point!("restoration.started");
+    complete(cell, record, accepted.request.id, with).await
+}
+
+/// Lets go of what was before: from here on there is no way back.
+async fn complete(cell: &Cell, record: &Record, id: OperationId, with: With) -> Result<Settled, PassError> {
     let storage = &cell.context.capabilities.storage;
     storage.forget_aside(record.spec.id).await.map_err(storage_failed("delete what was before"))?;
     let bytes = match with {

@@ -44,12 +44,19 @@ pub(super) async fn keep(cell: &Cell, record: &Record, pid: i32) -> Result<bool,
     let shares = &cell.context.capabilities.shares;
     let converged = shares.converge(record.spec.id, record.ids, &wanted).await.map_err(shares_failed)?;
     let mut failures = converged.failures;
-    if !wanted.is_empty() && !shares.is_visible(record.spec.id, pid).await.map_err(shares_failed)? {
-        let unseen = |share: &ShareMount| ShareFailure { id: share.id, problem: ShareProblem::RestartRequired };
+    let id = record.spec.id;
+    let unseen = |share: &ShareMount| ShareFailure { id: share.id, problem: ShareProblem::RestartRequired };
+    let placed = |share: &&ShareMount| share.place.is_some();
+    if !wanted.is_empty() && !shares.is_visible(id, pid).await.map_err(shares_failed)? {
         failures = wanted.iter().map(unseen).collect();
+    } else if wanted.iter().any(|share| placed(&share)) && !shares.takes_places(id, pid).await.map_err(shares_failed)? {
+        failures.retain(|failure| !wanted.iter().filter(placed).any(|share| share.id == failure.id));
+        failures.extend(wanted.iter().filter(placed).map(unseen));
     }
+    // As it is now: one that was changed is mounted anew, and nobody has taken it away.
     let stood = |id| {
-        before.shares.iter().flatten().any(|share: &ShareMount| share.id == id)
+        let as_wanted = |share: &&ShareMount| share.id == id && wanted.contains(share);
+        before.shares.iter().flatten().any(|share| as_wanted(&share))
             && !before.share_failures.iter().any(|failure| failure.id == id)
     };
     let repaired = converged.mounted.into_iter().any(stood);

@@ -51,8 +51,14 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     }
     cell.report(record, State::Creating, false, None).await;
     if let Some(origin) = spec.origin {
-        let copied = step("agent: copy", capabilities.storage.copy(spec.id, origin, spec.limits.disk_bytes)).await;
-        copied.map_err(failed(
+        let copied = async {
+            let kept = match origin.kept {
+                Some(transfer) => Some(capabilities.transfers.keep(spec.id, transfer, origin).await?),
+                None => None,
+            };
+            capabilities.storage.copy(spec.id, origin, kept.as_deref(), spec.limits.disk_bytes).await
+        };
+        step("agent: copy", copied).await.map_err(failed(
             "copy the root file system",
             "copy_failed",
             "the container could not be copied: its origin is not there",
@@ -66,7 +72,7 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
             unless_requested(cell, capabilities.transfers.receive(&Incoming::of(spec, transfer, None))).await?;
         let received =
             received.map_err(failed("transfer", "transfer_failed", "the file system could not be received"))?;
-        let made = capabilities.storage.receive(spec.id, &received, spec.limits.disk_bytes).await;
+        let made = capabilities.storage.receive(spec.id, &received, spec.limits.disk_bytes, spec.moved).await;
         made.map_err(storage_failed("create the root file system"))?;
         hoody_fault::point!("root.received");
         cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
@@ -127,6 +133,7 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
         stop::clear(cell, &record).await?;
     }
     let capabilities = &cell.context.capabilities;
+    let expected = capabilities.runtime.expect();
     let boot_id = cell.context.settings.boot_id.clone();
     let record = match &record.run {
         Some(Run { number: begun, phase: Phase::Starting, boot_id: begun_in })
@@ -149,6 +156,7 @@ async fn launch(cell: &Cell, record: Record, number: u64, process: &Process) -> 
         step("agent: rules", enforce_firewall(cell, &record, false)),
         ssh_key::place(cell, &record)
     );
+    drop(expected);
     let pid = pid?;
     hoody_fault::point!("process.created");
     ruled?;

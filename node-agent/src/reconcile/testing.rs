@@ -18,6 +18,7 @@ use hoody_protocol::{
     link::{CommandReply, Report, ReportEntry},
     operation::{OperationKind, OperationOutcome, OperationRequest},
     share::ShareMount,
+    snapshot::Origin,
     version::SpecVersion,
 };
 use std::{
@@ -102,6 +103,8 @@ pub(super) struct World {
     pub(super) lost_sources: HashSet<ContainerId>,
     /// Containers that run without a folder for shares.
     pub(super) without_folder: HashSet<ContainerId>,
+    /// Containers whose root takes no mounts from the host.
+    pub(super) without_places: HashSet<ContainerId>,
     pub(super) ramdisks: HashMap<ContainerId, Wanted>,
     pub(super) processes: HashMap<ContainerId, Process>,
     pub(super) bundles: HashMap<ContainerId, Bundle>,
@@ -131,6 +134,16 @@ pub(super) struct World {
 }
 
 impl World {
+    /// What a copy of this would have in it now; `None`: it is not there.
+    pub(super) fn content_of(&self, origin: Origin) -> Option<u32> {
+        match origin.snapshot {
+            Some(snapshot) => self.snapshots.get(&(origin.container, snapshot)).copied(),
+            None => {
+                self.roots.get(&origin.container).map(|_| self.contents.get(&origin.container).copied().unwrap_or(0))
+            }
+        }
+    }
+
     pub(super) fn is_alive(&self, id: ContainerId) -> bool {
         matches!(self.processes.get(&id), Some(Process::Running { .. } | Process::Paused { .. }))
     }
@@ -519,6 +532,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         ramdisk: None,
         origin: None,
         transfer: None,
+        moved: false,
     }
 }
 

@@ -74,6 +74,7 @@ impl OciRuntime {
 
     async fn make(&self, bundle: &Bundle) -> Result<Made, RuntimeError> {
         let id = bundle.id;
+        let _ready = self.joins.ready();
         let (spec, mut record) = self.plan(bundle)?;
         for folder in [self.layout.bundle(id), self.layout.exit_dir(id)] {
             make_folder(&folder, super::layout::FOLDER_MODE)?;

@@ -31,9 +31,11 @@ mod view;
 pub use config::{DiskRates, RuntimeConfig};
 pub use error::RuntimeError;
 pub use exec::{Attend, AttendRequest, Attended, Console, ExecRequest, Outputs, monitor as exec_monitor};
+pub(crate) use inspect::fuzzing as inspection_fuzzing;
 pub use kvm::usable as kvm_usable;
 pub use oci::OciRuntime;
 pub(crate) use shared_counts::raise as raise_shared_counts;
+pub(crate) use user::fuzzing as user_fuzzing;
 
 use crate::storage::IdRange;
 use async_trait::async_trait;
@@ -131,9 +133,20 @@ pub struct CgroupStats {
     pub processes: Option<u32>,
 }
 
+/// What [`Runtime::expect`] gives.
+#[derive(Debug, Default)]
+pub struct Expected {
+    _joins: Option<cgroup::Ready>,
+}
+
 /// Processes of containers. Calls are idempotent; what is already so counts as success.
 #[async_trait]
 pub trait Runtime: Send + Sync + std::fmt::Debug {
+    /// A container will be created in a moment: makes the kernel ready for it beside the caller, until the value is
+    /// dropped. Saves time, and nothing else.
+    fn expect(&self) -> Expected {
+        Expected::default()
+    }
     /// Makes namespaces and cgroup and prepares the first process without starting it; returns its
     /// host pid. Where it is already made, that one's pid.
     async fn create(&self, bundle: &Bundle) -> Result<i32, RuntimeError>;

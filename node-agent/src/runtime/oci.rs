@@ -4,8 +4,8 @@
 //! beside.
 
 use super::{
-    Bundle, CgroupStats, Mended, Process, Runtime, RuntimeConfig, RuntimeError,
-    cgroup::{Cgroups, Group},
+    Bundle, CgroupStats, Expected, Mended, Process, Runtime, RuntimeConfig, RuntimeError,
+    cgroup::{Cgroups, Group, Joins},
     command::Call,
     conmon,
     create::make_folder,
@@ -27,6 +27,9 @@ use tokio::sync::Semaphore;
 const LOG_FOLDER_MODE: u32 = 0o700;
 /// How long the runtime has for what takes a few milliseconds.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
+/// Its `exec --cgroup` leaves processes in the groups of whoever called it in every v1 hierarchy, outside of the container's
+/// limits (measured with 1.8.1).
+const NEEDS_V2: &str = "crun";
 const IPV6: &str = "/proc/sys/net/ipv6/conf";
 
 /// Containers run by an OCI runtime and conmon.
@@ -35,6 +38,7 @@ pub struct OciRuntime {
     pub(super) config: RuntimeConfig,
     pub(super) layout: Layout,
     pub(super) cgroups: Cgroups,
+    pub(super) joins: Joins,
     /// True where the kernel has IPv6, so that it must be turned off.
     pub(super) ipv6: bool,
     /// The inherited hard limit of open files.
@@ -44,7 +48,8 @@ pub struct OciRuntime {
 }
 
 impl OciRuntime {
-    /// Checks the settings, makes the state folders, and finds the cgroup hierarchies. The programs are
+    /// Checks the settings, makes the state folders, and finds the cgroup hierarchies; refused where the runtime does not
+    /// keep its containers' limits with them. The programs are
     /// looked for when they are needed.
     pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
         config.validate()?;
@@ -54,10 +59,16 @@ impl OciRuntime {
         make_folder(&layout.runtime_root(), FOLDER_MODE)?;
         make_folder(layout.log_dir(), LOG_FOLDER_MODE)?;
         let cgroups = Cgroups::detect(&config.cgroup_parent)?;
+        if config.program.file_name().is_some_and(|name| name == NEEDS_V2) && !cgroups.is_unified() {
+            let reason =
+                format!("{NEEDS_V2} needs cgroup v2 alone: without, it runs processes outside of their limits");
+            return Err(RuntimeError::Config { reason });
+        }
+        let joins = cgroups.joins();
         let inspections = Arc::new(Semaphore::new(inspect::AT_ONCE));
         let (_, open_files_limit) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
             .map_err(|errno| io("read limit of", "open files")(errno.into()))?;
-        Ok(Self { config, layout, cgroups, ipv6: Path::new(IPV6).exists(), open_files_limit, inspections })
+        Ok(Self { config, layout, cgroups, joins, ipv6: Path::new(IPV6).exists(), open_files_limit, inspections })
     }
 
     pub(super) fn look(&self, id: ContainerId) -> Result<View, RuntimeError> {
@@ -137,6 +148,10 @@ impl OciRuntime {
 
 #[async_trait]
 impl Runtime for OciRuntime {
+    fn expect(&self) -> Expected {
+        Expected { _joins: Some(self.joins.ready()) }
+    }
+
     async fn create(&self, bundle: &Bundle) -> Result<i32, RuntimeError> {
         self.create_container(bundle).await
     }

@@ -99,6 +99,15 @@ fn entries(groups: &str) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
+/// Any text as the accounts of an image, whose first line names who is wanted, for fuzzing: all ids are the container's.
+pub(crate) fn fuzzing(text: &str) {
+    let (wanted, files) = text.split_once('\n').unwrap_or((text, ""));
+    if let Ok(user) = resolve(wanted, files, files) {
+        let mut ids = [user.uid, user.gid].into_iter().chain(user.groups.iter().copied());
+        assert!(user.groups.len() <= MAX_GROUPS && ids.all(|id| id < IdRange::LENGTH));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

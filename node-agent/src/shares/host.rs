@@ -7,15 +7,19 @@
 //!             <name>/         a share, mounted idmapped to the container's ids
 //! ```
 //!
+//! A share with a place of its own is mounted there, too ([`super::places`]).
+//!
 //! Removing a mount point that is empty takes whatever is still mounted there in other mount namespaces along (rmdir(2)
 //! since Linux 3.18): nothing that a container mounts below a share keeps it.
 
-use super::{Converged, ShareError, Shares, source, visible};
+use super::{Converged, ShareError, Shares, mountinfo, places::Root, source, visible};
 use crate::storage::{
     IdRange,
     blocking::{Blocking, Locks, Step},
+    layout::CONTAINERS,
+    made,
     mount::{self, Attributes},
-    user_namespace,
+    root_mount, subvolume, user_namespace,
 };
 use async_trait::async_trait;
 use hoody_protocol::{
@@ -30,14 +34,15 @@ use nix::{
     },
 };
 use std::{
+    collections::HashSet,
     fs::{self, Permissions},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{DirBuilderExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -64,12 +69,18 @@ struct Places {
     containers: PathBuf,
     /// Where shares are mounted.
     folder: PathBuf,
+    /// Where the containers' root file systems are mounted.
+    roots: PathBuf,
+    /// Containers that were looked at and have nothing at a place of its own.
+    without_places: Mutex<HashSet<ContainerId>>,
 }
 
 impl HostShares {
-    /// Mounts `folder` where it is not mounted; `pool` is the containers' pool.
-    pub async fn open(pool: &Path, folder: PathBuf) -> Result<Self, ShareError> {
-        let shared = Arc::new(Places { containers: pool.join("containers"), folder });
+    /// Mounts `folder` where it is not mounted; `pool` is the containers' pool, and in `roots` their root file systems
+    /// are mounted.
+    pub async fn open(pool: &Path, folder: PathBuf, roots: PathBuf) -> Result<Self, ShareError> {
+        let containers = pool.join(CONTAINERS);
+        let shared = Arc::new(Places { containers, folder, roots, without_places: Mutex::default() });
         let this = Self { shared, blocking: Blocking::default(), locks: Locks::default() };
         this.run("prepare", None, |places| places.prepare()).await?;
         Ok(this)
@@ -102,6 +113,10 @@ impl Shares for HostShares {
 
     async fn is_visible(&self, id: ContainerId, pid: i32) -> Result<bool, ShareError> {
         self.run("look at the mounts of", None, move |places| places.is_visible(id, pid)).await
+    }
+
+    async fn takes_places(&self, id: ContainerId, pid: i32) -> Result<bool, ShareError> {
+        self.run("look at the root of", None, move |places| places.takes_places(id, pid)).await
     }
 
     async fn clear(&self, id: ContainerId) -> Result<(), ShareError> {
@@ -152,18 +167,68 @@ impl Places {
             }
         }
         let mut converged = Converged { folder: folder.clone(), ..Converged::default() };
+        let mut standing = Vec::new();
         for share in wanted {
             let target = folder.join(share.name.as_str());
             match self.mount(share, ids, &target) {
-                Ok(true) => converged.mounted.push(share.id),
-                Ok(false) => {}
+                Ok(anew) => {
+                    standing.push(share);
+                    if anew {
+                        converged.mounted.push(share.id);
+                    }
+                }
                 Err(problem) => {
                     remove(&target)?;
                     converged.failures.push(ShareFailure { id: share.id, problem });
                 }
             }
         }
+        self.place(id, &standing, &mut converged)?;
         Ok(converged)
+    }
+
+    /// Brings the places of what is mounted to what they should be.
+    fn place(&self, id: ContainerId, standing: &[&ShareMount], converged: &mut Converged) -> Result<(), ShareError> {
+        let wanted: Vec<&ShareMount> = standing.iter().copied().filter(|share| share.place.is_some()).collect();
+        let without = || self.without_places.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted.is_empty() && without().contains(&id) {
+            return Ok(());
+        }
+        without().remove(&id);
+        let failure = |share: &ShareMount, problem| ShareFailure { id: share.id, problem };
+        let root = match self.files(id)? {
+            Some(files) => Root::open(&self.root(id), files)?,
+            None => None,
+        };
+        let Some(root) = root else {
+            converged.failures.extend(wanted.into_iter().map(|share| failure(share, ShareProblem::Failed)));
+            return Ok(());
+        };
+        let placed = root.converge(&wanted, &converged.folder)?;
+        if placed.is_clean {
+            without().insert(id);
+        }
+        converged.failures.extend(placed.failures.into_iter().map(|(at, problem)| failure(wanted[at], problem)));
+        converged.mounted.extend(placed.mounted.into_iter().map(|at| wanted[at].id));
+        Ok(())
+    }
+
+    /// Removes the folders that were made for places.
+    fn tidy(&self, id: ContainerId) -> Result<(), ShareError> {
+        if let Some(files) = self.files(id)? {
+            made::remove_unused(files.as_fd()).map_err(ShareError::io("tidy", &self.root(id)))?;
+        }
+        Ok(())
+    }
+
+    fn root(&self, id: ContainerId) -> PathBuf {
+        root_mount(&self.roots, id)
+    }
+
+    /// The container's subvolume.
+    fn files(&self, id: ContainerId) -> Result<Option<OwnedFd>, ShareError> {
+        let path = self.containers.join(id.to_string());
+        subvolume::open(&path).map_err(ShareError::io("open", &path))
     }
 
     /// True where nothing was mounted there before.
@@ -189,18 +254,11 @@ impl Places {
     }
 
     fn is_visible(&self, id: ContainerId, pid: i32) -> Result<bool, ShareError> {
-        let own = Path::new("/proc/self/mountinfo");
-        // Others' paths may be no text; ours are.
-        let own = fs::read(own).map_err(ShareError::io("read", own))?;
-        let own = String::from_utf8_lossy(&own);
-        let Some(group) = self.folder.to_str().and_then(|folder| visible::peer_group(&own, folder)) else {
-            return Ok(false);
-        };
-        match fs::read(format!("/proc/{pid}/mountinfo")) {
-            Ok(mounts) => Ok(visible::has_folder(&String::from_utf8_lossy(&mounts), id, group)),
-            // It is ending; the next pass sees its end.
-            Err(_) => Ok(true),
-        }
+        receives(&self.folder, pid, |mounts, group| visible::has_folder(mounts, id, group))
+    }
+
+    fn takes_places(&self, id: ContainerId, pid: i32) -> Result<bool, ShareError> {
+        receives(&self.root(id), pid, visible::has_root)
     }
 
     fn clear(&self, id: ContainerId) -> Result<(), ShareError> {
@@ -211,7 +269,29 @@ impl Places {
         for folder in [folder, gate] {
             remove(&folder)?;
         }
+        // What was mounted in its root file system has gone with that; a disk that fails keeps no container from ending.
+        if !self.without_places.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+            && let Err(error) = self.tidy(id)
+        {
+            tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "folders of shares were left");
+        }
         Ok(())
+    }
+}
+
+/// True where the mounts of the process are such that what is mounted at `point` on the host reaches them: `test` is
+/// given those and the peer group of `point`.
+fn receives(point: &Path, pid: i32, test: impl FnOnce(&str, &str) -> bool) -> Result<bool, ShareError> {
+    // Others' paths may be no text; ours are.
+    let own = mountinfo::own().map_err(ShareError::io("read the mounts of", point))?;
+    let own = String::from_utf8_lossy(&own);
+    let Some(group) = point.to_str().and_then(|point| visible::peer_group(&own, point)) else {
+        return Ok(false);
+    };
+    match mountinfo::of(pid) {
+        Ok(mounts) => Ok(test(&String::from_utf8_lossy(&mounts), group)),
+        // It is ending; the next pass sees its end.
+        Err(_) => Ok(true),
     }
 }
 

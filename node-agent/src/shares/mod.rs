@@ -5,6 +5,8 @@
 //! because the container's user namespace is another than the one that mounted it.
 
 mod host;
+mod mountinfo;
+mod places;
 mod source;
 mod visible;
 
@@ -60,10 +62,13 @@ pub struct Converged {
 #[async_trait]
 pub trait Shares: Send + Sync + std::fmt::Debug {
     /// Makes the container's folder hold exactly `wanted`: what is not in it goes first. Each is resolved anew in its
-    /// source; one that leads elsewhere than before is mounted again.
+    /// source; one that leads elsewhere than before is mounted again. Places of their own are in the container's root
+    /// file system, which has to be mounted.
     async fn converge(&self, id: ContainerId, ids: IdRange, wanted: &[ShareMount]) -> Result<Converged, ShareError>;
     /// True where the first process of the container sees what is mounted in its folder.
     async fn is_visible(&self, id: ContainerId, pid: i32) -> Result<bool, ShareError>;
+    /// True where the first process of the container sees what is mounted at places of its own.
+    async fn takes_places(&self, id: ContainerId, pid: i32) -> Result<bool, ShareError>;
     /// Unmounts everything of the container's and removes its folder.
     async fn clear(&self, id: ContainerId) -> Result<(), ShareError>;
 }

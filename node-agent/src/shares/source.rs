@@ -4,24 +4,13 @@
 //! The root is the container's subvolume itself, below everything that is mounted in the container: shares that it
 //! mounts, its RAM disk and `/proc` are not in it, so nothing is shared twice and nothing goes in a circle.
 
-use crate::storage::subvolume;
+use crate::storage::{inside, subvolume};
 use hoody_protocol::share::{ShareMount, ShareProblem, normal_path};
-use nix::{
-    errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
-    sys::stat::fstat,
-};
+use nix::{errno::Errno, fcntl::ResolveFlag, sys::stat::fstat};
 use std::{
-    ffi::OsString,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
-
-/// How often a resolution starts over that somebody's renames disturb (`EAGAIN`, openat2(2)).
-const TRIES: usize = 64;
 
 /// The folder, held open by its place alone (`O_PATH`).
 pub(super) fn open(containers: &Path, share: &ShareMount) -> Result<OwnedFd, ShareProblem> {
@@ -44,41 +33,25 @@ pub(super) fn open(containers: &Path, share: &ShareMount) -> Result<OwnedFd, Sha
 }
 
 fn resolve(root: &OwnedFd, path: &str) -> Result<OwnedFd, ShareProblem> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV);
-    for _ in 0..TRIES {
-        return match openat2(root, path, how) {
-            Ok(folder) => Ok(folder),
-            Err(Errno::EAGAIN | Errno::EINTR) => continue,
-            Err(Errno::ENOENT) => Err(ShareProblem::SourceMissing),
-            Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EXDEV) => Err(ShareProblem::NotAFolder),
-            Err(errno) => {
-                tracing::warn!(%errno, "the folder of a share was not opened");
-                Err(ShareProblem::Failed)
-            }
-        };
-    }
-    Err(ShareProblem::Failed)
+    inside::open_folder(root.as_fd(), Path::new(path), ResolveFlag::RESOLVE_NO_XDEV).map_err(|errno| match errno {
+        Errno::ENOENT => ShareProblem::SourceMissing,
+        Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EXDEV => ShareProblem::NotAFolder,
+        errno => {
+            tracing::warn!(%errno, "the folder of a share was not opened");
+            ShareProblem::Failed
+        }
+    })
 }
 
-/// Where the path really led: links may lead to what is not shared.
+/// Where the path really led: links may lead to what is not shared. The source moved it elsewhere meanwhile, or deeper than
+/// paths reach: the next pass looks again.
 fn is_sharable(root: &OwnedFd, folder: &OwnedFd) -> Result<(), ShareProblem> {
-    let (root, folder) = (place(root)?, place(folder)?);
-    let inside = folder.as_bytes().strip_prefix(root.as_bytes()).ok_or(ShareProblem::Failed)?;
+    let path = inside::path_of(root.as_fd(), folder.as_fd()).map_err(|_| ShareProblem::Failed)?;
     // A name that is no text is no system path either.
-    let inside = match std::str::from_utf8(inside) {
-        Ok("") => "/",
-        Ok(inside) => inside,
-        Err(_) => return Ok(()),
-    };
-    // The source moved it elsewhere meanwhile, or deeper than paths reach: the next pass looks again.
-    normal_path(inside).map(drop).map_err(|_| ShareProblem::SystemPath)
-}
-
-fn place(folder: &OwnedFd) -> Result<OsString, ShareProblem> {
-    let link = format!("/proc/self/fd/{}", folder.as_raw_fd());
-    std::fs::read_link(link).map(Into::into).map_err(|_| ShareProblem::Failed)
+    match path.to_str().map(normal_path) {
+        Some(Err(_)) => Err(ShareProblem::SystemPath),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

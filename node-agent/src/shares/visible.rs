@@ -18,6 +18,11 @@ pub(super) fn has_folder(mounts: &str, id: ContainerId, group: &str) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(3) == Some(root.as_str()) && tag(line, "master:") == Some(group))
 }
 
+/// True where the container's root is a slave of `group`.
+pub(super) fn has_root(mounts: &str, group: &str) -> bool {
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some("/") && tag(line, "master:") == Some(group))
+}
+
 /// An optional field's value.
 fn tag<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let optional = line.split(' ').skip(6).take_while(|field| *field != "-");
@@ -49,5 +54,8 @@ mod tests {
         ] {
             assert!(!has_folder(&other, id, group), "{other}");
         }
+        let root = |tags: &str| format!("70 60 0:31 /containers/{ID} / rw,nodev {tags}- btrfs x rw");
+        assert!(has_root(&root("master:7 "), group));
+        assert!(!has_root(&root(""), group) && !has_root(&root("master:8 "), group));
     }
 }

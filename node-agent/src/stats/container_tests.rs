@@ -130,7 +130,7 @@ impl Storage for Node {
     async fn delete(&self, _: ContainerId) -> Result<(), StorageError> {
         unreachable!()
     }
-    async fn copy(&self, _: ContainerId, _: Origin, _: u64) -> Result<(), StorageError> {
+    async fn copy(&self, _: ContainerId, _: Origin, _: Option<&Path>, _: u64) -> Result<(), StorageError> {
         unreachable!()
     }
     async fn take_snapshot(&self, _: ContainerId, _: SnapshotId) -> Result<u64, StorageError> {
@@ -142,13 +142,16 @@ impl Storage for Node {
     async fn snapshots(&self, _: ContainerId) -> Result<Vec<HeldSnapshot>, StorageError> {
         unreachable!()
     }
-    async fn receive(&self, _: ContainerId, _: &Path, _: u64) -> Result<(), StorageError> {
+    async fn receive(&self, _: ContainerId, _: &Path, _: u64, _: bool) -> Result<(), StorageError> {
         unreachable!()
     }
     async fn swap_in(&self, _: ContainerId, _: &Replacement) -> Result<(), StorageError> {
         unreachable!()
     }
     async fn swap_back(&self, _: ContainerId) -> Result<(), StorageError> {
+        unreachable!()
+    }
+    async fn is_aside(&self, _: ContainerId) -> Result<bool, StorageError> {
         unreachable!()
     }
     async fn forget_aside(&self, _: ContainerId) -> Result<(), StorageError> {

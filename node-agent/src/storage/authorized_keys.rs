@@ -137,6 +137,22 @@ fn with_line(before: &[u8], key: Option<&str>) -> Vec<u8> {
     after
 }
 
+/// Any bytes as a tenant's file, for fuzzing: the platform's line comes, once, and goes, and no other does.
+pub(crate) fn fuzzing(before: &[u8]) {
+    const KEY: &str = "ssh-ed25519 AAAA";
+    let others = |text: &[u8]| -> Vec<Vec<u8>> {
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii_end().ends_with(MARK.as_bytes()));
+        lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+    };
+    let with = with_line(before, Some(KEY));
+    let line = [KEY.as_bytes(), MARK.as_bytes()].concat();
+    assert_eq!(with.split(|byte| *byte == b'\n').filter(|found| *found == line).count(), 1);
+    assert_eq!(with_line(&with, Some(KEY)), with);
+    let without = with_line(&with, None);
+    assert_eq!(with_line(&without, None), without);
+    assert_eq!((others(&with), others(&without)), (others(before), others(before)));
+}
+
 #[cfg(test)]
 #[path = "authorized_keys_tests.rs"]
 mod tests;

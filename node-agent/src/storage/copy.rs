@@ -1,5 +1,5 @@
 //! Root file systems that begin as what another container had: one of the same pool, or one that came from another server.
-//! The new one has an identity of its own.
+//! The new one has an identity of its own, unless it is the same container that moved.
 
 use super::{
     QuotaMode, StorageError, identity,
@@ -14,30 +14,60 @@ use std::{
     path::Path,
 };
 
+/// Bytes that a root file system may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Room {
+    /// Refused where what it begins with leaves no room to write.
+    Within(u64),
+    /// Of a container that moved: it is nowhere else, and arrives however full it is.
+    AsItWas(u64),
+}
+
 impl Shared {
-    pub(super) fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError> {
+    pub(super) fn copy(
+        &self,
+        id: ContainerId,
+        origin: Origin,
+        kept: Option<&Path>,
+        disk_bytes: u64,
+    ) -> Result<(), StorageError> {
         if self.keep_limit(id, disk_bytes)? {
             return Ok(());
         }
         let from = origin.container;
-        let source = match origin.snapshot {
-            Some(snapshot) => {
+        let source = match (kept, origin.snapshot) {
+            (Some(kept), _) => open_kept(kept)?,
+            (None, Some(snapshot)) => {
                 self.find_snapshot(from, snapshot)?.ok_or(StorageError::NoSnapshot { id: from, snapshot })?
             }
-            None => self.find(from)?.ok_or(StorageError::Missing { id: from })?,
+            (None, None) => self.find(from)?.ok_or(StorageError::Missing { id: from })?,
         };
-        self.stage_copy(id, source.as_fd(), Some(from), disk_bytes)?;
+        let room = Room::Within(disk_bytes);
+        let root = self.stage_copy(id, source.as_fd(), Some(from), room)?;
+        self.forget_identity(id, root.as_fd())?;
         self.name_staged(id)
     }
 
-    pub(super) fn receive(&self, id: ContainerId, received: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+    pub(super) fn forget_identity(&self, id: ContainerId, root: BorrowedFd<'_>) -> Result<(), StorageError> {
+        identity::forget(root).map_err(StorageError::io("make a new identity in", &self.staged(id)))
+    }
+
+    pub(super) fn receive(
+        &self,
+        id: ContainerId,
+        received: &Path,
+        disk_bytes: u64,
+        same_machine: bool,
+    ) -> Result<(), StorageError> {
         if self.keep_limit(id, disk_bytes)? {
             return Ok(());
         }
-        let source = subvolume::open(received)
-            .and_then(|top| top.ok_or_else(|| io::ErrorKind::NotFound.into()))
-            .map_err(StorageError::io("open", received))?;
-        self.stage_copy(id, source.as_fd(), None, disk_bytes)?;
+        let source = open_kept(received)?;
+        let room = if same_machine { Room::AsItWas(disk_bytes) } else { Room::Within(disk_bytes) };
+        let root = self.stage_copy(id, source.as_fd(), None, room)?;
+        if !same_machine {
+            self.forget_identity(id, root.as_fd())?;
+        }
         self.name_staged(id)
     }
 
@@ -53,15 +83,16 @@ impl Shared {
         fs::rename(&staged, self.root(id)).map_err(StorageError::io("rename", &staged))
     }
 
-    /// Makes what will be a root file system, under the name of what is staged. It may take `disk_bytes`; where it was
+    /// Makes what will be a root file system, under the name of what is staged. It may take what `room` says; where it was
     /// another container's, less what that one was charged for it.
     pub(super) fn stage_copy(
         &self,
         id: ContainerId,
         source: BorrowedFd<'_>,
         origin: Option<ContainerId>,
-        disk_bytes: u64,
+        room: Room,
     ) -> Result<OwnedFd, StorageError> {
+        let (Room::Within(disk_bytes) | Room::AsItWas(disk_bytes)) = room;
         let staged = self.staged(id);
         let delete = || subvolume::delete(self.handle.as_fd(), &staged).map_err(StorageError::io("delete", &staged));
         delete()?;
@@ -74,7 +105,8 @@ impl Shared {
                 // As its server said.
                 None => snapshot::inherited(source).map_err(StorageError::io("inspect", &staged))?,
             };
-            if needed.saturating_add(Limits::MIN_DISK_BYTES) > disk_bytes {
+            let full = needed.saturating_add(Limits::MIN_DISK_BYTES) > disk_bytes;
+            if full && matches!(room, Room::Within(_)) {
                 drop(root);
                 delete()?;
                 return Err(StorageError::CopyTooLarge { id, limit: disk_bytes, needed });
@@ -83,7 +115,12 @@ impl Shared {
                 .and_then(|()| self.limit(id, root.as_fd(), disk_bytes))
                 .map_err(StorageError::io("limit", &staged))?;
         }
-        identity::forget(root.as_fd()).map_err(StorageError::io("make a new identity in", &staged))?;
         Ok(root)
     }
+}
+
+fn open_kept(path: &Path) -> Result<OwnedFd, StorageError> {
+    subvolume::open(path)
+        .and_then(|top| top.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .map_err(StorageError::io("open", path))
 }

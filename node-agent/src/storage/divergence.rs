@@ -1,8 +1,16 @@
 //! Whether somebody changed a container since it was made from what another had: the difference, as the kernel would send
 //! it, without what the platform writes into every container itself.
 
-use super::{receive::stream::Command, send};
-use std::{io, os::fd::OwnedFd};
+use super::{made, receive::stream::Command, send};
+use std::{
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
 
 /// Written by the platform: identity, key, and the places where something of its own is mounted.
 const OWN: [&str; 16] = [
@@ -26,10 +34,14 @@ const OWN: [&str; 16] = [
 
 /// True where the subvolume of `top` has something that somebody else than the platform changed since `base`.
 pub(super) fn diverged(top: OwnedFd, base: u64) -> io::Result<bool> {
-    send::differs(top, base, is_change)
+    // And folders for shares at places of their own.
+    let made = made::paths(top.as_fd())?;
+    send::differs(top, base, |command| is_change(command, &made))
 }
 
-fn is_change(command: &Command<'_>) -> bool {
+fn is_change(command: &Command<'_>, made: &[PathBuf]) -> bool {
+    let is_foreign =
+        |path: &[u8]| is_foreign(path) && !made.iter().any(|made| made == Path::new(OsStr::from_bytes(path)));
     match *command {
         // What a look at a file changes is no change of it.
         Command::Subvolume { .. } | Command::Snapshot { .. } | Command::Times { .. } | Command::End => false,
@@ -78,22 +90,25 @@ mod tests {
     fn what_the_platform_writes_is_no_change() {
         let rename =
             |from: &'static str, to: &'static str| Command::Rename { from: from.as_bytes(), to: to.as_bytes() };
+        let made = [PathBuf::from("srv/placed")];
         for own in [
+            rename("o259-12-0", "srv/placed"),
             Command::Extent { path: b"etc/machine-id", size: 33 },
             Command::MakeFolder { path: b"o259-12-0" },
             rename("o259-12-0", "mnt/shares"),
             Command::Mode { path: b"proc", mode: 0o755 },
         ] {
-            assert!(!is_change(&own), "{own:?}");
+            assert!(!is_change(&own, &made), "{own:?}");
         }
         for changed in [
+            Command::MakeFolder { path: b"srv/placed/more" },
             Command::Extent { path: b"etc/passwd", size: 1 },
             rename("o259-12-0", "srv/data"),
             rename("srv/data", "o259-12-0"),
             Command::Unlink { path: b"o1-2" },
             Command::Mode { path: b"", mode: 0o700 },
         ] {
-            assert!(is_change(&changed), "{changed:?}");
+            assert!(is_change(&changed, &made), "{changed:?}");
         }
     }
 }

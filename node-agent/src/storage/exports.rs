@@ -4,7 +4,9 @@
 use super::{
     StorageError,
     blocking::{Blocking, Step},
-    ioctl, subvolume,
+    ioctl,
+    layout::{CONTAINERS, CREATE_DEADLINE, DELETE_DEADLINE, EXPORTS},
+    subvolume,
 };
 use hoody_protocol::id::{ContainerId, ExportId};
 use std::{
@@ -13,14 +15,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
-
-const FOLDER: &str = "exports";
-const CONTAINERS: &str = "containers";
-/// A snapshot waits for the commit of a transaction that others write into.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
-const DELETE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The exports of a pool. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,7 +29,7 @@ pub struct Exports {
 impl Exports {
     /// Opens them on `pool` and removes what an agent before this one left.
     pub async fn open(pool: &Path) -> Result<Self, StorageError> {
-        let (blocking, folder, containers) = (Blocking::default(), pool.join(FOLDER), pool.join(CONTAINERS));
+        let (blocking, folder, containers) = (Blocking::default(), pool.join(EXPORTS), pool.join(CONTAINERS));
         let step = Step::new("open", &folder, DELETE_DEADLINE);
         let (pool, opening) = (pool.to_owned(), folder.clone());
         let pool = blocking.run(step, async { None }, move || open(&pool, &opening)).await?;
@@ -45,7 +40,7 @@ impl Exports {
     pub async fn keep(&self, export: ExportId, container: ContainerId) -> Result<PathBuf, StorageError> {
         let (folder, path) = (self.folder.clone(), self.folder.join(export.to_string()));
         let source = self.containers.join(container.to_string());
-        let step = Step::new("keep", &path, SNAPSHOT_DEADLINE);
+        let step = Step::new("keep", &path, CREATE_DEADLINE);
         let work = move || {
             let folder = subvolume::open_folder(&folder).map_err(StorageError::io("open", &folder))?;
             let root = subvolume::open(&source).map_err(StorageError::io("open", &source))?;

@@ -10,6 +10,7 @@ use super::{
     blocking::{Blocking, Locks, Step},
     divergence,
     ioctl::{self, Charge},
+    layout::{CREATE_DEADLINE, DELETE_DEADLINE, LOOKUP_DEADLINE, TRANSFERS},
     quota,
     receive::{ReceiveError, run, stream::Uuid},
     send::{self, SendStream},
@@ -30,13 +31,8 @@ use std::{
 };
 use tokio::io::AsyncWriteExt;
 
-const FOLDER: &str = "transfers";
 /// Begins the name of what is not complete; no id begins so.
 const PARTIAL: &str = ".part-";
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(15);
-/// A snapshot waits for the commit of a transaction that others write into.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
-const DELETE_DEADLINE: Duration = Duration::from_secs(120);
 /// Going through a file system once, without its data.
 const MEASURE_DEADLINE: Duration = Duration::from_secs(600);
 /// Writing out what is still in memory of what was received.
@@ -96,7 +92,7 @@ impl Lineages {
     /// Opens them on `pool` and removes what a crash left. `program` is the agent, which is the receiver too.
     pub async fn open(pool: &Path, program: PathBuf) -> Result<Self, StorageError> {
         let (blocking, pool) = (Blocking::default(), pool.to_owned());
-        let folder = pool.join(FOLDER);
+        let folder = pool.join(TRANSFERS);
         let step = Step::new("open", &folder, DELETE_DEADLINE);
         let opening = folder.clone();
         let pool = blocking.run(step, async { None }, move || open(&pool, &opening)).await?;
@@ -118,7 +114,7 @@ impl Lineages {
     pub async fn keep(&self, container: ContainerId, transfer: TransferId, source: &Path) -> Result<(), StorageError> {
         let (path, partial) = (self.path(container, transfer), self.partial(container, transfer));
         let (folder, source) = (self.folder_of(container), source.to_owned());
-        self.run_alone(container, Step::new("keep", &path.clone(), SNAPSHOT_DEADLINE), move |pool| {
+        self.run_alone(container, Step::new("keep", &path.clone(), CREATE_DEADLINE), move |pool| {
             if is_complete(&path)? {
                 return Ok(());
             }
@@ -195,7 +191,7 @@ impl Lineages {
         let partial = self.partial(container, transfer);
         let from = base.map(|base| self.path(container, base));
         let (folder, staged) = (self.folder_of(container), partial.clone());
-        let made = self.run_alone(container, Step::new("stage", &partial, SNAPSHOT_DEADLINE), move |pool| {
+        let made = self.run_alone(container, Step::new("stage", &partial, CREATE_DEADLINE), move |pool| {
             let folder = make_folder(&folder)?;
             delete(pool, &staged)?;
             make_staged(pool, &folder, &staged, from.as_deref(), room_bytes)
@@ -218,6 +214,13 @@ impl Lineages {
             limit: stream_bytes,
             own_bytes: 0,
         })
+    }
+
+    /// Removes what came of a transfer that failed.
+    pub async fn discard(&self, container: ContainerId, transfer: TransferId) -> Result<(), StorageError> {
+        let partial = self.partial(container, transfer);
+        let step = Step::new("discard", &partial.clone(), DELETE_DEADLINE);
+        self.run_alone(container, step, move |pool| delete(pool, &partial)).await
     }
 
     /// Removes what the container has of transfers, but for those in `keep`.

@@ -9,8 +9,11 @@ mod divergence;
 mod error;
 mod exports;
 mod identity;
+pub(crate) mod inside;
 pub(crate) mod ioctl;
+pub(crate) mod layout;
 mod lineages;
+pub(crate) mod made;
 pub(crate) mod mount;
 mod pool;
 mod quota;
@@ -21,12 +24,13 @@ pub(crate) mod subvolume;
 mod transfer_ioctl;
 pub(crate) mod user_namespace;
 
+pub(crate) use authorized_keys::fuzzing as authorized_keys_fuzzing;
 pub use devices::devices;
 pub use error::StorageError;
 pub use exports::Exports;
 pub use lineages::{Lineages, StageError, Staging};
-pub(crate) use pool::space;
 pub use pool::{BtrfsPool, PoolConfig};
+pub(crate) use pool::{root_mount, space};
 pub use quota::QuotaMode;
 pub use receive::{ReceiveError, Refusal};
 pub use send::SendStream;
@@ -88,11 +92,25 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// Unmounts it; success where it is not mounted.
     async fn unmount(&self, id: ContainerId) -> Result<(), StorageError>;
     /// Makes the container's root file system as a writable snapshot of another's, or of one of that one's
-    /// snapshots, limited to `disk_bytes` with what it begins with. Where it exists, only the limit is set.
-    async fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError>;
+    /// snapshots, or of what was `kept` of it to be copied, limited to `disk_bytes` with what it begins with. Where it
+    /// exists, only the limit is set.
+    async fn copy(
+        &self,
+        id: ContainerId,
+        origin: Origin,
+        kept: Option<&Path>,
+        disk_bytes: u64,
+    ) -> Result<(), StorageError>;
     /// Makes the container's root file system as a writable snapshot of what came from another server, limited to
-    /// `disk_bytes` beyond it. Where it exists, only the limit is set.
-    async fn receive(&self, id: ContainerId, received: &Path, disk_bytes: u64) -> Result<(), StorageError>;
+    /// `disk_bytes` beyond it. Where it exists, only the limit is set. `same_machine`: it was this container there, and
+    /// keeps the identity of its machine.
+    async fn receive(
+        &self,
+        id: ContainerId,
+        received: &Path,
+        disk_bytes: u64,
+        same_machine: bool,
+    ) -> Result<(), StorageError>;
     /// Keeps the root file system as it is now, read-only; gives the bytes of the container's own that the snapshot may
     /// keep from being freed. Success where the snapshot exists.
     async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError>;
@@ -105,6 +123,8 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     async fn swap_in(&self, id: ContainerId, with: &Replacement) -> Result<(), StorageError>;
     /// Puts the root file system that is kept aside back in its place; success where none is.
     async fn swap_back(&self, id: ContainerId) -> Result<(), StorageError>;
+    /// True where a root file system is kept aside.
+    async fn is_aside(&self, id: ContainerId) -> Result<bool, StorageError>;
     /// Deletes the root file system that is kept aside; success where none is.
     async fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError>;
     /// Deletes the root file system, its snapshots, and what is kept aside, nested subvolumes first; success where

@@ -1,5 +1,6 @@
 //! Idmapped mounts of root file systems, below one folder whose mounts are private: what is mounted there
-//! reaches no other mount namespace.
+//! reaches no other mount namespace. Each root file system's own mount is shared: what is mounted inside it on the host
+//! reaches the container that runs in it, and nothing comes back.
 
 use nix::{
     errno::Errno,
@@ -36,6 +37,54 @@ pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     }
     mount(None::<&str>, folder, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
     Ok(())
+}
+
+/// Makes the mount at `target` one whose later mounts reach the copies of it in containers, and nothing of theirs it.
+pub(crate) fn make_shared(target: &Path) -> io::Result<()> {
+    Ok(mount(None::<&str>, target, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?)
+}
+
+/// Mounts what is mounted at the folder `source` also over the folder `target`, with the same owners and attributes.
+pub(crate) fn bind(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let tree = clone_tree(source)?;
+    // No peer of the mount that it is a copy of.
+    let private = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_attributes(tree.as_fd(), &private)?;
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: empty paths with these flags mean the descriptors themselves.
+    checked(unsafe {
+        libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
+    })
+}
+
+/// Takes off what is mounted where `mounted` is the top of: it is gone from names at once.
+pub(crate) fn detach(mounted: BorrowedFd<'_>) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", mounted.as_raw_fd());
+    Ok(umount2(path.as_str(), MntFlags::MNT_DETACH)?)
+}
+
+/// Through which mount a file is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The mount's id: the first field of `proc_pid_mountinfo(5)`.
+    pub(crate) id: u64,
+    /// The file is what the mount shows where it is mounted.
+    pub(crate) is_top: bool,
+}
+
+/// Through which mount an open file is seen.
+pub(crate) fn seen_through(file: BorrowedFd<'_>) -> io::Result<Seen> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: all-zero is a valid statx buffer.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the empty path with AT_EMPTY_PATH means the descriptor itself, and the kernel fills one statx buffer.
+    let done = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_MNT_ID, &mut found) };
+    checked(done.into())?;
+    let top = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    if found.stx_mask & libc::STATX_MNT_ID == 0 || found.stx_attributes_mask & top == 0 {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    Ok(Seen { id: found.stx_mnt_id, is_top: found.stx_attributes & top != 0 })
 }
 
 /// True where something is mounted at `path`; false where there is nothing at all.
@@ -91,20 +140,23 @@ pub(crate) fn idmapped(
         propagation: libc::MS_PRIVATE,
         userns_fd: namespace.as_raw_fd() as u64,
     };
+    set_attributes(tree.as_fd(), &attributes)?;
+    attach(tree.as_fd(), &c_path(target)?)
+}
+
+fn set_attributes(tree: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::Result<()> {
     // SAFETY: an empty path with AT_EMPTY_PATH means the descriptor itself; the kernel reads one mount_attr
     // of the stated size.
-    let done = unsafe {
+    checked(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
-    };
-    checked(done)?;
-    attach(tree.as_fd(), &c_path(target)?)
+    })
 }
 
 /// Takes every mount off `target`; success where there is none. A mount in use is detached: it is gone from

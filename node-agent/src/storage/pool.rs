@@ -11,6 +11,7 @@ use super::{
     blocking::{Blocking, Locks, Step},
     devices,
     ioctl::{self, Charge},
+    layout::{CONTAINERS, CREATE_DEADLINE, DELETE_DEADLINE, LOOKUP_DEADLINE, SNAPSHOTS},
     mount, quota, snapshot, subvolume, user_namespace,
 };
 use async_trait::async_trait;
@@ -30,8 +31,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-const CONTAINERS: &str = "containers";
-const SNAPSHOTS: &str = "snapshots";
 /// Begins the name of a snapshot that has no limit yet; no id begins so.
 const UNLIMITED: &str = ".unlimited-";
 /// Name of the mount point inside its gate.
@@ -42,14 +41,9 @@ const GATE_MODE: u32 = 0o710;
 const ROOT_ATTRIBUTES: mount::Attributes = mount::Attributes { setuid: true, readonly: false };
 /// Opening the pool: enabling quotas walks the whole tree of roots once.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
-/// A snapshot waits for the commit of a transaction that others write into.
-const CREATE_DEADLINE: Duration = Duration::from_secs(60);
-/// Deleting may have to commit once per nested subvolume.
-const DELETE_DEADLINE: Duration = Duration::from_secs(120);
 const MOUNT_DEADLINE: Duration = Duration::from_secs(15);
 /// Looking through the quota groups costs some microseconds for each.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Where a pool is.
 #[derive(Debug, Clone)]
@@ -143,13 +137,27 @@ impl Storage for BtrfsPool {
         self.run("delete", DELETE_DEADLINE, Some(id), move |s| s.delete(id)).await
     }
 
-    async fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError> {
-        self.run("copy", CREATE_DEADLINE, Some(id), move |s| s.copy(id, origin, disk_bytes)).await
+    async fn copy(
+        &self,
+        id: ContainerId,
+        origin: Origin,
+        kept: Option<&Path>,
+        disk_bytes: u64,
+    ) -> Result<(), StorageError> {
+        let kept = kept.map(Path::to_owned);
+        self.run("copy", CREATE_DEADLINE, Some(id), move |s| s.copy(id, origin, kept.as_deref(), disk_bytes)).await
     }
 
-    async fn receive(&self, id: ContainerId, received: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+    async fn receive(
+        &self,
+        id: ContainerId,
+        received: &Path,
+        disk_bytes: u64,
+        same_machine: bool,
+    ) -> Result<(), StorageError> {
         let received = received.to_owned();
-        self.run("receive", CREATE_DEADLINE, Some(id), move |s| s.receive(id, &received, disk_bytes)).await
+        let receive = move |shared: &Shared| shared.receive(id, &received, disk_bytes, same_machine);
+        self.run("receive", CREATE_DEADLINE, Some(id), receive).await
     }
 
     async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError> {
@@ -171,6 +179,10 @@ impl Storage for BtrfsPool {
 
     async fn swap_back(&self, id: ContainerId) -> Result<(), StorageError> {
         self.run("bring back", DELETE_DEADLINE, Some(id), move |s| s.swap_back(id)).await
+    }
+
+    async fn is_aside(&self, id: ContainerId) -> Result<bool, StorageError> {
+        self.run("look for what was before", LOOKUP_DEADLINE, Some(id), move |s| s.is_aside(id)).await
     }
 
     async fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError> {
@@ -238,7 +250,7 @@ impl Shared {
     }
 
     fn mount_point(&self, id: ContainerId) -> PathBuf {
-        self.gate(id).join(MOUNT_POINT)
+        root_mount(&self.mounts, id)
     }
 
     pub(super) fn find(&self, id: ContainerId) -> Result<Option<OwnedFd>, StorageError> {
@@ -345,7 +357,10 @@ impl Shared {
         }
         let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
         let target = self.mount_point(id);
+        let share = || mount::make_shared(&target).map_err(StorageError::io("share the mount", &target));
         if mount::is_idmapped(root.as_fd(), &target, ids.first).map_err(StorageError::io("inspect", &target))? {
+            // Mounted by an agent that did not live to do it, or from before it did.
+            share()?;
             return Ok(target);
         }
         let gate = self.gate(id);
@@ -360,6 +375,7 @@ impl Shared {
         user_namespace::create(ids)
             .and_then(|namespace| mount::idmapped(root.as_fd(), namespace.as_fd(), &target, ROOT_ATTRIBUTES))
             .map_err(StorageError::io("mount", &target))?;
+        share()?;
         Ok(target)
     }
 
@@ -449,6 +465,11 @@ impl Shared {
         }
         Ok(found.into_iter().collect())
     }
+}
+
+/// Where a container's root file system is mounted, below the folder of all such mounts.
+pub(crate) fn root_mount(mounts: &Path, id: ContainerId) -> PathBuf {
+    mounts.join(id.to_string()).join(MOUNT_POINT)
 }
 
 /// Size of the file system and what of it is not available; `total - used` is what can still be written.

@@ -7,6 +7,7 @@ use super::{
     },
     transfer_ioctl::{self, Content},
 };
+use crate::background::yield_to_others;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     unistd::pipe2,
@@ -31,13 +32,6 @@ pub struct SendStream {
 pub(crate) fn start(top: OwnedFd, parent: Option<u64>) -> io::Result<SendStream> {
     let (read, ended) = send(top, parent, Content::Whole)?;
     Ok(SendStream { output: Receiver::from_owned_fd(read)?, ended })
-}
-
-/// Lets everything else of the server go first, as far as this thread is concerned.
-pub(crate) fn yield_to_others() {
-    const NICE: i32 = 10;
-    // SAFETY: plain system call without pointers; 0 is the calling thread. Where it fails, nothing is lost.
-    unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, NICE) };
 }
 
 /// Bytes that [`start`] will come to, about: the kernel goes through the file system once, without its data.

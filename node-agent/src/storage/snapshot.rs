@@ -11,7 +11,9 @@
 //! below its limit.
 
 use super::{
-    QuotaMode, Replacement, StorageError, identity, ioctl,
+    QuotaMode, Replacement, StorageError,
+    copy::Room,
+    identity, ioctl,
     pool::{Shared, make_folder},
     quota, subvolume,
 };
@@ -42,8 +44,9 @@ pub(super) fn inherited(root: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
-/// Makes what is in the subvolume of `top` count as used in every container that is made from it, and takes away what
-/// tells one machine from another: it is the archive of a container. What was written must be on disk.
+/// Makes what was written into the subvolume of `top` count as used in every container that is made from it, with what
+/// counted so already where it was a snapshot, and takes away what tells one machine from another: it is the archive of a
+/// container. What was written must be on disk.
 pub(crate) fn charge(pool: BorrowedFd<'_>, top: BorrowedFd<'_>) -> io::Result<()> {
     identity::forget(top)?;
     let used = match quota::usage(pool, ioctl::subvolume_id(top)?) {
@@ -51,6 +54,7 @@ pub(crate) fn charge(pool: BorrowedFd<'_>, top: BorrowedFd<'_>) -> io::Result<()
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         usage => usage?.0,
     };
+    let used = used.saturating_add(inherited(top)?);
     File::from(top.try_clone_to_owned()?).set_xattr(INHERITED, used.to_string().as_bytes())
 }
 
@@ -171,7 +175,8 @@ impl Shared {
                 self.writable(id, source.as_fd(), &format!("{STAGED}{id}"), limit)?;
             }
             Replacement::Other { origin, .. } => {
-                let made = self.stage_copy(id, source.as_fd(), *origin, limit)?;
+                let made = self.stage_copy(id, source.as_fd(), *origin, Room::Within(limit))?;
+                self.forget_identity(id, made.as_fd())?;
                 identity::carry(root.as_fd(), made.as_fd())
                     .map_err(StorageError::io("write the identity in", &staged))?;
             }
@@ -210,6 +215,11 @@ impl Shared {
         fs::rename(&path, &staged).map_err(StorageError::io("rename", &path))?;
         self.settle_swap(id)?;
         delete(&staged)
+    }
+
+    pub(super) fn is_aside(&self, id: ContainerId) -> Result<bool, StorageError> {
+        let aside = self.aside(id);
+        subvolume::open(&aside).map(|found| found.is_some()).map_err(StorageError::io("open", &aside))
     }
 
     pub(super) fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError> {

@@ -1,7 +1,7 @@
 //! Transfers of file systems between servers, over the bulk connection and the control plane.
 //!
 //! [`receive`] drives one: it asks for the stream, carries it out, and asks again where it broke; for a new container, or
-//! because it is [`ordered`] for one that exists. [`send`] answers an
+//! because it is [`ordered`] for one that exists, here or where it moves from. [`send`] answers an
 //! order: it keeps what is to be sent, and offers the stream. A stream that broke goes on where it was as long as both
 //! agents live, because the sender keeps what was not taken yet; otherwise it begins anew.
 //!
@@ -15,12 +15,16 @@ mod send;
 
 use crate::{
     link::bulk::Bulk,
-    storage::{Exports, Lineages, StorageError},
+    storage::{
+        Exports, Lineages, StorageError,
+        layout::{CONTAINERS, SNAPSHOTS},
+    },
 };
 use async_trait::async_trait;
 use hoody_protocol::{
     container::Cause,
     id::{ContainerId, SnapshotId, TransferId},
+    snapshot::Origin,
     stream::StreamError,
 };
 use std::{
@@ -28,11 +32,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use receive::{Incoming, TransferError};
 
-/// Streams that are received at once; those beyond wait.
+/// Streams that are received at once; those beyond wait, but for those that containers stand still for.
 const MAX_INCOMING: usize = 2;
 /// How long a stream that broke is waited for to go on, on either side.
 const RESUME_TIME: Duration = Duration::from_secs(60);
@@ -46,6 +50,10 @@ pub trait Transfers: Send + Sync + std::fmt::Debug {
     async fn receive(&self, incoming: &Incoming) -> Result<PathBuf, TransferError>;
     /// Where the read-only subvolume of a transfer is; `None`: it is not here, complete.
     async fn held(&self, container: ContainerId, transfer: TransferId) -> Result<Option<PathBuf>, StorageError>;
+    /// Keeps what the container's copy of another is to be made from, as if it had come as this transfer; gives the
+    /// read-only subvolume. Done already, it is given as it was kept then.
+    async fn keep(&self, container: ContainerId, transfer: TransferId, origin: Origin)
+    -> Result<PathBuf, StorageError>;
     /// Removes everything that the container has of transfers: it is being deleted.
     async fn forget(&self, container: ContainerId) -> Result<(), StorageError>;
 }
@@ -56,11 +64,28 @@ pub struct BulkTransfers {
     lineages: Lineages,
     bulk: Bulk,
     pool: PathBuf,
-    incoming: Arc<Semaphore>,
+    incoming: Arc<Places>,
     ordered: Arc<ordered::Ordered>,
     outgoing: Arc<outgoing::Outgoing>,
     exports: Exports,
     exporting: Arc<export::Running>,
+}
+
+/// Places for what is received.
+#[derive(Debug)]
+struct Places(Semaphore);
+
+impl Places {
+    fn new() -> Self {
+        Self(Semaphore::new(MAX_INCOMING))
+    }
+
+    /// Waits for a place. What a container stands still for (`held`) waits for no other and takes none: there are never more
+    /// of it than may be ordered.
+    async fn take(&self, held: bool) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        if held { None } else { self.0.acquire().await.ok() }
+    }
 }
 
 /// Why one attempt to move a stream ended.
@@ -80,14 +105,10 @@ enum Broken {
     Later(Cause),
 }
 
-/// Where the agent's containers and their snapshots are on the pool.
-const CONTAINERS: &str = "containers";
-const SNAPSHOTS: &str = "snapshots";
-
 impl BulkTransfers {
     /// Transfers of the pool at `pool`.
     pub fn new(lineages: Lineages, exports: Exports, bulk: Bulk, pool: &Path) -> Self {
-        let incoming = Arc::new(Semaphore::new(MAX_INCOMING));
+        let incoming = Arc::new(Places::new());
         let outgoing = Arc::<outgoing::Outgoing>::default();
         tokio::spawn(outgoing.clone().sweep());
         let (ordered, exporting) = (Arc::default(), Arc::default());
@@ -114,10 +135,36 @@ impl Transfers for BulkTransfers {
         Ok(held.then(|| self.lineages.path(container, transfer)))
     }
 
+    async fn keep(
+        &self,
+        container: ContainerId,
+        transfer: TransferId,
+        origin: Origin,
+    ) -> Result<PathBuf, StorageError> {
+        self.lineages.keep(container, transfer, &self.source(origin.container, origin.snapshot)).await?;
+        Ok(self.lineages.path(container, transfer))
+    }
+
     async fn forget(&self, container: ContainerId) -> Result<(), StorageError> {
-        self.ordered.end_all_of(container);
-        self.outgoing.end_all_of(container);
+        self.ordered.end_all_of(container, &[]);
+        self.outgoing.end_all_of(container, &[]);
         self.exporting.end_all_of(container);
         self.lineages.retain(container, Vec::new()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[test]
+    fn what_a_container_stands_still_for_waits_for_no_other() {
+        let places = Places::new();
+        let taken: Vec<_> = (0..MAX_INCOMING).map(|_| places.take(false).now_or_never().unwrap()).collect();
+        assert!(places.take(false).now_or_never().is_none(), "more than there are");
+        assert!(places.take(true).now_or_never().is_some(), "it waits");
+        drop(taken);
+        assert!(places.take(false).now_or_never().is_some());
     }
 }

@@ -1,12 +1,12 @@
-//! Transfers for containers that exist, ordered by the control plane. Each is brought to its end once, whichever links come
-//! and go meanwhile: an order that comes again waits for the same end.
+//! Transfers for containers that exist, here or on the server that they move from, ordered by the control plane. Each is
+//! brought to its end once, whichever links come and go meanwhile: an order that comes again waits for the same end.
 
 use super::{BulkTransfers, receive::Incoming, send};
 use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired},
     id::{ContainerId, TransferId},
     link::CommandReply,
-    transfer::{DivergenceQuery, DivergenceReply, ReceiveOrder},
+    transfer::{DivergenceQuery, DivergenceReply, ReceiveOrder, RetainOrder},
 };
 use std::{
     collections::HashMap,
@@ -34,13 +34,14 @@ impl Ordered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends what is at work for the container.
-    pub(super) fn end_all_of(&self, container: ContainerId) {
-        self.lock().retain(|_, work| {
-            if work.container == container {
+    /// Ends what is at work for the container, but for the transfers in `keep`.
+    pub(super) fn end_all_of(&self, container: ContainerId, keep: &[TransferId]) {
+        self.lock().retain(|transfer, work| {
+            let stays = work.container != container || keep.contains(transfer);
+            if !stays {
                 work.task.abort();
             }
-            work.container != container
+            stays
         });
     }
 }
@@ -55,11 +56,14 @@ impl Drop for Listed {
 }
 
 impl BulkTransfers {
-    /// Has the transfer of an order here, whole, for the container that `spec` is held of.
+    /// Has the transfer of an order here, whole, for the container that `spec` is held of, or one that may move here.
     pub async fn order(&self, order: ReceiveOrder, spec: Option<ContainerSpec>) -> CommandReply {
         let refused = |code: &str, message: &str| CommandReply::Refused(Cause::new(code, message));
-        let Some(spec) = spec.filter(|spec| spec.desired != Desired::Deleted) else {
-            return refused("unknown_container", "this server does not hold the container");
+        let room_bytes = match (spec, order.room_bytes) {
+            (Some(spec), None) if spec.desired != Desired::Deleted => spec.received_bytes(),
+            (None, Some(room_bytes)) => room_bytes,
+            (Some(_), Some(_)) => return refused("container_held", "this server holds the container already"),
+            _ => return refused("unknown_container", "this server does not hold the container"),
         };
         let mut ended = {
             let mut all = self.ordered.lock();
@@ -73,7 +77,7 @@ impl BulkTransfers {
                     let (transfer, container) = (order.transfer, order.container);
                     let (this, listed) = (self.clone(), Listed(self.ordered.clone(), transfer));
                     let task = tokio::spawn(async move {
-                        let reply = this.carry_out(order, &spec).await;
+                        let reply = this.carry_out(order, room_bytes).await;
                         drop(listed);
                         // Nobody may be waiting just now: the order comes again.
                         let _ = tell.send(Some(reply));
@@ -89,8 +93,8 @@ impl BulkTransfers {
         }
     }
 
-    async fn carry_out(&self, order: ReceiveOrder, spec: &ContainerSpec) -> CommandReply {
-        let ReceiveOrder { transfer, container, base, origin, keep } = order;
+    async fn carry_out(&self, order: ReceiveOrder, room_bytes: u64) -> CommandReply {
+        let ReceiveOrder { transfer, container, base, origin, keep, held, .. } = order;
         let mut keep = keep.into_inner();
         keep.extend(base.into_iter().chain([transfer]));
         let had = async {
@@ -102,7 +106,8 @@ impl BulkTransfers {
                     kept.map_err(|error| send::cause(&error))
                 }
                 None => {
-                    let received = self.pull(&Incoming::of(spec, transfer, base)).await;
+                    let incoming = Incoming { held, ..Incoming::within(room_bytes, container, transfer, base) };
+                    let received = self.pull(&incoming).await;
                     received.map(drop).map_err(|error| error.cause())
                 }
             }
@@ -112,6 +117,20 @@ impl BulkTransfers {
             Err(cause) => {
                 tracing::warn!(%transfer, %container, code = %cause.code, "a transfer that was ordered cannot be had");
                 CommandReply::Refused(cause)
+            }
+        }
+    }
+
+    /// Lets go of what is kept of the container's transfers, but for those that the order names.
+    pub async fn let_go(&self, order: RetainOrder) -> CommandReply {
+        let (container, keep) = (order.container, order.keep.into_inner());
+        self.ordered.end_all_of(container, &keep);
+        self.outgoing.end_all_of(container, &keep);
+        match self.lineages.retain(container, keep).await {
+            Ok(()) => CommandReply::Accepted,
+            Err(error) => {
+                tracing::warn!(%container, error = &error as &dyn std::error::Error, "transfers were not let go of");
+                CommandReply::Refused(send::cause(&error))
             }
         }
     }

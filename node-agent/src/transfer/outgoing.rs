@@ -185,15 +185,14 @@ impl Outgoing {
         self.lock().remove(&transfer);
     }
 
-    /// Ends every stream of the container.
-    pub(super) fn end_all_of(&self, container: ContainerId) {
-        self.lock().retain(|_, entry| {
-            if entry.container == container
-                && let Some(task) = entry.task.take()
-            {
+    /// Ends every stream of the container, but for those of the transfers in `keep`.
+    pub(super) fn end_all_of(&self, container: ContainerId, keep: &[TransferId]) {
+        self.lock().retain(|transfer, entry| {
+            let stays = entry.container != container || keep.contains(transfer);
+            if !stays && let Some(task) = entry.task.take() {
                 task.abort();
             }
-            entry.container != container
+            stays
         });
     }
 

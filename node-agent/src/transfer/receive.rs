@@ -20,8 +20,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The time in which the verdict has to reach the control plane.
 const VERDICT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Bytes of an unpacked layer for each of its blob, at most: generous for what compression does to programs.
-const LAYER_FACTOR: u64 = 8;
 /// Bytes of a stream for each on the disk, which may be compressed there.
 const STREAM_FACTOR: u64 = 4;
 
@@ -38,15 +36,20 @@ pub struct Incoming {
     pub room_bytes: u64,
     /// Bytes that its stream may have.
     pub stream_bytes: u64,
+    /// The container stands still until it is here.
+    pub held: bool,
 }
 
 impl Incoming {
-    /// For the container of this specification: it may take what the container may have written, and what its image was.
+    /// For the container of this specification.
     pub fn of(spec: &ContainerSpec, transfer: TransferId, base: Option<TransferId>) -> Self {
-        let image: u64 = spec.image.layers.iter().map(|layer| layer.size.saturating_mul(LAYER_FACTOR)).sum();
-        let room_bytes = spec.limits.disk_bytes.saturating_add(image);
+        Self::within(spec.received_bytes(), spec.id, transfer, base)
+    }
+
+    /// For a container whose file system may take `room_bytes`.
+    pub fn within(room_bytes: u64, container: ContainerId, transfer: TransferId, base: Option<TransferId>) -> Self {
         let stream_bytes = room_bytes.saturating_mul(STREAM_FACTOR);
-        Self { transfer, container: spec.id, base, room_bytes, stream_bytes }
+        Self { transfer, container, base, room_bytes, stream_bytes, held: false }
     }
 }
 
@@ -122,8 +125,21 @@ impl BulkTransfers {
         if self.lineages.has(container, transfer).await? {
             return Ok(self.lineages.path(container, transfer));
         }
-        // Never closed.
-        let _place = self.incoming.acquire().await;
+        let _place = self.incoming.take(incoming.held).await;
+        let (this, order) = (self.clone(), *incoming);
+        let received = self.bulk.run(async move { this.pull_whole(&order).await }).await;
+        if received.is_err()
+            && let Err(error) = self.lineages.discard(container, transfer).await
+        {
+            // It goes with the next try, or when the agent starts.
+            tracing::warn!(%transfer, error = &error as &dyn std::error::Error, "what came of a failed transfer stays");
+        }
+        received
+    }
+
+    /// Until all of it is here, or it fails for good.
+    async fn pull_whole(&self, incoming: &Incoming) -> Result<PathBuf, TransferError> {
+        let transfer = incoming.transfer;
         let mut staging = self.stage(incoming).await?;
         let mut heard = Instant::now();
         loop {
@@ -162,7 +178,7 @@ impl BulkTransfers {
     }
 
     async fn stage(&self, incoming: &Incoming) -> Result<Staging, TransferError> {
-        let Incoming { transfer, container, base, room_bytes, stream_bytes } = *incoming;
+        let Incoming { transfer, container, base, room_bytes, stream_bytes, .. } = *incoming;
         self.lineages.stage(container, transfer, base, room_bytes, stream_bytes).await.map_err(TransferError::Stage)
     }
 

@@ -21,6 +21,11 @@ const SILENCE: Duration = Duration::from_secs(180);
 impl BulkTransfers {
     /// Carries out an order; the stream is then offered on the bulk connection.
     pub async fn send(&self, order: SendOrder) -> CommandReply {
+        let this = self.clone();
+        self.bulk.run(async move { this.begin(order).await }).await
+    }
+
+    async fn begin(self, order: SendOrder) -> CommandReply {
         let (transfer, container) = (order.transfer, order.container);
         let (stream, offset) = match self.stream(order).await {
             Ok(stream) => stream,

@@ -24,6 +24,15 @@ fn open_in_both_directions_by_default() {
 }
 
 #[test]
+fn the_node_says_at_once_where_it_knows_no_way() {
+    let world = World::new();
+    let container = world.container(UserId::generate());
+    let nowhere = std::net::Ipv4Addr::new(203, 0, 113, 9);
+    // The answer to a packet that never began a connection is an answer all the same.
+    assert_eq!(ping(&container.namespace, nowhere, 8, 0), Rejected);
+}
+
+#[test]
 fn ingress_drops_and_rejects_also_what_the_host_sends() {
     let world = World::new();
     let mut container = world.container(UserId::generate());

@@ -90,6 +90,20 @@ fn a_restarted_agent_keeps_connections_and_policy() {
 }
 
 #[test]
+fn errors_reach_the_side_that_answers_too() {
+    let world = World::new();
+    let mut container = world.container(UserId::generate());
+    let inside = listen(&container.namespace, 80);
+    // Neither list names ICMP.
+    world.set(&mut container, vec![rule(Action::Allow, tcp(80))], vec![rule(Action::Allow, tcp(80))]);
+    let (client, _server) = pair(&world.outside, container.address(), &inside);
+    let port = client.local_addr().unwrap().port();
+    let of = (&container.namespace, container.address());
+    assert!(error_arrives(&world.outside, OUTSIDE, port, of), "a path's MTU is learnt from routers between");
+    assert!(!error_arrives(&world.outside, OUTSIDE, port ^ 1, of), "about no connection");
+}
+
+#[test]
 fn an_address_is_handed_on_without_its_connections() {
     let world = World::new();
     let first = world.container(UserId::generate());

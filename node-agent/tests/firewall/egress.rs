@@ -17,11 +17,16 @@ use std::{
 fn world() -> World {
     let world = World::new();
     route(&world);
+    count(&world);
+    world
+}
+
+/// Counts what comes to the outside from now on.
+pub(crate) fn count(world: &World) {
     world.outside.run("nft add table ip seen");
     world.outside.run("nft add chain ip seen in { type filter hook prerouting priority -300 ; }");
     world.outside.run("nft add counter ip seen all_of_them");
     world.outside.run("nft add rule ip seen in counter name all_of_them");
-    world
 }
 
 fn route(world: &World) {
@@ -34,7 +39,7 @@ fn route(world: &World) {
 }
 
 /// Packets that have come to the outside so far.
-fn seen(world: &World) -> u64 {
+pub(crate) fn seen(world: &World) -> u64 {
     let listing = world.outside.run("nft list counters table ip seen");
     let words: Vec<&str> = listing.split_whitespace().collect();
     let at = words.iter().rposition(|word| *word == "packets");
@@ -138,7 +143,7 @@ fn nothing_passes_where_a_part_of_it_is_missing() {
     let _web = listen(&world.outside, 80);
     let egress = through_proxy(&container);
     set(&world, &mut container, egress);
-    let (tcp, _udp) = taken(&world, &container);
+    let (tcp, udp) = taken(&world, &container);
     drop(proxied(&container, &tcp));
     world.node.run("ip rule del fwmark 0x687900");
     assert_eq!(try_everything(&container), [Dropped; 3], "without the rule of the routing");
@@ -154,9 +159,22 @@ fn nothing_passes_where_a_part_of_it_is_missing() {
     world.node.run("nft flush chain inet hoody prerouting");
     assert!(!world.wait(world.firewall.is_prepared()).unwrap());
     assert_eq!(try_everything(&container), [Dropped; 3], "without the hook");
+    // A mark that somebody else sets is no way around either: what bears it is delivered here or nowhere.
+    world.node.run("ip rule del fwmark 0x687900");
+    world.node.run("nft add table ip stray");
+    world.node.run("nft add chain ip stray before { type filter hook prerouting priority -140 ; }");
+    world.node.run("nft add rule ip stray before meta mark set 0x687900");
+    assert_eq!(try_everything(&container), [Dropped; 3], "without the hook, and marked by somebody else");
+    world.node.run("nft delete table ip stray");
+    route(&world);
     world.wait(world.firewall.prepare()).unwrap();
     world.apply(&container);
     drop(proxied(&container, &tcp));
+    drop(tcp);
+    drop(udp);
+    world.node.run(&format!("nft flush chain inet hoody out_{}", container.policy.id));
+    assert!(!world.is_applied(&container));
+    assert_eq!(try_everything(&container), [Dropped; 3], "with an empty chain of its egress, and nobody who listens");
     assert_eq!(seen(&world), 0);
 }
 

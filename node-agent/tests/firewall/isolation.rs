@@ -1,6 +1,10 @@
 //! What no policy can open: other owners, the host, other addresses, IPv6, unknown interfaces.
 
-use super::{probe::*, world::*};
+use super::{
+    egress::{count, seen},
+    probe::*,
+    world::*,
+};
 use hoody_agent::firewall::{Firewall, NftConfig};
 use hoody_protocol::{firewall::Action, id::UserId};
 use std::net::Ipv4Addr;
@@ -105,6 +109,18 @@ fn ipv6_passes_in_no_direction() {
 }
 
 #[test]
+fn what_belongs_to_no_connection_does_not_leave() {
+    let world = World::new();
+    let container = world.container(UserId::generate());
+    count(&world);
+    assert_eq!(ping(&container.namespace, OUTSIDE, 8, 0), Passed);
+    let before = seen(&world);
+    // An answer to what nobody asked: there is no connection by which its source would be translated.
+    assert_eq!(ping(&container.namespace, OUTSIDE, 0, 0), Dropped);
+    assert_eq!(seen(&world), before);
+}
+
+#[test]
 fn link_local_addresses_are_not_forwarded() {
     let world = World::new();
     let container = world.container(UserId::generate());
@@ -122,6 +138,14 @@ fn an_interface_without_policy_passes_nothing() {
     let container = world.container(UserId::generate());
     let _inside = listen(&container.namespace, 80);
     let _outside = listen(&world.outside, 80);
+    assert_eq!(tcp_fate(&container.namespace, OUTSIDE, 80), Passed);
+    // Its address is known, and the way to its chain is not there.
+    world.node.run("nft flush map inet hoody egress");
+    world.node.run("nft flush map inet hoody ingress");
+    assert_eq!(tcp_fate(&container.namespace, OUTSIDE, 80), Dropped);
+    assert_eq!(tcp_fate(&world.outside, container.address(), 80), Dropped);
+    assert_eq!(tcp_fate(&world.node, container.address(), 80), Dropped);
+    world.apply(&container);
     assert_eq!(tcp_fate(&container.namespace, OUTSIDE, 80), Passed);
     world.wait(world.firewall.remove(container.policy.id)).unwrap();
     assert_eq!(tcp_fate(&container.namespace, OUTSIDE, 80), Dropped);

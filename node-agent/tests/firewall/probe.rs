@@ -129,6 +129,28 @@ pub(crate) fn ping(at: &Namespace, to: Ipv4Addr, icmp_type: u8, icmp_code: u8) -
     })
 }
 
+/// Whether an ICMP error (fragmentation needed) about a TCP packet of `of`, from its port 80 to `port` of `at`'s
+/// address `peer`, arrives where that packet came from.
+pub(crate) fn error_arrives(at: &Namespace, peer: Ipv4Addr, port: u16, of: (&Namespace, Ipv4Addr)) -> bool {
+    let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+    let (sender, receiver) = (at.within(raw), of.0.within(raw));
+    // The next hop takes 1400 bytes.
+    let mut message = vec![3, 4, 0, 0, 0, 0, 5, 0x78];
+    message.extend([0x45, 0, 5, 0xdc, 0, 1, 0x40, 0, 64, 6, 0, 0]);
+    message.extend(of.1.octets());
+    message.extend(peer.octets());
+    message.extend([0, 80]);
+    message.extend(port.to_be_bytes());
+    message.extend([0; 4]);
+    let checksum = checksum(&message).to_be_bytes();
+    message[2..4].copy_from_slice(&checksum);
+    sender.send_to(&message, &SocketAddr::from((of.1, 0)).into()).unwrap();
+    receiver.set_read_timeout(Some(SILENCE)).unwrap();
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 256];
+    // Nothing else sends ICMP here.
+    receiver.recv(&mut buffer).is_ok()
+}
+
 /// Sends a UDP datagram with whatever source address.
 pub(crate) fn send_spoofed(at: &Namespace, source: Ipv4Addr, to: Ipv4Addr, port: u16) {
     at.within(|| {

@@ -1,22 +1,34 @@
 //! Images that begin alike: what is the same is fetched and unpacked once, and kept as long as one needs it.
 
 use super::*;
+use hoody_agent::storage::{BtrfsPool, PoolConfig, QuotaMode};
 use hoody_protocol::bounded::Text;
 use std::collections::HashSet;
 
+/// More than makes a tree of its own, and compressed as large (xorshift).
+fn noise() -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    let byte = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..NOISE_BYTES).map(byte).collect()
+}
+
+const NOISE_BYTES: u64 = 5 << 20;
+
 /// A layer large enough for a tree of its own.
 fn large(name: &str) -> Archive {
-    // Noise (xorshift): compressed it is as large.
-    let mut state = 88_172_645_463_325_252_u64;
-    let noise: Vec<u8> = (0..5_u32 << 20)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect();
-    Archive::default().file(name, &noise).file("last", name.as_bytes())
+    Archive::default().file(name, &noise()).file("last", name.as_bytes())
+}
+
+/// A layer that is a container's archive, with one large file.
+fn exported(f: &Fixture, name: &str) -> Layer {
+    let archive = Archive::default().file("container.json", b"{}").folder("rootfs/");
+    let archive = archive.file(&format!("rootfs/{name}"), &noise()).end();
+    Layer { archive_bytes: Some(archive.len() as u64), ..f.layer(archive, Compression::None) }
 }
 
 fn small(name: &str) -> Archive {
@@ -139,4 +151,54 @@ async fn what_was_there_counts_towards_the_limit_of_an_image() {
     assert!(matches!(error.root(), ImageError::LayerRefused { refusal: Refusal::TooManyBytes, .. }), "{error:?}");
     assert_eq!(entries(&f.scratch.pool().join("images")).len(), 1);
     assert_eq!(f.blobs(), [""; 0]);
+}
+
+/// An archive is one layer of an image as any other, wherever it stands: what is made of it is private and counts, what it
+/// stands on is neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_share_trees_and_only_what_is_made_of_them_is_private() {
+    let f = Fixture::with(|config| config.keep = Duration::from_secs(3600)).await;
+    // Counting is on, as where an agent runs.
+    let config = PoolConfig { pool: f.scratch.pool(), mounts: f.scratch.mounts(), quota: QuotaMode::Simple };
+    BtrfsPool::open(config).await.unwrap();
+    let base = f.layer(large("base").end(), Compression::None);
+    let (mine, more) = (exported(&f, "mine"), exported(&f, "more"));
+    // The same blob, taken for an ordinary layer.
+    let plain = Layer { archive_bytes: None, ..mine.clone() };
+    let own = f.layer(small("own").end(), Compression::None);
+    let images = [
+        (image(vec![base.clone()]), &["base", "last"][..], 0),
+        (image(vec![mine.clone()]), &["mine"], 1),
+        (image(vec![base.clone(), mine.clone()]), &["base", "last", "mine"], 1),
+        (image(vec![mine.clone(), own]), &["last", "mine", "own"], 1),
+        (image(vec![mine.clone(), more]), &["mine", "more"], 2),
+        (image(vec![base, plain]), &["base", "container.json", "last", "rootfs"], 0),
+    ];
+    // All at once, and each tree is made once: six images, of which two begin with the base and two with the archive.
+    let made = futures::future::join_all(images.iter().map(|(image, ..)| f.store.ensure(image))).await;
+    assert_eq!(entries(&f.scratch.pool().join("images")).len(), 6);
+    for ((_, names, archives), root) in images.iter().zip(made) {
+        let root = root.unwrap();
+        assert_eq!(entries(&root), *names);
+        let counted = xattr::get(&root, "trusted.hoody.inherited_bytes").unwrap();
+        let counted = counted.map(|text| String::from_utf8(text).unwrap().parse::<u64>().unwrap());
+        // Some metadata counts as well, but never what is below an archive.
+        let expected = (*archives > 0).then(|| archives * NOISE_BYTES..archives * NOISE_BYTES + (1 << 20));
+        assert_eq!(expected.is_some(), counted.is_some(), "{names:?}: {counted:?}");
+        assert!(expected.is_none_or(|range| range.contains(&counted.unwrap())), "{names:?}: {counted:?}");
+    }
+    assert_eq!(f.blobs(), [""; 0]);
+    // Somebody has the image above the archive: it and the archive stay, and so does whatever is not private.
+    let names = |kept: &[&ImageSpec]| -> Vec<String> {
+        let mut trees: Vec<String> = kept.iter().map(|image| tree(image)).collect();
+        trees.sort();
+        trees
+    };
+    let left = || entries(&f.scratch.pool().join("images"));
+    let [(base, ..), (alone, ..), _, (above, ..), _, (plain, ..)] = &images;
+    let named: HashSet<Digest> = chain::ids(&above.layers).into_iter().collect();
+    assert_eq!(f.store.collect(&move || named.clone()).await.unwrap().len(), 2);
+    assert_eq!(left(), names(&[base, alone, above, plain]));
+    assert_eq!(f.store.collect(&HashSet::new).await.unwrap().len(), 2);
+    assert_eq!(left(), names(&[base, plain]));
 }

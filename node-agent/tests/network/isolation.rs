@@ -44,6 +44,40 @@ fn a_forged_source_address_is_dropped_even_where_the_node_is_loose() {
 }
 
 #[test]
+fn the_nodes_end_is_strict_whatever_the_nodes_defaults_are() {
+    on_node(|| async {
+        let path = |place: &str, setting: &str| format!("/proc/sys/net/ipv4/conf/{place}/{setting}");
+        let strict = [
+            ("forwarding", "1"),
+            ("rp_filter", "1"),
+            ("accept_redirects", "0"),
+            ("send_redirects", "0"),
+            ("accept_source_route", "0"),
+            ("proxy_arp", "0"),
+        ];
+        let other = |value: &str| if value == "1" { "0" } else { "1" };
+        fs::write(path("all", "send_redirects"), "1").unwrap();
+        let (network, container) = (network(), Container::start());
+        network.prepare().await.unwrap();
+        for (setting, value) in strict {
+            fs::write(path("default", setting), other(value)).unwrap();
+        }
+        network.attach(container.id, container.pid(), address(2)).await.unwrap();
+        let interface = host_interface(container.id);
+        for (setting, value) in strict {
+            assert_eq!(fs::read_to_string(path(&interface, setting)).unwrap().trim(), value, "{setting}");
+            fs::write(path(&interface, setting), other(value)).unwrap();
+            let stands = network.is_attached(container.id, container.pid(), address(2)).await.unwrap();
+            assert!(!stands, "{setting} may be changed unnoticed");
+            fs::write(path(&interface, setting), value).unwrap();
+        }
+        assert!(network.is_attached(container.id, container.pid(), address(2)).await.unwrap());
+        // In force for an interface where "all" says so.
+        assert_eq!(fs::read_to_string(path("all", "send_redirects")).unwrap().trim(), "0");
+    });
+}
+
+#[test]
 fn two_containers_have_links_of_their_own() {
     on_node(|| async {
         let (network, one, two) = (network(), Container::start(), Container::start());

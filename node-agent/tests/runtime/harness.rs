@@ -35,10 +35,13 @@ impl Node {
         // The runtime's first stage passes through as the container's root.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let name = folder.path().file_name().unwrap().to_str().unwrap().to_owned();
-        let config = RuntimeConfig {
+        let mut config = RuntimeConfig {
             monitor: env!("CARGO_BIN_EXE_hoody-agent").into(),
             ..RuntimeConfig::new(folder.path().join("run"), folder.path().join("log"), format!("/{name}"))
         };
+        if let Some(program) = other_runtime() {
+            config.program = program;
+        }
         let runtime = OciRuntime::new(config.clone()).unwrap();
         let ids = IdRange { first: (rand::random_range(16..30_000u32)) << 16 };
         Self { folder, config, runtime, ids }
@@ -132,7 +135,10 @@ impl Node {
 
     pub(crate) fn cgroup(&self, hierarchy: &str, id: ContainerId) -> PathBuf {
         let parent = self.config.cgroup_parent.strip_prefix("/").unwrap();
-        Path::new("/sys/fs/cgroup").join(hierarchy).join(parent).join(id.to_string())
+        let root = Path::new("/sys/fs/cgroup");
+        // Where there is nothing but v2, it is all there is.
+        let hierarchy = if root.join("unified").exists() { hierarchy } else { "" };
+        root.join(hierarchy).join(parent).join(id.to_string())
     }
 
     /// Everything on this machine that belongs to this node: files, mounts, cgroups, processes.
@@ -198,6 +204,11 @@ impl Drop for Node {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// The OCI runtime that the suite is run with in place of the default: `HOODY_TEST_RUNTIME`.
+pub(crate) fn other_runtime() -> Option<PathBuf> {
+    std::env::var_os("HOODY_TEST_RUNTIME").map(PathBuf::from)
 }
 
 /// Waits for a condition.

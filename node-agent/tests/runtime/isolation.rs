@@ -89,10 +89,12 @@ async fn dangerous_system_calls_are_denied() {
     }
     script += "echo clone $(probe syscall 56 0x10000011); echo raw $(probe raw); echo vsock $(probe socket 40); echo alg $(probe socket 38); ";
     script += "echo absent $(probe syscall 435); echo absent $(probe syscall 425); echo fine $(probe unshare 0x400); echo fine $(probe ping); ";
+    // With what the kernel itself grants to everybody (UFFD_USER_MODE_ONLY, FAN_REPORT_FID), and READ_IMPLIES_EXEC.
+    script += "echo userfaultfd $(probe syscall 323 1); echo fanotify $(probe syscall 300 0x200); echo personality $(probe syscall 135 0x400000); ";
     let node = Node::new();
     let (code, text) = node.output(&["/bin/sh", "-c", &script]).await;
     assert_eq!(code, Some(0));
-    assert_eq!(text.lines().count(), calls.len() + 4 + 4 + 4, "{text}");
+    assert_eq!(text.lines().count(), calls.len() + 4 + 4 + 4 + 3, "{text}");
     for line in text.lines() {
         let expected = match line.split(' ').next().unwrap() {
             "absent" => ENOSYS,
@@ -107,7 +109,7 @@ async fn dangerous_system_calls_are_denied() {
 async fn paths_that_concern_the_node_are_hidden_or_read_only() {
     let node = Node::new();
     let script = "wc -c < /proc/interrupts; wc -c < /proc/timer_list; wc -c < /proc/keys; ls /sys/firmware | wc -l; \
-        for f in /proc/sys/kernel/domainname /proc/sysrq-trigger /proc/irq/default_smp_affinity /sys/kernel/profiling /sys/fs/cgroup/memory/memory.limit_in_bytes; \
+        for f in /proc/sys/kernel/domainname /proc/sys/net/ipv6/conf/all/disable_ipv6 /proc/sys/net/ipv4/ip_forward /proc/sysrq-trigger /proc/irq/default_smp_affinity /sys/kernel/profiling /sys/fs/cgroup/memory/memory.limit_in_bytes; \
         do (echo 1 > $f) 2>/dev/null && echo written $f; done; mknod /tmp/sda b 8 0 2>/dev/null && echo made; \
         (mount -t tmpfs x /tmp) 2>/dev/null && echo mounted; ls /dev | wc -l; grep Cap /proc/self/status; id -u";
     let (code, text) = node.output(&["/bin/sh", "-c", script]).await;
@@ -130,4 +132,75 @@ async fn the_network_namespace_belongs_to_the_container() {
     assert!(text.contains("127.0.0.1/8"), "{text}");
     assert!(!text.contains("eth0") && text.lines().any(|line| line == "1"), "{text}");
     assert!(!text.contains("inet6"), "{text}");
+}
+
+/// Where a container has something mounted, and with which options.
+fn mounted(pid: i32) -> std::collections::BTreeMap<String, Vec<String>> {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let mount = |line: &str| {
+        let fields: Vec<_> = line.split(' ').collect();
+        (fields[4].to_owned(), fields[5].split(',').map(str::to_owned).collect())
+    };
+    table.lines().map(mount).collect()
+}
+
+/// Most of it the container's root could neither read nor write anyway: the covers are looked at themselves, so that
+/// none is lost unnoticed.
+#[tokio::test]
+async fn each_path_that_concerns_the_node_is_covered_and_each_mount_is_as_bare_as_it_can_be() {
+    const NOTHING: &str = "";
+    const BARE: &str = "nosuid,nodev,noexec";
+    let hidden = [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+    ];
+    let read_only = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+    let own = [
+        ("/proc", BARE),
+        ("/dev", "nosuid"),
+        ("/dev/pts", "nosuid,noexec"),
+        ("/dev/shm", BARE),
+        ("/dev/mqueue", BARE),
+        ("/sys", "nosuid,nodev,noexec,ro"),
+        ("/etc/resolv.conf", BARE),
+        ("/etc/hosts", BARE),
+        ("/etc/hostname", BARE),
+    ];
+    // Not every kernel has all of them.
+    let here = |path: &str| std::path::Path::new(path).exists();
+    let expected = hidden.map(|path| (path, NOTHING)).into_iter().chain(read_only.map(|path| (path, "ro"))).chain(own);
+    let node = Node::new();
+    let bundle = node.bundle(&["/bin/sleep", "1000"]);
+    let pid = node.run(&bundle).await;
+    let found = mounted(pid);
+    for (path, options) in expected.filter(|(path, _)| here(path)) {
+        let options = options.split(',').filter(|option| !option.is_empty());
+        let has = found.get(path).unwrap_or_else(|| panic!("nothing is mounted on {path}"));
+        for option in options {
+            assert!(has.iter().any(|found| found == option), "{path} is mounted {has:?}");
+        }
+    }
+    // The hierarchies themselves, beside their folder.
+    let hierarchies: Vec<_> = found.iter().filter(|(path, _)| path.starts_with("/sys/fs/cgroup/")).collect();
+    assert!(hierarchies.iter().all(|(_, options)| options.iter().any(|option| option == "ro")), "{hierarchies:?}");
+    // Nothing of the node's is beside them: the namespaces are its own.
+    for namespace in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
+        let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&pid.to_string()), of("self"), "{namespace}");
+    }
+    // No device but the harmless ones, whatever node turns up inside.
+    let devices = std::fs::read_to_string(node.cgroup("devices", bundle.id).join("devices.list")).unwrap();
+    let is_everything =
+        |line: &str| line.starts_with('a') || line.starts_with("c *:* rw") || line.starts_with("b *:* rw");
+    assert!(!devices.lines().any(is_everything), "{devices}");
 }

@@ -67,9 +67,9 @@ async fn what_is_replaced_is_kept_as_the_previous_part() {
     node.runtime = hoody_agent::runtime::OciRuntime::new(node.config.clone()).unwrap();
     let logs = Logs::new(node.config.log_dir.clone());
     let keeping = tokio::spawn(logs::keep(logs.clone()));
-    // Slow enough that one part lasts longer than it takes to see that it was replaced.
+    // A third of a part at a time, and the next when that was read: a reader that keeps up misses nothing.
     let script = "i=0; while test $i -lt 3000; do echo line $i of a log that starts over; i=$((i+1)); \
-        test $((i%100)) = 0 && sleep 0.02; done; exec sleep 1000";
+        test $((i%200)) = 0 && while ! test -e /tmp/read-$i; do sleep 0.01; done; done; exec sleep 1000";
     let bundle = node.bundle(&["/bin/sh", "-c", script]);
     node.run(&bundle).await;
     let follow = LogRequest { follow: true, ..request(bundle.id) };
@@ -85,6 +85,9 @@ async fn what_is_replaced_is_kept_as_the_previous_part() {
                 assert_eq!(begun, format!("line {followed} of a log that starts over"));
                 begun.clear();
                 followed += 1;
+                if followed % 200 == 0 {
+                    std::fs::write(bundle.rootfs.join(format!("tmp/read-{followed}")), "").unwrap();
+                }
             }
         }
         reader = next;

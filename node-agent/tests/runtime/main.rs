@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
 mod attended;
+mod crun;
 mod exec;
 mod failures;
 mod harness;

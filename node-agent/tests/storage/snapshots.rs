@@ -219,14 +219,14 @@ async fn a_copy_is_its_own_and_begins_with_what_its_origin_holds() {
     let snapshot = f.take(id).await;
     f.write(id, "two");
     let (live, old) = (ContainerId::generate(), ContainerId::generate());
-    let from = |snapshot| Origin { container: id, snapshot };
+    let from = |snapshot| Origin { container: id, snapshot, kept: None };
     for _ in 0..2 {
-        f.storage.copy(live, from(None), 60 * MIB).await.unwrap();
-        f.storage.copy(old, from(Some(snapshot)), 100 * MIB).await.unwrap();
+        f.storage.copy(live, from(None), None, 60 * MIB).await.unwrap();
+        f.storage.copy(old, from(Some(snapshot)), None, 100 * MIB).await.unwrap();
     }
     assert_eq!((f.read(live).as_str(), f.read(old).as_str(), f.read(id).as_str()), ("two", "one", "two"));
     f.write(live, "three");
-    f.storage.copy(live, from(None), 60 * MIB).await.unwrap();
+    f.storage.copy(live, from(None), None, 60 * MIB).await.unwrap();
     assert_eq!((f.read(live).as_str(), f.read(id).as_str()), ("three", "two"), "it was copied again");
     assert_eq!(fs::read_to_string(f.root(live).join("etc/machine-id")).unwrap(), "", "two machines with one identity");
     let usage = f.storage.usage(live).await.unwrap();
@@ -241,14 +241,43 @@ async fn a_copy_is_its_own_and_begins_with_what_its_origin_holds() {
     assert_eq!(fs::metadata(f.root(live).join("big")).unwrap().len(), 24 * MIB);
     // A copy of the copy too; and a limit that it is above already is refused.
     let third = ContainerId::generate();
-    let origin = Origin { container: live, snapshot: None };
-    let refused = f.storage.copy(third, origin, 48 * MIB).await;
+    let origin = Origin { container: live, snapshot: None, kept: None };
+    let refused = f.storage.copy(third, origin, None, 48 * MIB).await;
     assert!(matches!(refused, Err(StorageError::CopyTooLarge { needed, .. }) if needed >= 40 * MIB), "{refused:?}");
     assert!(!f.storage.exists(third).await.unwrap() && !f.beside("staged", third).exists());
-    f.storage.copy(third, origin, 90 * MIB).await.unwrap();
+    f.storage.copy(third, origin, None, 90 * MIB).await.unwrap();
     assert!(f.storage.usage(third).await.unwrap().used_bytes >= 40 * MIB);
-    let none = Origin { container: ContainerId::generate(), snapshot: None };
-    assert!(matches!(f.storage.copy(ContainerId::generate(), none, MIB).await, Err(StorageError::Missing { .. })));
+    let none = Origin { container: ContainerId::generate(), snapshot: None, kept: None };
+    assert!(matches!(
+        f.storage.copy(ContainerId::generate(), none, None, MIB).await,
+        Err(StorageError::Missing { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_moved_arrives_however_full_it_is_and_a_copy_is_refused() {
+    let f = Fixture::new().await;
+    // What came from another server, where as much as this counted as its own.
+    let came = |own_bytes: u64| {
+        let path = f.scratch.pool().join(format!("came-{own_bytes}"));
+        run("btrfs", ["subvolume".as_ref(), "snapshot".as_ref(), f.image.as_os_str(), path.as_os_str()]);
+        fs::write(path.join("state"), "as it was").unwrap();
+        xattr::set(&path, "trusted.hoody.inherited_bytes", own_bytes.to_string().as_bytes()).unwrap();
+        let read_only = ["property", "set", "-ts", path.to_str().unwrap(), "ro", "true"];
+        run("btrfs", read_only.map(std::ffi::OsStr::new));
+        path
+    };
+    for (own_bytes, disk_bytes) in [(40 * MIB, 40 * MIB), (30 * MIB, 40 * MIB), (MIB, 16 * MIB), (50 * MIB, 40 * MIB)] {
+        let (id, path) = (ContainerId::generate(), came(own_bytes));
+        let copy = f.storage.receive(id, &path, disk_bytes, false).await;
+        assert!(matches!(copy, Err(StorageError::CopyTooLarge { .. })), "{copy:?}");
+        assert!(!f.storage.exists(id).await.unwrap());
+        f.storage.receive(id, &path, disk_bytes, true).await.unwrap();
+        assert_eq!(f.read(id), "as it was");
+        // What it could write there, it can write here.
+        let free = disk_bytes.saturating_sub(own_bytes);
+        assert_eq!(fill(&f, id, "more", 8).await, free > 8 * MIB, "{own_bytes} of {disk_bytes}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,11 +289,14 @@ async fn a_copy_follows_no_link_of_its_origin() {
     fs::write(&outside, "precious").unwrap();
     std::os::unix::fs::symlink(&outside, f.root(id).join("etc/machine-id")).unwrap();
     let copy = ContainerId::generate();
-    f.storage.copy(copy, Origin { container: id, snapshot: None }, 60 * MIB).await.unwrap();
+    f.storage.copy(copy, Origin { container: id, snapshot: None, kept: None }, None, 60 * MIB).await.unwrap();
     assert_eq!(fs::read_to_string(&outside).unwrap(), "precious");
     let fifo = f.container(60 * MIB).await;
     run("mkfifo", [f.root(fifo).join("etc/machine-id").as_os_str()]);
-    f.storage.copy(ContainerId::generate(), Origin { container: fifo, snapshot: None }, 60 * MIB).await.unwrap();
+    f.storage
+        .copy(ContainerId::generate(), Origin { container: fifo, snapshot: None, kept: None }, None, 60 * MIB)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +313,7 @@ async fn snapshots_work_with_full_quotas_too() {
     f.storage.forget_aside(id).await.unwrap();
     assert_eq!(f.storage.usage(id).await.unwrap().total_bytes, 40 * MIB);
     let copy = ContainerId::generate();
-    f.storage.copy(copy, Origin { container: id, snapshot: Some(snapshot) }, 30 * MIB).await.unwrap();
+    f.storage.copy(copy, Origin { container: id, snapshot: Some(snapshot), kept: None }, None, 30 * MIB).await.unwrap();
     assert_eq!(f.storage.usage(copy).await.unwrap().total_bytes, 30 * MIB);
     assert_eq!(fs::metadata(f.root(copy).join("first")).unwrap().len(), 8 * MIB);
 }

@@ -96,7 +96,7 @@ async fn a_change_by_anybody_but_the_platform_is_seen() {
     let pool = f.scratch.pool().join("target");
     let config = PoolConfig { pool: pool.clone(), mounts: f.scratch.mounts(), quota: QuotaMode::Simple };
     let storage = BtrfsPool::open(config).await.unwrap();
-    storage.receive(f.container, &f.received(transfer), 64 * MIB).await.unwrap();
+    storage.receive(f.container, &f.received(transfer), 64 * MIB, false).await.unwrap();
     let root = pool.join("containers").join(f.container.to_string());
     assert_eq!(fs::read(root.join("etc/machine-id")).unwrap(), b"", "it has its origin's identity");
     let diverged = async || f.target.diverged(f.container, transfer, &root).await.unwrap();
@@ -116,7 +116,7 @@ async fn a_change_by_anybody_but_the_platform_is_seen() {
     ];
     for (index, change) in changes.into_iter().enumerate() {
         storage.delete(f.container).await.unwrap();
-        storage.receive(f.container, &f.received(transfer), 64 * MIB).await.unwrap();
+        storage.receive(f.container, &f.received(transfer), 64 * MIB, false).await.unwrap();
         assert!(!diverged().await);
         change();
         assert!(diverged().await, "change {index}");

@@ -96,9 +96,9 @@ pub enum BuiltInError {
     /// Parameters are missing or wrong.
     #[error("parameters: {0:?}")]
     Parameters(Problems),
-    /// The command line would be too long.
+    /// There is no command line with these values.
     #[error(transparent)]
-    TooLong(#[from] super::template::TooLong),
+    Render(#[from] super::template::RenderError),
 }
 
 impl BuiltIn {

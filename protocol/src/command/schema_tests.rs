@@ -67,6 +67,17 @@ fn a_pattern_holds_for_the_whole_value() {
 }
 
 #[test]
+fn what_holds_without_exception_holds_where_a_pattern_allows_everything() {
+    let anything = json!({"type": "object", "properties": {"name": {"type": "string", "pattern": "(?s).*"}}});
+    let schema = Schema::parse(&anything).unwrap();
+    let fits = |name: &str| schema.read(json!({ "name": name }).as_object().unwrap()).is_ok();
+    assert!(fits("a b;$(id)"));
+    for name in ["-", "--help", "a\nb", "a\rb", "\0", "a\u{1b}[0m", "\u{7f}", "\u{85}", ""] {
+        assert!(!fits(name), "{name:?}");
+    }
+}
+
+#[test]
 fn what_came_over_the_link_is_checked_again() {
     let schema = schema();
     let values = |name: &str| {
@@ -78,6 +89,9 @@ fn what_came_over_the_link_is_checked_again() {
         assert!(schema.validate(&values(name)).is_err(), "{name}");
     }
     assert!(schema.validate(&Parameters::default()).is_err(), "a required parameter is missing");
+    let name = (Text::truncated("name"), Value::Text(Text::truncated("abc")));
+    let more = Parameters::try_from(BTreeMap::from([name, (Text::truncated("other"), Value::Flag(true))])).unwrap();
+    assert!(schema.validate(&more).is_err(), "one that the command does not have");
 }
 
 #[test]
@@ -95,6 +109,8 @@ fn keywords_outside_of_the_subset_are_refused() {
         with(json!({"type": "string", "pattern": "a", "format": "uri"})),
         with(json!({"type": "string", "enum": []})),
         with(json!({"type": "string", "enum": ["-a"]})),
+        with(json!({"type": "string", "enum": ["a\nb"]})),
+        with(json!({"type": "string", "enum": [""]})),
         with(json!({"type": "number"})),
         with(json!({"type": "integer", "minimum": 1.5})),
         with(json!({"type": "integer", "maximum": 3, "default": 4})),

@@ -45,10 +45,16 @@ pub enum TemplateError {
     Element(usize),
 }
 
-/// A rendered argument is too long.
+/// Why no command line is made of these values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an argument would have more than {MAX_ARGUMENT_BYTES} bytes")]
-pub struct TooLong;
+pub enum RenderError {
+    /// An argument is too long.
+    #[error("an argument would have more than {MAX_ARGUMENT_BYTES} bytes")]
+    TooLong,
+    /// An empty value lets a `-` that was written behind it lead.
+    #[error("element {0} would become an option")]
+    BecomesOption(usize),
+}
 
 impl Template {
     /// Reads the elements.
@@ -63,21 +69,30 @@ impl Template {
         elements.iter().enumerate().map(parse).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The command line with these values.
-    pub fn render(&self, parameters: &Parameters) -> Result<Arguments, TooLong> {
+    /// The command line with these values. An argument is an option only where it was written as one.
+    pub fn render(&self, parameters: &Parameters) -> Result<Arguments, RenderError> {
         let value = |name: &str| parameters.iter().find(|(known, _)| known.as_str() == name).map(|(_, value)| value);
         let mut arguments = Vec::new();
-        for element in &self.0 {
+        for (index, element) in self.0.iter().enumerate() {
             let text = element.iter().map(|part| match part {
                 Part::Literal(text) => Some(text.clone()),
                 Part::Parameter(name) => value(name).map(ToString::to_string),
             });
             if let Some(text) = text.collect::<Option<String>>() {
-                arguments.push(Text::try_from(text).map_err(|_| TooLong)?);
+                if text.starts_with('-') && !is_option(element) {
+                    return Err(RenderError::BecomesOption(index));
+                }
+                arguments.push(Text::try_from(text).map_err(|_| RenderError::TooLong)?);
             }
         }
-        List::try_from(arguments).map_err(|_| TooLong)
+        List::try_from(arguments).map_err(|_| RenderError::TooLong)
     }
+}
+
+/// True where the element begins with a `-` whatever the values are.
+fn is_option(element: &[Part]) -> bool {
+    let first = element.iter().find(|part| !matches!(part, Part::Literal(text) if text.is_empty()));
+    matches!(first, Some(Part::Literal(text)) if text.starts_with('-'))
 }
 
 /// True for an absolute path that says where it leads.
@@ -144,6 +159,21 @@ mod tests {
     #[test]
     fn an_element_without_its_value_is_left_out() {
         assert_eq!(render(&["/bin/x", "--unit={unit}", "{lines}"], json!({"lines": 1})), ["/bin/x", "1"]);
+    }
+
+    #[test]
+    fn an_empty_value_makes_no_option_of_what_follows_it() {
+        let text = json!({"type": "string", "pattern": ".*", "minLength": 0});
+        let schema = Schema::parse(&json!({"type": "object", "properties": {"a": text}})).unwrap();
+        let render = |element: &str, value: &str| {
+            let parameters = schema.read(json!({ "a": value }).as_object().unwrap()).unwrap();
+            Template::parse(&["/x", element], &schema).unwrap().render(&parameters).map(|all| all[1].to_string())
+        };
+        assert_eq!(render("{a}-rf", "x"), Ok("x-rf".to_owned()));
+        assert_eq!(render("-n{a}", ""), Ok("-n".to_owned()));
+        for element in ["{a}-rf", "{a}{a}-"] {
+            assert_eq!(render(element, ""), Err(RenderError::BecomesOption(1)), "{element}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::{
     Identity, SERVER_NAME,
     identity::{IdentityError, NODE_URI, NodeKey, PublicKey, generate_node_key},
+    replica::replica_name,
 };
 use crate::{id::ServerId, image::Digest};
 use rcgen::{
@@ -110,6 +111,23 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
         params.subject_alt_names = vec![SanType::DnsName(SERVER_NAME.try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = params.signed_by(key.pair(), &self.issuer()?)?;
+        Ok(Identity { chain: vec![leaf.der().clone(), self.certificate.clone()], key: key.private() })
+    }
+
+    /// Issues the certificate by which a replica of the control plane is known to the others, with a new key that is
+    /// kept nowhere. It names no node, and not the control plane either, so that it is neither's.
+    pub fn issue_replica(
+        &self,
+        replica: &str,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Identity, AuthorityError> {
+        let (key, name) = (generate_node_key()?, replica_name(replica));
+        let mut params = params(now, lifetime);
+        params.distinguished_name.push(DnType::CommonName, name.clone());
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = params.signed_by(key.pair(), &self.issuer()?)?;
         Ok(Identity { chain: vec![leaf.der().clone(), self.certificate.clone()], key: key.private() })
     }

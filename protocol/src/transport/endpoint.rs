@@ -1,4 +1,4 @@
-//! The control plane's socket. Its connection ids and reset tokens come from a secret that outlives the
+//! The control plane's socket, and an agent's. The control plane's connection ids and reset tokens come from a secret that outlives the
 //! process: a node whose packet reaches a process that does not know its connection is told so at once
 //! (a stateless reset, RFC 9000 section 10.3), and does not have to wait for the idle timeout.
 
@@ -20,7 +20,10 @@ const ID_KEY_BYTES: usize = 8;
 /// What the listener's socket holds while we are busy: some thousand first packets of agents that all come
 /// back at once. With the kernel's default it is less than a hundred, and each one lost costs its agent a
 /// second or more.
-const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
+const LISTENER_BUFFER_BYTES: usize = 16 << 20;
+/// What an agent's socket holds while others have the processor: most of what may be on its way of a transfer. What is
+/// lost is sent again, and slower.
+const DIALLER_BUFFER_BYTES: usize = 4 << 20;
 
 /// Listens on `address`.
 pub fn listen(address: SocketAddr, config: ServerConfig, secret: &[u8; RESET_SECRET_BYTES]) -> io::Result<Endpoint> {
@@ -31,14 +34,21 @@ pub fn listen(address: SocketAddr, config: ServerConfig, secret: &[u8; RESET_SEC
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
     let socket = UdpSocket::bind(address)?;
-    enlarge_receive_buffer(&socket)?;
+    enlarge_receive_buffer(&socket, LISTENER_BUFFER_BYTES)?;
     Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
 }
 
+/// A socket to dial from, at `address`. Its packets are read where it is made.
+pub fn dialler(address: SocketAddr) -> io::Result<Endpoint> {
+    let socket = UdpSocket::bind(address)?;
+    enlarge_receive_buffer(&socket, DIALLER_BUFFER_BYTES)?;
+    Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+}
+
 /// Beyond net.core.rmem_max where we may (CAP_NET_ADMIN), up to it otherwise.
-fn enlarge_receive_buffer(socket: &UdpSocket) -> io::Result<()> {
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_ok() {
+fn enlarge_receive_buffer(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_ok() {
         return Ok(());
     }
-    Ok(setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES)?)
+    Ok(setsockopt(socket, sockopt::RcvBuf, &bytes)?)
 }

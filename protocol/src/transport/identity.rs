@@ -121,6 +121,9 @@ pub enum IdentityError {
     /// The SAN extension has not exactly one name of the form `hoody://node/<server id>`.
     #[error("the certificate does not name exactly one node")]
     NoNode,
+    /// The SAN extension has not exactly one name of the form `<replica id>.replica.hoody.internal`.
+    #[error("the certificate does not name exactly one replica")]
+    NoReplica,
     /// The peer showed no certificate.
     #[error("the peer showed no certificate")]
     NoCertificate,
@@ -134,26 +137,37 @@ pub enum IdentityError {
 
 /// Reads a node's identity from its (already verified) certificate.
 pub fn certificate_identity(certificate: &CertificateDer<'_>) -> Result<PeerIdentity, IdentityError> {
+    let parsed = parse(certificate)?;
+    let Some([GeneralName::URI(uri)]) = names(&parsed) else { return Err(IdentityError::NoNode) };
+    let server = uri.strip_prefix(NODE_URI).and_then(|id| id.parse::<ServerId>().ok()).ok_or(IdentityError::NoNode)?;
+    Ok(PeerIdentity {
+        server,
+        public_key: PublicKey::of_spki(parsed.public_key())?,
+        not_after: not_after(&parsed),
+        serial: hex::encode(parsed.raw_serial()),
+        issuer: parsed.issuer().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or("").to_owned(),
+    })
+}
+
+pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
     let (rest, parsed) =
         X509Certificate::from_der(certificate).map_err(|error| IdentityError::Encoding(error.to_string()))?;
     if !rest.is_empty() {
         return Err(IdentityError::Encoding(format!("{} bytes after the certificate", rest.len())));
     }
-    let mut names = parsed.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+    Ok(parsed)
+}
+
+/// The alternative names of the certificate's subject.
+pub(super) fn names<'a>(parsed: &'a X509Certificate<'a>) -> Option<&'a [GeneralName<'a>]> {
+    parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => Some(names.general_names.as_slice()),
         _ => None,
-    });
-    let [GeneralName::URI(uri)] = names.next().ok_or(IdentityError::NoNode)?.as_slice() else {
-        return Err(IdentityError::NoNode);
-    };
-    let server = uri.strip_prefix(NODE_URI).and_then(|id| id.parse::<ServerId>().ok()).ok_or(IdentityError::NoNode)?;
-    Ok(PeerIdentity {
-        server,
-        public_key: PublicKey::of_spki(parsed.public_key())?,
-        not_after: u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0).saturating_mul(1000),
-        serial: hex::encode(parsed.raw_serial()),
-        issuer: parsed.issuer().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or("").to_owned(),
     })
+}
+
+pub(super) fn not_after(parsed: &X509Certificate<'_>) -> UnixMs {
+    u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0).saturating_mul(1000)
 }
 
 /// A node's private key. It never leaves the server that made it.

@@ -13,17 +13,22 @@ mod close;
 mod endpoint;
 mod identity;
 mod quic;
+mod replica;
 mod tls;
 
 pub use authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFETIME, RENEW_AFTER, verify_signing_request};
 pub use close::Close;
-pub use endpoint::{RESET_SECRET_BYTES, listen};
+pub use endpoint::{RESET_SECRET_BYTES, dialler, listen};
 pub use identity::{
     Identity, IdentityError, NodeKey, PeerIdentity, PublicKey, certificate_identity, generate_node_key, signing_request,
 };
 pub use quic::{
     AdmitError, Admitted, COMMAND_STREAMS, EXEC_STREAMS, IDLE_TIMEOUT, KEEP_ALIVE, admit, client_config,
     enrol_client_config, peer_identity, server_config,
+};
+pub use replica::{
+    REPLICA, REPLICA_BULK, REPLICA_BULK_STREAMS, REPLICA_STREAMS, ReplicaPeer, admit_replica, replica_client_config,
+    replica_name, replica_server_config,
 };
 pub use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 pub use tls::{AnyPeer, PeerCheck, PeerRefused, TransportError};
@@ -39,5 +44,7 @@ pub const ENROL: &[u8] = b"hoody-enrol/1";
 /// authority, wherever it is reached.
 pub const SERVER_NAME: &str = "control-plane.hoody.internal";
 
+#[cfg(test)]
+mod replica_tests;
 #[cfg(test)]
 mod tests;

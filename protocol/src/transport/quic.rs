@@ -7,7 +7,7 @@ use super::{
 };
 use crate::image::Digest;
 use quinn::{
-    Connection, IdleTimeout, TransportConfig, ValidationTokenConfig, VarInt,
+    AckFrequencyConfig, Connection, IdleTimeout, TransportConfig, ValidationTokenConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -57,19 +57,35 @@ const INCOMING_BYTES_TOTAL: u64 = 16 << 20;
 /// while we are busy sends it again with the same token, up to its idle timeout.
 const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(20);
 
+/// Packets that a peer may receive before it acknowledges them, as many as the kernel hands over at once: quinn would
+/// send an acknowledgement for every other one, which is a third of the packets of a transfer.
+const ACKNOWLEDGED_PACKETS: u32 = 10;
+
 /// What every connection has in common.
 fn transport(stream_window: u32, window: u32, send_window: u32, bidi: u32, uni: u32) -> Arc<TransportConfig> {
+    Arc::new(transport_with((KEEP_ALIVE, IDLE_TIMEOUT), (stream_window, window, send_window), (bidi, uni)))
+}
+
+/// The same with other pauses: of keep-alives, and of silence after which the peer is gone.
+pub(super) fn transport_with(
+    (keep_alive, idle_timeout): (Duration, Duration),
+    (stream_window, window, send_window): (u32, u32, u32),
+    (bidi, uni): (u32, u32),
+) -> TransportConfig {
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(ACKNOWLEDGED_PACKETS.into());
     let mut config = TransportConfig::default();
     config
-        .keep_alive_interval(Some(KEEP_ALIVE))
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
+        .keep_alive_interval(Some(keep_alive))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_timeout.as_millis() as u32))))
         .stream_receive_window(stream_window.into())
         .receive_window(window.into())
         .send_window(send_window.into())
         .max_concurrent_bidi_streams(bidi.into())
         .max_concurrent_uni_streams(uni.into())
-        .datagram_receive_buffer_size(None);
-    Arc::new(config)
+        .datagram_receive_buffer_size(None)
+        .ack_frequency_config(Some(acknowledgements));
+    config
 }
 
 /// The control plane's side of all three protocols. Connections begin without the right to open a
@@ -80,12 +96,20 @@ pub fn server_config(
     check: Arc<dyn PeerCheck>,
 ) -> Result<quinn::ServerConfig, TransportError> {
     let tls = tls::server(identity, authorities, check)?;
+    server_with(tls, transport(SERVER_STREAM_WINDOW, STRANGER_WINDOW, STRANGER_WINDOW, 0, 0))
+}
+
+/// A listener's side: bounded handshakes, and no tokens by which a connection could skip one.
+pub(super) fn server_with(
+    tls: rustls::ServerConfig,
+    transport: Arc<TransportConfig>,
+) -> Result<quinn::ServerConfig, TransportError> {
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| TransportError::Suite)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut validation = ValidationTokenConfig::default();
     validation.sent(0);
     config
-        .transport_config(transport(SERVER_STREAM_WINDOW, STRANGER_WINDOW, STRANGER_WINDOW, 0, 0))
+        .transport_config(transport)
         .validation_token_config(validation)
         .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
         .max_incoming(MAX_INCOMING)
@@ -115,7 +139,10 @@ pub fn enrol_client_config(authority: Digest) -> Result<quinn::ClientConfig, Tra
     client(tls::enrol_client(authority)?, transport(STREAM_WINDOW, STREAM_WINDOW, STREAM_WINDOW, 0, 0))
 }
 
-fn client(tls: rustls::ClientConfig, transport: Arc<TransportConfig>) -> Result<quinn::ClientConfig, TransportError> {
+pub(super) fn client(
+    tls: rustls::ClientConfig,
+    transport: Arc<TransportConfig>,
+) -> Result<quinn::ClientConfig, TransportError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| TransportError::Suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport);
@@ -147,8 +174,7 @@ pub enum AdmitError {
 /// Decides what a connection that has finished its handshake may do, and lets it open streams. For the
 /// control plane's side.
 pub fn admit(connection: &Connection) -> Result<Admitted, AdmitError> {
-    let handshake = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    let protocol = handshake.and_then(|data| data.protocol).ok_or(AdmitError::Protocol)?;
+    let protocol = protocol(connection)?;
     let (admitted, bidi, uni, receive, send) = match protocol.as_slice() {
         NODE => (
             Admitted::Node(peer_identity(connection)?),
@@ -168,11 +194,22 @@ pub fn admit(connection: &Connection) -> Result<Admitted, AdmitError> {
     Ok(admitted)
 }
 
+/// The protocol that both sides have chosen.
+pub(super) fn protocol(connection: &Connection) -> Result<Vec<u8>, AdmitError> {
+    let handshake = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    handshake.and_then(|data| data.protocol).ok_or(AdmitError::Protocol)
+}
+
 /// Who the peer is, by the certificate that the handshake verified.
 pub fn peer_identity(connection: &Connection) -> Result<PeerIdentity, IdentityError> {
+    certificate_identity(&peer_certificate(connection)?)
+}
+
+/// The certificate that the handshake verified.
+pub(super) fn peer_certificate(connection: &Connection) -> Result<CertificateDer<'static>, IdentityError> {
     let chain = connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
         .ok_or(IdentityError::NoCertificate)?;
-    certificate_identity(chain.first().ok_or(IdentityError::NoCertificate)?)
+    chain.into_iter().next().ok_or(IdentityError::NoCertificate)
 }

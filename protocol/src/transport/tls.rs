@@ -1,7 +1,7 @@
 //! TLS configurations and certificate verifiers of both sides.
 
 use super::{
-    ENROL, SERVER_NAME,
+    ENROL, REPLICA, REPLICA_BULK, ReplicaPeer, SERVER_NAME,
     identity::{Identity, IdentityError, PeerIdentity, certificate_identity},
 };
 use crate::image::Digest;
@@ -69,29 +69,44 @@ fn roots(authorities: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, 
     Ok(Arc::new(roots))
 }
 
-/// The control plane's side. Clients may show a certificate; one that is shown must verify.
+/// The control plane's side. Clients may show a certificate; one that is shown must be a node's, and pass the check.
 pub(super) fn server(
     identity: Identity,
     authorities: &[CertificateDer<'static>],
     check: Arc<dyn PeerCheck>,
 ) -> Result<ServerConfig, TransportError> {
-    let provider = provider();
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(authorities)?, provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| TransportError::Verifier(Box::new(error)))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let is_node = move |leaf: &CertificateDer<'_>| {
+        let peer = certificate_identity(leaf).map_err(not_its_kind)?;
+        check.check(&peer).map_err(|PeerRefused| CertificateError::Revoked.into())
+    };
+    // Enrolment has none; for the other protocols see `admit`.
+    let verifier = ClientVerifier::new(authorities, false, Box::new(is_node))?;
+    listener(identity, verifier, &[super::NODE, super::BULK, ENROL])
+}
+
+/// A replica's side towards the others: who shows no certificate of a replica does not get in.
+pub(super) fn replica_server(
+    identity: Identity,
+    authorities: &[CertificateDer<'static>],
+) -> Result<ServerConfig, TransportError> {
+    let is_replica = |leaf: &CertificateDer<'_>| ReplicaPeer::of(leaf).map(drop).map_err(not_its_kind);
+    let verifier = ClientVerifier::new(authorities, true, Box::new(is_replica))?;
+    listener(identity, verifier, &[REPLICA, REPLICA_BULK])
+}
+
+fn listener(identity: Identity, verifier: ClientVerifier, protocols: &[&[u8]]) -> Result<ServerConfig, TransportError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(Arc::new(NodeVerifier { chain: verifier, check }))
+        .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(identity.chain, identity.key)?;
-    config.alpn_protocols = [super::NODE, super::BULK, ENROL].map(<[u8]>::to_vec).to_vec();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
 }
 
-/// The node's side of an ordinary connection: the server is verified by authority and name.
+/// The dialling side of an ordinary connection: the server is verified by authority and name.
 pub(super) fn client(
     identity: Option<&Identity>,
     authorities: &[CertificateDer<'static>],
@@ -131,22 +146,46 @@ fn finish_client(mut config: ClientConfig, alpn: &[u8]) -> ClientConfig {
     config
 }
 
-/// Verifies a node's certificate: chain to the authority, validity, client usage, the name of one
-/// node, an Ed25519 key; then asks the check.
-#[derive(Debug)]
-struct NodeVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
-    check: Arc<dyn PeerCheck>,
+/// What is asked of a client's certificate after chain, validity and usage were verified.
+type Further = Box<dyn Fn(&CertificateDer<'_>) -> Result<(), Error> + Send + Sync>;
+
+fn not_its_kind(error: IdentityError) -> Error {
+    match error {
+        IdentityError::Encoding(_) => CertificateError::BadEncoding.into(),
+        _ => CertificateError::ApplicationVerificationFailure.into(),
+    }
 }
 
-impl ClientCertVerifier for NodeVerifier {
+/// Verifies a client's certificate: chain to the authority, validity, client usage; then what else is asked of it, such
+/// as whom it names.
+struct ClientVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    mandatory: bool,
+    further: Further,
+}
+
+impl ClientVerifier {
+    fn new(authorities: &[CertificateDer<'static>], mandatory: bool, further: Further) -> Result<Self, TransportError> {
+        let chain = WebPkiClientVerifier::builder_with_provider(roots(authorities)?, provider())
+            .build()
+            .map_err(|error| TransportError::Verifier(Box::new(error)))?;
+        Ok(Self { chain, mandatory, further })
+    }
+}
+
+impl fmt::Debug for ClientVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientVerifier").field("mandatory", &self.mandatory).finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
         true
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        // Enrolment has none; for the other protocols see `admit`.
-        false
+        self.mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -160,11 +199,7 @@ impl ClientCertVerifier for NodeVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
-        let peer = certificate_identity(leaf).map_err(|error| match error {
-            IdentityError::Encoding(_) => CertificateError::BadEncoding,
-            _ => CertificateError::ApplicationVerificationFailure,
-        })?;
-        self.check.check(&peer).map_err(|PeerRefused| CertificateError::Revoked)?;
+        (self.further)(leaf)?;
         Ok(verified)
     }
 
@@ -242,5 +277,26 @@ impl ServerCertVerifier for PinnedAuthority {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Authority;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn nobody_comes_back_by_a_ticket_or_is_heard_before_the_handshake() {
+        let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 60 * 60));
+        let authority = Authority::create(now).unwrap();
+        let trusted = [authority.certificate().clone()];
+        for config in [
+            server(authority.issue_server(day, now).unwrap(), &trusted, Arc::new(AnyPeer)).unwrap(),
+            replica_server(authority.issue_replica("one", day, now).unwrap(), &trusted).unwrap(),
+        ] {
+            assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
+            assert!(!config.session_storage.can_cache());
+        }
     }
 }

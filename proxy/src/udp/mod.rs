@@ -37,8 +37,8 @@ pub(crate) async fn listen(container: Arc<Container>, socket: UdpSocket) {
             }
         };
         let (from, to, content) = (packet.from, packet.to, &buffer[..packet.length]);
-        // Whoever else reaches the listener, or reaches it without the packet filter, gets nothing.
-        if *from.ip() != container.route().egress.address || container.address() == to.into() {
+        // Whoever else reaches the listener, a process of the server's too, gets nothing.
+        if *from.ip() != container.route().egress.address {
             count(&container.counts.packets_dropped);
         } else if to.port() == dns::PORT {
             dns::serve_packet(&container, from, to, content);

@@ -155,4 +155,14 @@ fn nobody_but_the_agent_speaks_to_it_and_nobody_but_the_container_goes_through_i
     world.expect_reset(&mut other);
     assert_eq!(peers.try_iter().count(), 1);
     wait_for("the refusals counted", || (world.status().counters.refused >= 2).then_some(()));
+    // Packets likewise, those to a name server too.
+    let other = world.container.within(|| UdpSocket::bind("10.88.0.3:0").unwrap());
+    other.send_to(b"a question", (crate::world::NAME_SERVER, 53)).unwrap();
+    let local = world.server.within(|| UdpSocket::bind("127.0.0.1:0").unwrap());
+    local.send_to(b"a question", LISTENERS).unwrap();
+    let counters = wait_for("what became of the packets", || {
+        let counters = world.status().counters;
+        Some(counters).filter(|counters| counters.packets_dropped + counters.dns_queries >= 2)
+    });
+    assert_eq!((counters.packets_dropped, counters.dns_queries), (2, 0));
 }

@@ -1,6 +1,6 @@
 //! DNS, over UDP and TCP, to whatever server it is sent.
 
-use crate::world::{NAME_SERVER, World, policy};
+use crate::world::{NAME_SERVER, PRIVATE_NAME_SERVER, World, policy};
 use hoody_proxy::control::{Policy, UpstreamKind};
 use std::{
     io::{Read, Write},
@@ -137,7 +137,7 @@ fn without_servers_in_the_policy_the_public_one_that_is_asked_answers() {
     let socket = world.udp();
     let asked = query(7, "www.example.test", A);
     assert_eq!(rcode(&ask(&socket, NAME_SERVER, &asked)), NOERROR);
-    assert_eq!(rcode(&ask(&socket, Ipv4Addr::new(10, 88, 0, 1), &asked)), SERVFAIL, "a private one");
+    assert_eq!(rcode(&ask(&socket, PRIVATE_NAME_SERVER, &asked)), SERVFAIL, "a private one");
     // Without an agent the answers' sockets are still there.
     world.disconnect();
     assert_eq!(rcode(&ask(&socket, NAME_SERVER, &asked)), NOERROR);
@@ -145,6 +145,32 @@ fn without_servers_in_the_policy_the_public_one_that_is_asked_answers() {
     world.connect();
     assert_eq!(rcode(&ask(&socket, NAME_SERVER, &asked)), SERVFAIL, "nothing is asked another way");
     assert!(world.status().counters.dns_failures >= 2);
+}
+
+#[test]
+fn a_private_server_is_asked_where_the_policy_names_it() {
+    let mut world = World::new();
+    let _upstream = world.microsocks(1080, None);
+    let _name_server = world.name_server();
+    world.set_up(with_servers(&[PRIVATE_NAME_SERVER]));
+    assert_eq!(rcode(&ask(&world.udp(), ANYWHERE, &query(7, "www.example.test", A))), NOERROR);
+}
+
+#[test]
+fn few_servers_of_a_containers_choice_are_asked_at_a_time() {
+    const MOST: u8 = 8;
+    let mut world = World::new();
+    let servers: Vec<Ipv4Addr> = (0..=MOST).map(|number| Ipv4Addr::new(9, 9, 9, 100 + number)).collect();
+    for server in &servers {
+        world.outside.run(&format!("ip addr add {server}/32 dev lo"));
+    }
+    let _upstream = world.microsocks(1080, None);
+    let _name_server = world.name_server();
+    world.set_up(with_servers(&[]));
+    let (socket, asked) = (world.udp(), query(7, "www.example.test", A));
+    let answers = servers.iter().map(|server| rcode(&ask(&socket, *server, &asked)));
+    let expected = [NOERROR; MOST as usize].into_iter().chain([SERVFAIL]);
+    assert!(answers.eq(expected));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     namespace::{Namespace, wait_for},
-    world::{DESTINATION, UPSTREAM, World, policy},
+    world::{DESTINATION, SERVER, UPSTREAM, World, policy},
 };
 use hoody_proxy::control::UpstreamKind;
 use std::{
@@ -69,6 +69,33 @@ fn answers_from_where_nothing_was_sent_to_are_dropped() {
     assert_eq!((&buffer[..read], from), (&b"a question"[..], SocketAddr::from((DESTINATION, 7))));
     let counters = world.status().counters;
     assert_eq!((counters.packets, counters.packets_dropped), (2, 1));
+}
+
+#[test]
+fn a_relay_inside_the_platform_that_the_upstream_names_gets_no_packet() {
+    let mut world = World::new();
+    let inside = world.server.within(|| UdpSocket::bind((SERVER, 0)).unwrap());
+    inside.set_nonblocking(true).unwrap();
+    let [high, low] = inside.local_addr().unwrap().port().to_be_bytes();
+    let (port, _) = world.serve_at(UPSTREAM, move |mut stream| {
+        let (mut greeting, mut command) = ([0; 3], [0; 10]);
+        if stream.read_exact(&mut greeting).is_err() || stream.write_all(&[5, 0]).is_err() {
+            return;
+        }
+        // A try of the upstream asks for nothing.
+        if stream.read_exact(&mut command).is_ok() {
+            let [a, b, c, d] = SERVER.octets();
+            let _ = stream.write_all(&[5, 0, 0, 1, a, b, c, d, high, low]);
+            let _ = stream.read(&mut command);
+        }
+    });
+    world.set_up(policy(UpstreamKind::Socks5, port));
+    world.udp().send_to(b"a question", (DESTINATION, 7)).unwrap();
+    let counters = wait_for("what became of the packet", || {
+        Some(world.status().counters).filter(|counters| counters.packets + counters.packets_dropped > 0)
+    });
+    assert_eq!((counters.packets, counters.packets_dropped), (0, 1));
+    assert_eq!(inside.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "it went there");
 }
 
 #[test]

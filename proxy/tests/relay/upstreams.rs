@@ -119,7 +119,6 @@ impl World {
     pub(crate) fn name_server(&self) -> Program {
         let long = "x".repeat(250);
         let long: Vec<String> = (0..8).map(|number| format!("--txt-record=long.test,{number}{long}")).collect();
-        let listen = format!("--listen-address={NAME_SERVER}");
         let mut arguments = vec![
             "--keep-in-foreground",
             "--conf-file=/dev/null",
@@ -128,7 +127,6 @@ impl World {
             "--bind-interfaces",
             "--user=root",
             "--pid-file",
-            &listen,
             "--address=/example.test/203.0.113.77",
             "--edns-packet-max=4096",
         ];

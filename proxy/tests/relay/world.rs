@@ -14,7 +14,7 @@ use hoody_proxy::control::{
 };
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
     os::unix::fs::{PermissionsExt, chown},
     path::PathBuf,
@@ -24,9 +24,13 @@ use std::{
 use tempfile::TempDir;
 
 pub(crate) const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
+/// The server's own address on the container's side.
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 pub(crate) const UPSTREAM: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 pub(crate) const DESTINATION: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
+/// The same one, as whoever is at the upstream reaches it.
+pub(crate) const PRIVATE_NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// The container's listeners.
 pub(crate) const LISTENERS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 15_001);
 /// The user that the proxy runs as: nobody.
@@ -81,6 +85,7 @@ impl World {
             "ip link set in up",
             "ip addr add 203.0.113.10/32 dev lo",
             "ip addr add 9.9.9.9/32 dev lo",
+            "ip addr add 10.99.0.1/32 dev lo",
         ] {
             outside.run(line);
         }
@@ -214,7 +219,10 @@ impl World {
     /// Sets the policy with new listeners.
     pub(crate) fn set(&mut self, policy: Policy) {
         let egress = self.egress(policy);
-        let listeners = self.server.within(|| open_listeners(LISTENERS)).unwrap();
+        // A program that another test is about to start still has what was open here when it was forked off.
+        let open = || self.server.within(|| open_listeners(LISTENERS));
+        let free = |opened: &io::Result<_>| !matches!(opened, Err(error) if error.kind() == io::ErrorKind::AddrInUse);
+        let listeners = wait_for("the listeners' address", || Some(open()).filter(free)).unwrap();
         self.block_on(self.client().set(egress, Some(listeners))).unwrap();
     }
 
@@ -279,6 +287,7 @@ impl World {
     /// Expects that the connection is refused: reset, and not ended as if that were all.
     #[track_caller]
     pub(crate) fn expect_reset(&self, stream: &mut TcpStream) {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let error = match stream.read(&mut [0; 16]) {
             Err(error) => error,
             Ok(read) => panic!("{read} bytes where a reset is expected"),

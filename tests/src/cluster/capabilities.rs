@@ -1,5 +1,5 @@
-//! The capabilities that the agent's unit names. The agents of a cluster run with these and no more, so that
-//! whatever the unit lacks fails a test and not a server.
+//! The capabilities that the agent's unit names, and its umask. The agents of a cluster run with these and no more, so
+//! that whatever the unit lacks fails a test and not a server.
 
 use crate::image::workspace;
 use anyhow::{Context, Result, ensure};
@@ -8,14 +8,17 @@ use std::process::Command;
 const UNIT: &str = "systemd/hoody-agent.service";
 const SETTING: &str = "CapabilityBoundingSet=";
 
-/// Wraps `command`, which starts the agent, so that it has what the unit names.
+/// The unit's, and the strictest that an operator may have: containers start all the same.
+const WITH_UMASK: &str = "umask 077; exec \"$@\"";
+
+/// Wraps `command`, which starts the agent, so that it has what the unit names, and its umask.
 pub(super) fn confine(mut wrapper: Command, command: &Command) -> Result<Command> {
     let unit = std::fs::read_to_string(workspace().join(UNIT)).context(UNIT)?;
     let names = names(&unit);
     ensure!(!names.is_empty(), "{UNIT} names no capabilities");
     let set: String = names.iter().map(|name| format!(",+{name}")).collect();
     wrapper.args(["--inh-caps", "-all", "--bounding-set", &format!("-all{set}"), "--"]);
-    wrapper.arg(command.get_program()).args(command.get_args());
+    wrapper.args(["sh", "-c", WITH_UMASK, "sh"]).arg(command.get_program()).args(command.get_args());
     Ok(wrapper)
 }
 

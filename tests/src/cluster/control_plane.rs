@@ -1,10 +1,11 @@
 //! The control plane's process, its folder and its command line.
 
 use super::process::{Process, run};
+use crate::ports::Port;
 use anyhow::{Context, Result, ensure};
 use std::{
     io::Write,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, TcpListener},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -29,12 +30,15 @@ pub struct ControlPlane {
     database_url: String,
     http_port: u16,
     node_port: u16,
+    replica_port: u16,
     node_addresses: Vec<String>,
     /// Added to the environment of what is started from now on.
     pub environment: Vec<(String, String)>,
     process: Option<Process>,
     /// How far off its clock is from the next start on, for example `+40d`.
     pub clock: Option<String>,
+    /// Given away after the process has ended.
+    _ports: [Port; 3],
 }
 
 /// A binary of the workspace, built beside this one.
@@ -50,16 +54,17 @@ impl ControlPlane {
         folder: PathBuf,
         database: Database,
         node_addresses: Vec<Ipv4Addr>,
-        http_port: u16,
+        http_port: Option<u16>,
     ) -> Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let database_url = match database {
             Database::Sqlite => format!("sqlite://{}/hoody.db", folder.display()),
             Database::Postgres(url) => url,
         };
-        let http_port =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?.local_addr()?.port();
-        let node_port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
+        let ports = [Port::take()?, Port::take()?, Port::take()?];
+        let [free_port, node_port, replica_port] = ports.each_ref().map(Port::number);
+        let http_port = http_port.unwrap_or(free_port);
+        TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?;
         // Simulated agents, the only ones of a cluster without servers, are on this machine.
         let node_addresses = if node_addresses.is_empty() { vec![Ipv4Addr::LOCALHOST] } else { node_addresses };
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();
@@ -68,10 +73,12 @@ impl ControlPlane {
             database_url,
             http_port,
             node_port,
+            replica_port,
             node_addresses,
             environment: Vec::new(),
             process: None,
             clock: None,
+            _ports: ports,
         })
     }
 
@@ -84,6 +91,7 @@ impl ControlPlane {
             .env("HOODY_NODE_ADDRESS", format!("0.0.0.0:{}", self.node_port))
             .env("HOODY_NODE_PUBLIC_ADDRESSES", self.node_addresses.join(","))
             .env("HOODY_HEARTBEAT_INTERVAL", "1s")
+            .env("HOODY_REPLICA_ADDRESS", format!("127.0.0.1:{}", self.replica_port))
             // Tests log in and ask far more often than people.
             .env("HOODY_RATE_LIMIT_AUTHENTICATED", "1000000")
             .env("HOODY_RATE_LIMIT_ANONYMOUS", "1000000")
@@ -96,7 +104,7 @@ impl ControlPlane {
     /// yet. Join tokens from now on lead to both, to this one first.
     pub(super) fn replica(&mut self, folder: PathBuf, node_addresses: Vec<Ipv4Addr>) -> Result<Self> {
         let database = Database::Postgres(self.database_url.clone());
-        let mut replica = Self::prepare(folder, database, node_addresses, 0)?;
+        let mut replica = Self::prepare(folder, database, node_addresses, None)?;
         std::fs::copy(self.folder.join("master.key"), replica.folder.join("master.key")).context("the master key")?;
         std::os::unix::fs::symlink(self.folder.join("blobs"), replica.folder.join("blobs"))?;
         replica.environment = self.environment.clone();
@@ -117,10 +125,9 @@ impl ControlPlane {
     /// Starts it and waits until it is ready.
     pub async fn start(&mut self) -> Result<()> {
         self.launch()?;
-        let log = self.log();
         let url = format!("{}/readyz", self.base_url());
         crate::wait::until("the control plane is ready", START_DEADLINE, async || {
-            self.process()?.check().with_context(|| format!("see {}", log.display()))?;
+            self.process()?.check()?;
             let answer = reqwest::get(&url).await;
             Ok(answer.is_ok_and(|answer| answer.status().is_success()).then_some(()))
         })
@@ -205,10 +212,21 @@ impl ControlPlane {
     /// A join token for a new server that `owner` rents.
     pub fn join_token(&self, server: &str, owner: &str) -> Result<String> {
         let printed = run(self.command().args(["admin", "join-token", server, "--create", "--owner", owner]))?;
+        Self::token_in(&printed)
+    }
+
+    fn token_in(printed: &str) -> Result<String> {
         let token = printed.split_whitespace().find(|word| word.starts_with("hoody-join-1."));
         let token = token.context("no join token was printed")?;
         crate::secrets::note(token);
         Ok(token.to_owned())
+    }
+
+    /// The same, which leads to this control plane alone, whatever replicas there are.
+    pub(super) fn lonely_join_token(&self, server: &str, owner: &str) -> Result<String> {
+        let own = self.node_addresses.first().cloned().unwrap_or_default();
+        let arguments = ["admin", "join-token", server, "--create", "--owner", owner];
+        Self::token_in(&run(self.command().env("HOODY_NODE_PUBLIC_ADDRESSES", own).args(arguments))?)
     }
 
     /// Any other command line of the control plane.

@@ -23,8 +23,6 @@ use std::{
 
 /// The time everything has to come up.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// Lines of a log that are shown after a failure.
-const LOG_LINES: usize = 40;
 /// The administrator of every cluster.
 pub const ADMIN: &str = "admin";
 /// The tenant of every cluster, who rents its servers.
@@ -39,6 +37,8 @@ pub struct Plan {
     pub database: Database,
     /// Control planes beside the first, on one PostgreSQL.
     pub replicas: usize,
+    /// Servers know one of the control planes each, in turn; else all of them.
+    pub spread: bool,
     /// Images of the catalogue.
     pub images: Vec<&'static str>,
     /// Bytes of each server's pool; its file is sparse.
@@ -53,7 +53,7 @@ pub struct Plan {
     pub agent_environment: Vec<(String, String)>,
     /// Where everything is kept; `None`: a temporary folder.
     pub folder: Option<PathBuf>,
-    /// Where the API listens.
+    /// Where the API listens; `None`: wherever nothing else does.
     pub http_port: Option<u16>,
     /// More settings of the control plane, as environment variables.
     pub settings: Vec<(&'static str, String)>,
@@ -65,6 +65,7 @@ impl Default for Plan {
             servers: 1,
             database: Database::Sqlite,
             replicas: 0,
+            spread: false,
             images: vec!["busybox"],
             pool_bytes: 16 << 30,
             state_bytes: None,
@@ -128,12 +129,11 @@ impl Cluster {
             None => Folder::Temporary(tempfile::Builder::new().prefix("hoody-cluster-").tempdir()?),
         };
         let addresses: Vec<_> = (1..=plan.servers).map(|number| slot.uplink_host(number)).collect();
-        let http_port = plan.http_port.unwrap_or(0);
         let mut control_plane = ControlPlane::prepare(
             folder.path().join("control-plane"),
             plan.database.clone(),
             addresses.clone(),
-            http_port,
+            plan.http_port,
         )?;
         for (name, value) in &plan.settings {
             control_plane.set(name, value);
@@ -155,7 +155,11 @@ impl Cluster {
         let mut servers = Vec::new();
         for number in 1..=plan.servers {
             let mut server = Server::make(&slot, number, folder.path(), &plan)?;
-            let token = control_plane.join_token(&server.name, TENANT)?;
+            let planes: Vec<&ControlPlane> = std::iter::once(&control_plane).chain(&replicas).collect();
+            let token = match plan.spread {
+                true => planes[(number - 1) % planes.len()].lonely_join_token(&server.name, TENANT)?,
+                false => control_plane.join_token(&server.name, TENANT)?,
+            };
             server.join(&token)?;
             server.start()?;
             servers.push(server);
@@ -200,13 +204,7 @@ impl Cluster {
         let planes = self.replicas.iter().chain([&self.control_plane]).map(ControlPlane::log);
         let logs = self.servers.iter().flat_map(|server| [server.log(), server.proxy_log()]);
         let logs = logs.filter(|log| log.exists()).chain(planes);
-        let tail = |log: PathBuf| {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();
-            let lines: Vec<&str> = lines.into_iter().rev().collect();
-            format!("--- the end of {}\n{}", log.display(), lines.join("\n"))
-        };
-        logs.map(tail).collect::<Vec<_>>().join("\n")
+        logs.map(|log| process::log_end(&log)).collect::<Vec<_>>().join("\n")
     }
 
     /// The cluster's folder.

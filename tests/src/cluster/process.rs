@@ -8,32 +8,35 @@ use nix::{
 use std::{
     fs::OpenOptions,
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 /// The time a process has to end when asked.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// Lines of a log that are shown after a failure.
+const LOG_LINES: usize = 40;
 
 /// A running process.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     what: String,
+    log: PathBuf,
 }
 
 impl Process {
     /// Starts `command` with its output appended to `log`.
     pub fn start(what: &str, command: &mut Command, log: &Path) -> Result<Self> {
-        let log = OpenOptions::new().create(true).append(true).open(log)?;
+        let file = OpenOptions::new().create(true).append(true).open(log)?;
         let child = command
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(file.try_clone()?)
+            .stderr(file)
             .spawn()
             .with_context(|| format!("start {what}"))?;
-        Ok(Self { child, what: what.to_owned() })
+        Ok(Self { child, what: what.to_owned(), log: log.to_owned() })
     }
 
     /// Its process id.
@@ -41,10 +44,10 @@ impl Process {
         self.child.id() as i32
     }
 
-    /// Fails where it has ended.
+    /// Fails where it has ended, with the end of its log.
     pub fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
-            Some(status) => bail!("{} ended: {status}", self.what),
+            Some(status) => bail!("{} ended: {status}\n{}", self.what, log_end(&self.log)),
             None => Ok(()),
         }
     }
@@ -55,7 +58,7 @@ impl Process {
             None => Ok(None),
             Some(status) => match status.signal() {
                 Some(signal) => Ok(Some(signal)),
-                None => bail!("{} ended by itself: {status}", self.what),
+                None => bail!("{} ended by itself: {status}\n{}", self.what, log_end(&self.log)),
             },
         }
     }
@@ -91,6 +94,14 @@ impl Drop for Process {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// The last lines of a log, for messages.
+pub(super) fn log_end(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    format!("--- the end of {}\n{end}", log.display())
 }
 
 /// Runs a program to its end; its output is in the error where it fails.

@@ -161,7 +161,7 @@ impl Outside {
         self.running.insert(kind.name(), Process::start(kind.name(), &mut command, &log)?);
         wait::until(kind.name(), DEADLINE, async || {
             let process = self.running.get_mut(kind.name()).context("it runs")?;
-            process.check().with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
+            process.check()?;
             let upstreams = self.upstreams.clone();
             let up = std::thread::spawn(move || within(&upstreams, || TcpStream::connect(address).is_ok())).join();
             Ok(up.is_ok_and(|up| up.is_ok_and(|up| up)).then_some(()))

@@ -242,7 +242,8 @@ impl Tenant {
                 self.api.patch(&path, json!({ "enabled": enabled })).await
             }
             None if enabled => {
-                let body = json!({ "path": "/bin", "mode": "ro", "alias": "beside", "target_container_id": subject });
+                let body = json!({ "path": "/bin", "mode": "ro", "alias": "beside", "target_container_id": subject,
+                    "mount_path": "/srv/beside/deep" });
                 self.api.post(&path, body).await
             }
             None => Ok(list),

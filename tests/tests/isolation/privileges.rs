@@ -18,6 +18,8 @@ pub(crate) fn root_is_nobody(world: &World) -> Result<()> {
         "mount -o remount,rw /proc/sys",
         "mknod /disk b 254 0",
         "echo 1 > /proc/sys/kernel/panic",
+        "echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6",
+        "echo 1 > /proc/sys/net/ipv4/ip_forward",
         "echo b > /proc/sysrq-trigger",
         "echo x > /sys/kernel/uevent_helper",
         "cat /proc/kcore > /dev/null",

@@ -53,6 +53,15 @@ async fn live(world: &World) -> Result<()> {
     ensure!(world.succeeds(target, "cat /mnt/shares/other/file"));
     ensure!(api.get(&incoming).await?.data()?[0]["mount"] == true);
 
+    // Another folder in the place of the one that is mounted is there after the next look, and so is the first again.
+    let look = format!("/api/v1/containers/{target}/env/LOOK");
+    world.sh(source, "mv /srv/data /srv/aside && mkdir /srv/data && echo fresh >/srv/data/file")?;
+    api.put(&look, json!({ "value": "1" })).await?.data()?;
+    ensure!(world.sh(target, "cat /mnt/shares/other/file")?.trim() == "fresh");
+    world.sh(source, "rm -r /srv/data && mv /srv/aside /srv/data")?;
+    api.put(&look, json!({ "value": "2" })).await?.data()?;
+    ensure!(world.sh(target, "cat /mnt/shares/other/file")?.starts_with("hello"));
+
     // An end that comes.
     let end = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() + 3;
     api.patch(&path, json!({ "expires_at": end })).await?.data()?;

@@ -3,6 +3,7 @@
 
 mod hostile;
 mod lifecycle;
+mod places;
 mod ramdisk;
 
 use anyhow::{Context, Result, ensure};

@@ -2,9 +2,10 @@
 
 use crate::{World, content};
 use anyhow::{Result, ensure};
-use hoody_tests::{probe, wait};
+use hoody_tests::{deaths, probe, wait};
+use nix::libc;
 use serde_json::json;
-use std::fs;
+use std::{fs, io::Write, process::Command};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_on_another_server_has_everything_and_lives_on_its_own() -> Result<()> {
@@ -68,7 +69,7 @@ async fn a_copy_waits_for_its_source_and_says_so_and_can_be_deleted_meanwhile() 
     // While it waits.
     world.delete(1, &one).await?;
     world.cluster.servers[0].start()?;
-    world.online(0).await?;
+    deaths::linked(&world.cluster, 0).await?;
     world.running(&other).await?;
     content::same(&world.data(0, &world.source), &world.data(1, &other))?;
 
@@ -78,7 +79,7 @@ async fn a_copy_waits_for_its_source_and_says_so_and_can_be_deleted_meanwhile() 
     let orphan = world.begin_copy("orphan").await?;
     world.delete(0, &world.source.clone()).await?;
     world.cluster.servers[1].start()?;
-    world.online(1).await?;
+    deaths::linked(&world.cluster, 1).await?;
     wait::until("the failure", crate::DEADLINE, async || {
         let row = world.get(&orphan, "").await?;
         Ok((row["status"] == "failed" && row["warnings"].to_string().contains("transfer_source_deleted")).then_some(()))
@@ -103,4 +104,57 @@ async fn what_does_not_fit_is_refused_and_nothing_of_it_stays() -> Result<()> {
     ensure!(!world.data(1, &copy).join("more").exists());
     world.running(&copy).await?;
     Ok(())
+}
+
+/// Takes every limit off the pool of a server, as by an operator's hand.
+fn unlimit(world: &World, server: usize) -> Result<()> {
+    let pool = world.cluster.servers[server].pool();
+    let listed = hoody_tests::cluster::run(Command::new("btrfs").args(["qgroup", "show", "--raw"]).arg(pool))?;
+    for group in listed.lines().filter_map(|line| line.split_whitespace().next()).filter(|word| word.contains('/')) {
+        for which in [&[][..], &["-e"]] {
+            let mut limit = Command::new("btrfs");
+            limit.args(["qgroup", "limit"]).args(which).args(["none", group]).arg(pool);
+            hoody_tests::cluster::run(&mut limit)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_made_when_its_limit_has_room_for_it_and_does_not_grow_beyond() -> Result<()> {
+    let world = World::new().await?;
+    let limited = async |container: &str, mib: u64| {
+        let specs = json!({ "specs": { "storage_mb": mib } });
+        world.api.put(&format!("/api/v1/containers/{container}"), specs).await?.data()
+    };
+    // The source comes to hold more than it may, and its copy.
+    limited(&world.source, 32).await?;
+    unlimit(&world, 0)?;
+    fs::write(world.data(0, &world.source).join("more"), content::noise(96 << 20, 7))?;
+    let copy = world.begin_copy("small").await?;
+    wait::until("the failure", crate::DEADLINE, async || {
+        let row = world.get(&copy, "").await?;
+        Ok((row["status"] == "failed" && row["warnings"].to_string().contains("transfer_too_large")).then_some(()))
+    })
+    .await?;
+    ensure!(!world.root(1, &copy).exists(), "it is there");
+    wait::until("nothing of it is left", crate::DEADLINE, async || Ok(world.kept(1)?.is_empty().then_some(()))).await?;
+
+    limited(&copy, 160).await?;
+    world.running(&copy).await?;
+    content::same(&world.data(0, &world.source), &world.data(1, &copy))?;
+    // What it came with counts: there is room for the rest of the limit, and for no more.
+    let mut flood = fs::File::create(world.root(1, &copy).join("flood"))?;
+    let mut written = 0;
+    let refused = loop {
+        let piece = content::noise(4 << 20, written);
+        match flood.write_all(&piece).and_then(|()| flood.sync_all()) {
+            Ok(()) => written += piece.len() as u64,
+            Err(error) => break error,
+        }
+        ensure!(written < 160 << 20, "it grew beyond its limit");
+    };
+    ensure!(refused.raw_os_error() == Some(libc::EDQUOT), "{refused}");
+    ensure!((32 << 20..=64 << 20).contains(&written), "{written} bytes beside 100 MiB of a limit of 160 MiB");
+    world.delete(1, &copy).await
 }

@@ -4,39 +4,33 @@
 use crate::{DEADLINE, World, content};
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{
-    cluster::{Plan, Process},
-    faults::Faults,
+    cluster::Plan,
+    deaths::{self, Deaths, Victim},
     wait,
 };
-use nix::libc::SIGKILL;
 use serde_json::json;
 use std::fs;
 
-/// Who dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Victim {
-    Source,
-    Target,
-    ControlPlane,
-}
+const SOURCE: Victim = Victim::Agent(0);
+const TARGET: Victim = Victim::Agent(1);
 
 const COPY: [(Victim, &str); 7] = [
-    (Victim::Source, "transfer.kept"),
-    (Victim::Source, "transfer.ordered"),
-    (Victim::Target, "transfer.staged"),
-    (Victim::Target, "transfer.received"),
-    (Victim::Target, "root.received"),
+    (SOURCE, "transfer.kept"),
+    (SOURCE, "transfer.ordered"),
+    (TARGET, "transfer.staged"),
+    (TARGET, "transfer.received"),
+    (TARGET, "root.received"),
     (Victim::ControlPlane, "transfer.connected"),
     (Victim::ControlPlane, "transfer.recorded"),
 ];
 
 const SYNC: [(Victim, &str); 11] = [
-    (Victim::Source, "transfer.ordered"),
-    (Victim::Target, "transfer.staged"),
-    (Victim::Target, "transfer.received"),
-    (Victim::Target, "sync.kept"),
-    (Victim::Target, "copy.staged"),
-    (Victim::Target, "swap.aside"),
+    (SOURCE, "transfer.ordered"),
+    (TARGET, "transfer.staged"),
+    (TARGET, "transfer.received"),
+    (TARGET, "sync.kept"),
+    (TARGET, "copy.staged"),
+    (TARGET, "swap.aside"),
     (Victim::ControlPlane, "transfer.recorded"),
     (Victim::ControlPlane, "sync.writing"),
     (Victim::ControlPlane, "sync.committed"),
@@ -46,83 +40,37 @@ const SYNC: [(Victim, &str); 11] = [
 
 struct Walk {
     world: World,
-    source: Faults,
-    target: Faults,
-    plane: Faults,
+    deaths: Deaths,
 }
 
 impl Walk {
     async fn new() -> Result<Self> {
-        let (source, target, plane) = (Faults::new()?, Faults::new()?, Faults::new()?);
-        for faults in [&source, &target, &plane] {
-            faults.disarm()?;
-        }
         let mut world = World::with(Plan { settings: Vec::new(), ..Plan::default() }).await?;
-        world.cluster.servers[0].environment.push(source.environment());
-        world.cluster.servers[1].environment.push(target.environment());
-        world.cluster.control_plane.environment.push(plane.environment());
-        for server in &mut world.cluster.servers {
-            server.stop_agent()?;
-        }
-        world.cluster.control_plane.stop()?;
-        let mut this = Self { world, source, target, plane };
-        this.world.cluster.control_plane.start().await?;
-        for server in 0..2 {
-            this.world.cluster.servers[server].start()?;
-            this.world.online(server).await?;
-        }
-        Ok(this)
-    }
-
-    fn faults(&self, victim: Victim) -> &Faults {
-        match victim {
-            Victim::Source => &self.source,
-            Victim::Target => &self.target,
-            Victim::ControlPlane => &self.plane,
-        }
-    }
-
-    fn process(&mut self, victim: Victim) -> Result<&mut Process> {
-        match victim {
-            Victim::Source => self.world.cluster.servers[0].agent(),
-            Victim::Target => self.world.cluster.servers[1].agent(),
-            Victim::ControlPlane => self.world.cluster.control_plane.process(),
-        }
-    }
-
-    async fn start(&mut self, victim: Victim) -> Result<()> {
-        match victim {
-            Victim::Source => self.world.cluster.servers[0].start()?,
-            Victim::Target => self.world.cluster.servers[1].start()?,
-            Victim::ControlPlane => self.world.cluster.control_plane.start().await?,
-        }
-        self.world.online(0).await?;
-        self.world.online(1).await
+        let deaths = Deaths::new(&mut world.cluster).await?;
+        Ok(Self { world, deaths })
     }
 
     /// Waits for the death at the point, and starts what died.
     async fn dies(&mut self, victim: Victim) -> Result<()> {
-        wait::until("the death at the point", DEADLINE, async || {
-            let Some(signal) = self.process(victim)?.killed()? else { return Ok(None) };
-            ensure!(signal == SIGKILL, "ended by signal {signal}");
-            Ok(Some(()))
-        })
-        .await?;
-        self.faults(victim).disarm()?;
-        self.start(victim).await
+        self.deaths.wait(&mut self.world.cluster, victim).await
     }
+}
+
+/// Shows the logs where it fails.
+async fn walked(test: impl AsyncFnOnce(&mut Walk) -> Result<()>) -> Result<()> {
+    let mut walk = Walk::new().await?;
+    let outcome = test(&mut walk).await;
+    outcome.with_context(|| walk.world.cluster.log_tails())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_survives_the_death_of_each_program_at_each_point() -> Result<()> {
-    let mut walk = Walk::new().await?;
-    let outcome = copies(&mut walk).await;
-    outcome.with_context(|| walk.world.cluster.log_tails())
+    walked(copies).await
 }
 
 async fn copies(walk: &mut Walk) -> Result<()> {
     for (victim, point) in COPY {
-        walk.faults(victim).arm(point)?;
+        walk.deaths.arm(victim, point)?;
         let copy = walk.world.begin_copy("away").await?;
         walk.dies(victim).await.with_context(|| format!("{victim:?} at {point}"))?;
         walk.world.running(&copy).await.with_context(|| format!("after the death of {victim:?} at {point}"))?;
@@ -137,9 +85,7 @@ async fn copies(walk: &mut Walk) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_survives_the_death_of_each_program_at_each_point() -> Result<()> {
-    let mut walk = Walk::new().await?;
-    let outcome = syncs(&mut walk).await;
-    outcome.with_context(|| walk.world.cluster.log_tails())
+    walked(syncs).await
 }
 
 async fn syncs(walk: &mut Walk) -> Result<()> {
@@ -149,7 +95,7 @@ async fn syncs(walk: &mut Walk) -> Result<()> {
         let (before, own) = (walk.world.ends(&copy).await?.len(), walk.world.data(1, &copy).join("mine"));
         fs::write(&own, "mine")?;
         fs::write(walk.world.data(0, &walk.world.source).join("state"), format!("round {round}"))?;
-        walk.faults(victim).arm(point)?;
+        walk.deaths.arm(victim, point)?;
         let asked = tokio::spawn({
             let (api, path) = (walk.world.api.clone(), format!("/api/v1/containers/{copy}/sync"));
             async move { api.post(&path, json!({})).await }
@@ -180,14 +126,12 @@ async fn syncs(walk: &mut Walk) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_breaks_in_the_middle_goes_on() -> Result<()> {
-    let mut walk = Walk::new().await?;
-    let outcome = middle(&mut walk).await;
-    outcome.with_context(|| walk.world.cluster.log_tails())
+    walked(middle).await
 }
 
 async fn middle(walk: &mut Walk) -> Result<()> {
     fs::write(walk.world.data(0, &walk.world.source).join("bulk"), content::noise(300 << 20, 3))?;
-    for victim in [Victim::Source, Victim::Target, Victim::ControlPlane] {
+    for victim in [SOURCE, TARGET, Victim::ControlPlane] {
         let copy = walk.world.begin_copy("away").await?;
         let seen = wait::until("some of the stream", DEADLINE, async || {
             let row = walk.world.get(&copy, "?runtime=true").await?;
@@ -201,8 +145,8 @@ async fn middle(walk: &mut Walk) -> Result<()> {
             "{seen}"
         );
         ensure!(seen["bytes_total"].as_u64() > Some(300 << 20), "{seen}");
-        walk.process(victim)?.kill()?;
-        walk.start(victim).await?;
+        deaths::process(&mut walk.world.cluster, victim)?.kill()?;
+        deaths::start(&mut walk.world.cluster, victim).await?;
         walk.world.running(&copy).await.with_context(|| format!("after the death of {victim:?}"))?;
         let world = &walk.world;
         content::same(&world.data(0, &world.source), &world.data(1, &copy))?;

@@ -11,7 +11,7 @@ mod sync;
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{
     api::{Answer, Api},
-    cluster::{Cluster, Plan, Server},
+    cluster::{Cluster, Plan},
     traces, wait,
 };
 use serde_json::{Value, json};
@@ -137,17 +137,5 @@ impl World {
             }
         }
         Ok(kept)
-    }
-
-    /// Waits until the server's link is up.
-    pub(crate) async fn online(&self, server: usize) -> Result<()> {
-        let server: &Server = &self.cluster.servers[server];
-        wait::until("the link", DEADLINE, async || {
-            // It may just be starting.
-            let Ok(status) = server.status_now() else { return Ok(None) };
-            Ok((status["link"]["state"] == "up").then_some(()))
-        })
-        .await?;
-        self.cluster.wait_online(server, true).await
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{World, content};
 use anyhow::{Context, Result, ensure};
+use hoody_tests::deaths;
 use serde_json::{Value, json};
 use std::{fs, process::Command};
 
@@ -115,7 +116,7 @@ async fn whatever_is_lost_of_what_both_had_a_sync_brings_all_of_it() -> Result<(
     world.cluster.wait_online(&world.cluster.servers[0], false).await?;
     world.post(&copy, "sync", json!({})).await?.expect(503)?;
     world.cluster.servers[0].start()?;
-    world.online(0).await?;
+    deaths::linked(&world.cluster, 0).await?;
     change(&world, "back")?;
     ensure!(world.sync(&copy).await? == "succeeded");
     content::same(&world.data(0, &world.source), &world.data(1, &copy))?;
@@ -128,14 +129,27 @@ async fn a_copy_on_the_same_server_is_synced_too_and_a_sync_that_does_not_start_
     let copied = world.post(&world.source, "copy", json!({ "name": "beside" })).await?.data()?;
     let copy = copied["id"].as_str().context("an id")?.to_owned();
     world.running(&copy).await?;
-    world.post(&copy, "sync?if_diverged=refuse", json!({})).await?.expect_refusal(409, "CONFLICT")?;
+    // It was made and started, and nobody has changed it; then somebody does.
+    world.post(&copy, "sync?if_diverged=refuse", json!({})).await?.data()?;
+    ensure!(world.synced(&copy, 0).await? == "succeeded");
     fs::write(world.data(0, &copy).join("mine"), "of the copy alone")?;
+    world.post(&copy, "sync?if_diverged=refuse", json!({})).await?.expect_refusal(409, "CONFLICT")?;
     change(&world, "changed")?;
     ensure!(world.sync(&copy).await? == "succeeded");
     content::same(&world.data(0, &world.source), &world.data(0, &copy))?;
     ensure!(world.arrived()?.is_empty(), "it went over the wire");
     world.post(&copy, "sync?if_diverged=refuse", json!({})).await?.data()?;
-    ensure!(world.synced(&copy, 1).await? == "succeeded");
+    ensure!(world.synced(&copy, 2).await? == "succeeded");
+
+    // One of a snapshot is compared with that, however its origin has changed since.
+    world.post(&world.source, "snapshots", json!({ "name": "then" })).await?.data()?;
+    change(&world, "since then")?;
+    let of_then = json!({ "name": "of-then", "source_snapshot": "then" });
+    let then = world.post(&world.source, "copy", of_then).await?.data()?["id"].as_str().context("an id")?.to_owned();
+    world.running(&then).await?;
+    fs::remove_file(world.data(0, &then).join("small"))?;
+    world.post(&then, "sync?if_diverged=refuse", json!({})).await?.expect_refusal(409, "CONFLICT")?;
+    world.delete(0, &then).await?;
 
     // Nothing can be mounted at /proc of what the origin has become.
     let root = world.root(0, &world.source);

@@ -4,7 +4,7 @@ use super::Admin;
 use crate::{
     api::{
         envelope::{Failure, Reply, Success},
-        pagination::{Page, Pagination},
+        pagination::{self, Page, Pagination},
         path::Id,
         query::Query,
         time::rfc3339,
@@ -89,9 +89,10 @@ struct Filter {
 async fn list(
     State(app): State<App>,
     _admin: Admin,
-    page: Page,
-    Query(filter): Query<Filter>,
+    page: Result<Page, ServiceError>,
+    filter: Result<Query<Filter>, ServiceError>,
 ) -> Result<Reply<OperationList>, ServiceError> {
+    let (page, (), Query(filter)) = pagination::together(page, Ok(()), filter)?;
     let (operations, total) = service::list(&app, filter.container_id, filter.state.as_deref(), page).await?;
     let pagination = page.of(total);
     let operations = operations.into_iter().map(OperationData::from).collect();

@@ -9,7 +9,7 @@ use super::{
     caller::Caller,
     envelope::{Failure, Reply, Success},
     json::Json,
-    pagination::{Page, Pagination},
+    pagination::{self, Page, Pagination},
     path::{Id, Ids},
     query::Query,
 };
@@ -110,9 +110,10 @@ async fn list(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<ServerId>,
-    page: Page,
-    Query(narrowed): Query<Status>,
+    page: Result<Page, ServiceError>,
+    narrowed: Result<Query<Status>, ServiceError>,
 ) -> Result<Reply<ExecutionList>, ServiceError> {
+    let (page, (), Query(narrowed)) = pagination::together(page, Ok(()), narrowed)?;
     let (executions, total) = service::list(&app, &caller, id, narrowed.status.as_deref(), page).await?;
     let pagination: Pagination = page.of(total);
     let executions = executions.into_iter().map(|execution| ExecutionData::new(execution, None)).collect();

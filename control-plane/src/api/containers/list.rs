@@ -5,7 +5,7 @@ use crate::{
     api::{
         caller::Caller,
         envelope::{Failure, Reply, Success},
-        pagination::{Order, Page, Pagination, Sort},
+        pagination::{self, Order, Page, Pagination, Sort},
         path::Id,
         query::{self, Query},
     },
@@ -15,21 +15,25 @@ use crate::{
     store::container::{ContainerRow, Slice},
 };
 use axum::extract::State;
-use hoody_protocol::id::{InvalidId, ProjectId};
+use hoody_protocol::id::{ProjectId, RealmId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 /// What lists can be sorted by.
 const SORTABLE: &[&str] = &["id", "name", "status", "created_at", "updated_at"];
+const NEWEST_FIRST: Order = Order { by: "created_at", descending: true };
 
 /// Which containers, and what about them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// Only containers of this realm.
-    realm_id: Option<String>,
+    #[param(value_type = Option<String>)]
+    realm_id: Option<RealmId>,
     /// Only containers of this runtime: lxc or docker. Or true: also what runs inside each of the page.
-    runtime: Option<String>,
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    runtime: Option<Runtime>,
     #[serde(default, deserialize_with = "query::flag")]
     #[param(required = false)]
     include_proxy_domains: bool,
@@ -51,21 +55,41 @@ pub(super) struct ListQuery {
     include_deleting: bool,
 }
 
+/// What `runtime` says: a kind of containers, or whether to look inside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+enum Runtime {
+    Lxc,
+    Docker,
+    Inside(bool),
+}
+
+impl TryFrom<String> for Runtime {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        match text.as_str() {
+            "lxc" => Ok(Self::Lxc),
+            "docker" => Ok(Self::Docker),
+            "true" | "1" => Ok(Self::Inside(true)),
+            "false" | "0" => Ok(Self::Inside(false)),
+            _ => Err("must be lxc or docker, or true or false"),
+        }
+    }
+}
+
 impl ListQuery {
-    /// Whether `runtime` asks for what runs inside, and not for a kind of containers.
     fn inside(&self) -> bool {
-        matches!(self.runtime.as_deref(), Some("true" | "1"))
+        self.runtime == Some(Runtime::Inside(true))
     }
 
-    fn input(&self) -> Result<ListInput, ServiceError> {
-        let realm = self.realm_id.as_deref().map(str::parse).transpose();
-        let realm = realm.map_err(|error: InvalidId| ServiceError::invalid("realm_id", error.to_string()))?;
-        let runtime = match self.runtime.as_deref() {
-            None | Some("true" | "1" | "false" | "0") => None,
-            Some(runtime @ ("lxc" | "docker")) => Some(runtime.to_owned()),
-            Some(_) => return Err(ServiceError::invalid("runtime", "must be lxc or docker, or true or false")),
+    fn input(&self) -> ListInput {
+        let runtime = match self.runtime {
+            Some(Runtime::Lxc) => Some("lxc".to_owned()),
+            Some(Runtime::Docker) => Some("docker".to_owned()),
+            Some(Runtime::Inside(_)) | None => None,
         };
-        Ok(ListInput { realm, runtime, deleting: self.include_deleting, expired: self.include_expired })
+        ListInput { realm: self.realm_id, runtime, deleting: self.include_deleting, expired: self.include_expired }
     }
 }
 
@@ -75,15 +99,19 @@ pub(super) struct ContainerList {
     pagination: Pagination,
 }
 
-/// A page in an order out of `allowed`.
-pub(super) fn slice(
-    page: Page,
+/// A page in this order.
+pub(super) fn slice(page: Page, order: Order) -> Slice {
+    Slice { by: order.by, descending: order.descending, limit: page.limit, offset: page.offset() }
+}
+
+/// What a request asks for, or every bad field of it.
+fn asked(
+    page: Result<Page, ServiceError>,
     sort: &Sort,
-    allowed: &[&'static str],
-    default: &'static str,
-) -> Result<Slice, ServiceError> {
-    let order = sort.among(allowed, Order { by: default, descending: true })?;
-    Ok(Slice { by: order.by, descending: order.descending, limit: page.limit, offset: page.offset() })
+    query: Result<Query<ListQuery>, ServiceError>,
+) -> Result<(Page, Slice, ListInput, ListQuery), ServiceError> {
+    let (page, order, Query(query)) = pagination::together(page, sort.among(SORTABLE, NEWEST_FIRST), query)?;
+    Ok((page, slice(page, order), query.input(), query))
 }
 
 async fn reply(
@@ -114,12 +142,12 @@ async fn reply(
 pub(super) async fn list(
     State(app): State<App>,
     caller: Caller,
-    page: Page,
+    page: Result<Page, ServiceError>,
     sort: Sort,
-    Query(query): Query<ListQuery>,
+    query: Result<Query<ListQuery>, ServiceError>,
 ) -> Result<Reply<ContainerList>, ServiceError> {
-    let slice = slice(page, &sort, SORTABLE, "created_at")?;
-    let found = service::list(&app, &caller, query.input()?, slice).await?;
+    let (page, slice, input, query) = asked(page, &sort, query)?;
+    let found = service::list(&app, &caller, input, slice).await?;
     Ok(reply(&app, page, &query, found).await)
 }
 
@@ -134,11 +162,11 @@ pub(super) async fn list_by_project(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<ProjectId>,
-    page: Page,
+    page: Result<Page, ServiceError>,
     sort: Sort,
-    Query(query): Query<ListQuery>,
+    query: Result<Query<ListQuery>, ServiceError>,
 ) -> Result<Reply<ContainerList>, ServiceError> {
-    let slice = slice(page, &sort, SORTABLE, "created_at")?;
-    let found = service::list_by_project(&app, &caller, id, query.input()?, slice).await?;
+    let (page, slice, input, query) = asked(page, &sort, query)?;
+    let found = service::list_by_project(&app, &caller, id, input, slice).await?;
     Ok(reply(&app, page, &query, found).await)
 }

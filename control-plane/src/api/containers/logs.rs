@@ -293,8 +293,7 @@ impl Following {
     /// Waits for the client with each event, and looks at its rights meanwhile.
     async fn hand_over(&mut self, batch: &LogBatch) -> Handed {
         for event in events(batch, self.timestamps) {
-            let sending = timeout(TAKE_DEADLINE, self.sender.send(Ok(event)));
-            let mut sending = std::pin::pin!(sending);
+            let mut sending = std::pin::pin!(takes(&self.sender, Ok(event), TAKE_DEADLINE));
             loop {
                 tokio::select! {
                     biased;
@@ -304,15 +303,17 @@ impl Following {
                             return Handed::Ends("unauthorized");
                         }
                     }
-                    sent = &mut sending => match sent {
-                        Ok(Ok(())) => break,
-                        Ok(Err(_)) | Err(_) => return Handed::Gone,
-                    },
+                    taken = &mut sending => if taken { break } else { return Handed::Gone },
                 }
             }
         }
         Handed::All
     }
+}
+
+/// False where the client has gone, or takes nothing for so long.
+async fn takes<T>(client: &mpsc::Sender<T>, item: T, deadline: Duration) -> bool {
+    matches!(timeout(deadline, client.send(item)).await, Ok(Ok(())))
 }
 
 /// What became of a batch.
@@ -353,6 +354,26 @@ mod tests {
         let place = LogPosition { part: 0xabc, offset: 16 };
         let asked = Asked::of("after=1-2&tail=5", Some(&text_of(place))).unwrap();
         assert_eq!((asked.input.after, asked.input.tail), (Some(place), None), "the header wins");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_that_takes_nothing_is_given_up_at_the_deadline_and_not_before() {
+        let (client, mut taken) = mpsc::channel(1);
+        assert!(takes(&client, 1, TAKE_DEADLINE).await);
+        let begun = tokio::time::Instant::now();
+        assert!(!takes(&client, 2, TAKE_DEADLINE).await);
+        assert!((TAKE_DEADLINE..TAKE_DEADLINE + KEEP_ALIVE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        let late = tokio::spawn(async move {
+            tokio::time::sleep(TAKE_DEADLINE - KEEP_ALIVE).await;
+            (taken.recv().await, taken)
+        });
+        assert!(takes(&client, 3, TAKE_DEADLINE).await, "it reads, only slowly");
+        drop(late.await.unwrap());
+        let begun = tokio::time::Instant::now();
+        assert!(
+            !takes(&client, 4, TAKE_DEADLINE).await && begun.elapsed().is_zero(),
+            "one that has gone is not waited for"
+        );
     }
 
     #[test]

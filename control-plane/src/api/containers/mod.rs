@@ -10,6 +10,7 @@ pub(in crate::api) mod import;
 mod kvm;
 mod list;
 mod logs;
+mod moving;
 mod operate;
 mod runtime_info;
 mod stats;
@@ -21,6 +22,7 @@ mod transfer;
 mod update;
 mod view;
 
+pub(in crate::api) use moving::MoveData;
 pub(in crate::api) use operate::Operated;
 pub use stats::Stats;
 pub use view::ContainerData;
@@ -49,6 +51,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(kvm::set))
         .routes(routes!(copy::copy))
         .routes(routes!(sync::sync))
+        .routes(routes!(moving::start, moving::last))
         .routes(routes!(operate::operate))
         .routes(routes!(stats::stats))
         .routes(routes!(status_logs::status_logs))

@@ -160,7 +160,7 @@ pub(super) async fn stats(
 ) -> Result<Reply<Stats>, ServiceError> {
     let begun = Instant::now();
     let row = service::get(&app, &caller, id).await?;
-    let measured = app.nodes.measurements.container(id);
+    let measured = app.nodes.measured_container(row.server, id).await;
     Ok(Reply::ok(Stats::new(row, measured, begun), "here is what the container uses"))
 }
 

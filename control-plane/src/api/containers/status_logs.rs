@@ -5,7 +5,7 @@ use crate::{
     api::{
         caller::Caller,
         envelope::{Failure, Reply, Success},
-        pagination::{Page, Pagination, Sort},
+        pagination::{self, Order, Page, Pagination, Sort},
         path::Id,
         time::rfc3339,
     },
@@ -56,10 +56,12 @@ pub(super) async fn status_logs(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<ContainerId>,
-    page: Page,
+    page: Result<Page, ServiceError>,
     sort: Sort,
 ) -> Result<Reply<StatusLogs>, ServiceError> {
-    let mut slice = slice(page, &sort, SORTABLE, "transition_time")?;
+    let order = sort.among(SORTABLE, Order { by: "transition_time", descending: true });
+    let (page, order, ()) = pagination::together(page, order, Ok(()))?;
+    let mut slice = slice(page, order);
     if slice.by == "created_at" {
         // A row is written when the change is stored, and is named after the change itself.
         slice.by = "transition_time";

@@ -25,6 +25,7 @@ use axum::{
     },
     response::Response,
 };
+use futures::{Sink, SinkExt};
 use hoody_protocol::{
     exec::{Exit, ProcessEnd, ProcessOutput, TerminalSize},
     id::ContainerId,
@@ -42,6 +43,8 @@ const OPERATION: &str = "containers.openTerminal";
 const PROTOCOL: &str = "hoody.terminal";
 /// Bytes of the largest message taken from a client.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
+/// Bytes read at once; kept as long as the connection (the library's own idea is 128 KiB).
+const READ_BUFFER_BYTES: usize = 4 << 10;
 /// Pause between two pings; a client that answers none of two in a row is gone.
 const PING: Duration = Duration::from_secs(25);
 /// How long one message may take to be written: the connection of a client that reads nothing ends then.
@@ -80,7 +83,11 @@ pub(super) async fn connect(State(app): State<App>, request: Request) -> Result<
             ServiceError::invalid("Upgrade", "must be websocket: connect with a WebSocket client")
         })?;
     let connected = service::connect(&app, &caller, id, input).await?;
-    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
+    let upgrade = upgrade
+        .protocols([PROTOCOL])
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES);
     let rights = Watched::new(&app, credential, OPERATION, caller.user, owner);
     let session = Session { app, rights, container: id, acknowledge, unacknowledged: VecDeque::new() };
     Ok(upgrade.on_upgrade(move |socket| session.serve(socket, connected)))
@@ -324,5 +331,31 @@ async fn farewell(socket: &mut WebSocket, message: &Say<'_>) {
 }
 
 async fn write(socket: &mut WebSocket, message: Message) -> bool {
-    matches!(timeout(WRITE_DEADLINE, socket.send(message)).await, Ok(Ok(())))
+    takes(socket, message, WRITE_DEADLINE).await
+}
+
+/// False where the client has gone, or takes nothing for so long.
+async fn takes(client: &mut (impl Sink<Message> + Unpin), message: Message, deadline: Duration) -> bool {
+    matches!(timeout(deadline, client.send(message)).await, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::sink;
+    use std::future::pending;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_too_slow_at_the_deadline_and_not_before() {
+        let second = Duration::from_secs(1);
+        let mut stuck = Box::pin(sink::unfold((), |(), _: Message| pending::<Result<(), ()>>()));
+        let begun = Instant::now();
+        assert!(!takes(&mut stuck, Message::text("x"), WRITE_DEADLINE).await);
+        assert!((WRITE_DEADLINE..WRITE_DEADLINE + second).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        let mut late = Box::pin(sink::unfold((), |(), _: Message| async {
+            tokio::time::sleep(WRITE_DEADLINE - Duration::from_secs(1)).await;
+            Ok::<_, ()>(())
+        }));
+        assert!(takes(&mut late, Message::text("x"), WRITE_DEADLINE).await);
+    }
 }

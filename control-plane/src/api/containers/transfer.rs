@@ -4,8 +4,7 @@ use crate::{api::time::rfc3339, service::container::Transferred};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A file system on its way to a container. Bytes, rate and time left are known where this process of the control plane
-/// passes it on.
+/// A file system on its way to a container. Bytes, rate and time left are known while it moves.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct TransferData {
     id: String,
@@ -45,10 +44,10 @@ impl From<Transferred> for TransferData {
             purpose: if moving.sync { "sync" } else { "copy" },
             state,
             source_container_id: moving.transfer.source_container.to_string(),
-            bytes_done: progress.map(|progress| progress.bytes()),
-            bytes_total: progress.and_then(|progress| progress.total()),
-            bytes_per_second: progress.and_then(|progress| progress.rate()).map(|rate| rate as u64),
-            eta_seconds: progress.and_then(|progress| progress.eta_s()).map(|seconds| seconds.ceil() as u64),
+            bytes_done: progress.map(|progress| progress.bytes),
+            bytes_total: progress.and_then(|progress| progress.total),
+            bytes_per_second: progress.and_then(|progress| progress.rate).map(|rate| rate as u64),
+            eta_seconds: progress.and_then(|progress| progress.eta_s).map(|seconds| seconds.ceil() as u64),
             error: moving.failure.map(|cause| cause.message.to_string()),
             requested_at: rfc3339(moving.created_at),
         }

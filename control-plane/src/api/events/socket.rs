@@ -25,6 +25,8 @@ use tokio::time::{Instant, timeout};
 const PROTOCOL: &str = "hoody.events";
 /// Bytes of the largest message taken from a client; nothing but pongs and closing is expected.
 const MAX_MESSAGE_BYTES: usize = 4 << 10;
+/// Bytes read at once, for pongs; kept as long as the connection (the library's own idea is 128 KiB).
+const READ_BUFFER_BYTES: usize = 1 << 10;
 /// Pause between two pings; a client that answers none of two in a row is gone.
 const PING: Duration = Duration::from_secs(25);
 /// How long one message may take to be written.
@@ -49,7 +51,11 @@ pub(super) async fn connect(State(app): State<App>, request: Request) -> Result<
                 "must be websocket: connect with a WebSocket client, or use /events/stream",
             )
         })?;
-    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
+    let upgrade = upgrade
+        .protocols([PROTOCOL])
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(|socket| serve(socket, listener)))
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn list(
     Id(id): Id<ContainerId>,
 ) -> Result<Reply<Rules>, ServiceError> {
     let row = service::list(&app, &caller, id).await?;
-    let measured = app.nodes.measurements.container(id);
+    let measured = app.nodes.measured_container(row.server, id).await;
     let counters = measured.as_ref().map_or(&[][..], |measured| &measured.value.rules);
     Ok(Reply::ok(Rules::new(&row, counters), "here are the firewall rules"))
 }

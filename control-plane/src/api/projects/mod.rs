@@ -7,7 +7,7 @@ use super::{
     caller::Caller,
     envelope::{Failure, Reply, Success},
     json::{Json, present},
-    pagination::{MAX_LIMIT, Order, Page, Pagination, Sort},
+    pagination::{self, MAX_LIMIT, Order, Page, Pagination, Sort},
     path::Id,
     query::{self, Query},
     time::rfc3339,
@@ -117,7 +117,8 @@ impl From<ProjectInput> for Input {
 #[into_params(parameter_in = Query)]
 struct ListFilter {
     /// Only projects of this realm.
-    realm_id: Option<String>,
+    #[param(value_type = Option<String>)]
+    realm_id: Option<RealmId>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -171,15 +172,13 @@ struct Deletion {
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    page: Page,
+    page: Result<Page, ServiceError>,
     sort: Sort,
-    Query(filter): Query<ListFilter>,
+    filter: Result<Query<ListFilter>, ServiceError>,
 ) -> Result<Reply<ProjectList>, ServiceError> {
-    let order = sort.among(SORTABLE, Order { by: "created_at", descending: true })?;
-    let realm = filter.realm_id.map(|text| text.parse()).transpose();
-    let realm =
-        realm.map_err(|error: hoody_protocol::id::InvalidId| ServiceError::invalid("realm_id", error.to_string()))?;
-    let (projects, total) = service::list(&app, &caller, realm, page, order).await?;
+    let order = sort.among(SORTABLE, Order { by: "created_at", descending: true });
+    let (page, order, Query(filter)) = pagination::together(page, order, filter)?;
+    let (projects, total) = service::list(&app, &caller, filter.realm_id, page, order).await?;
     let pagination = page.of(total);
     let projects = projects.into_iter().map(ProjectData::from).collect();
     Ok(Reply::list(ProjectList { projects, pagination }, pagination))

@@ -6,7 +6,7 @@ use crate::{
         caller::Caller,
         envelope::{Failure, Reply, Success},
         json::Json,
-        pagination::{Order, Page, Pagination, Sort},
+        pagination::{self, Order, Page, Pagination, Sort},
         path::{Id, Ids},
         time::rfc3339,
     },
@@ -104,10 +104,11 @@ pub(super) async fn list(
     State(app): State<App>,
     caller: Caller,
     Id(id): Id<ProjectId>,
-    page: Page,
+    page: Result<Page, ServiceError>,
     sort: Sort,
 ) -> Result<Reply<PermissionList>, ServiceError> {
-    let order = sort.among(SORTABLE, Order { by: "created_at", descending: true })?;
+    let order = sort.among(SORTABLE, Order { by: "created_at", descending: true });
+    let (page, order, ()) = pagination::together(page, order, Ok(()))?;
     let (permissions, total) = service::list(&app, &caller, id, page, order).await?;
     let pagination = page.of(total);
     let permissions = permissions.into_iter().map(PermissionData::from).collect();

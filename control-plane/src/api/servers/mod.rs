@@ -1,6 +1,7 @@
 //! `/servers` and `/rentals`. A server's rental is part of its row, so both have its id.
 
 mod data;
+mod drain;
 mod runtime;
 
 use super::{
@@ -29,6 +30,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(rentals))
         .routes(routes!(rental))
         .routes(routes!(rental_runtime))
+        .merge(drain::router())
 }
 
 /// The servers you rent

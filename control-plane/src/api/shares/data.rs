@@ -22,7 +22,8 @@ pub(super) struct ShareData {
     /// `readonly` or `readwrite`.
     mode: &'static str,
     alias: Option<String>,
-    /// Where it appears in its targets. One whose alias an older share of the same target has appears by its id.
+    /// Where it appears in its targets; one with a place of its own appears below `/mnt/shares`, too. One whose alias an
+    /// older share of the same target has appears there by its id.
     mount_path: String,
     label: Option<String>,
     description: Option<String>,
@@ -85,7 +86,9 @@ impl From<View> for ShareData {
             target_container_id: share.target.container().map(|id| id.to_string()),
             target_project_id: share.target.project().map(|id| id.to_string()),
             mode: share.mode(),
-            mount_path: format!("{MOUNT_POINT}/{}", share.alias.as_deref().unwrap_or(&id)),
+            mount_path: share
+                .place
+                .unwrap_or_else(|| format!("{MOUNT_POINT}/{}", share.alias.as_deref().unwrap_or(&id))),
             alias: share.alias,
             label: share.label,
             description: share.description,

@@ -18,7 +18,7 @@ async fn a_container_lives() {
     each_backend(|store| async move {
         let world = World::new(&store).await;
         let body = json!({
-            "alias": "web-server", "image": "debian:12", "runtime": "lxc", "color": "#0af", "comment": "shop",
+            "alias": "web-server", "image": "debian:12", "container_image": "debian:12", "runtime": "lxc", "color": "#0af", "comment": "shop",
             "specs": {"cpu_cores": 0.5, "memory_mb": 256, "storage_mb": 2048, "network_mbit": 50}, "environment_vars": {"PORT": 8080},
             "hoody_kit": true, "ssh_public_key": null,
         });
@@ -86,6 +86,10 @@ async fn bad_input_is_refused_with_details_and_changes_nothing() {
         (json!({"name": 5}), &["name"]),
         (json!({"image": "../../etc/passwd"}), &["image"]),
         (json!({"container_image": ""}), &["container_image"]),
+        (json!({"container_image": "debian/12", "image": "debian/11"}), &["image"]),
+        // Also where both would lead to the same image: who writes both writes the same.
+        (json!({"container_image": "debian/12", "image": "debian:12"}), &["image"]),
+        (json!({"container_image": "", "image": "debian/12"}), &["container_image", "image"]),
         (json!({"server_id": "one"}), &["server_id"]),
         (json!({"runtime": "vm"}), &["runtime"]),
         (json!({"color": "red"}), &["color"]),

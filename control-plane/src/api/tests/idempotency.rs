@@ -119,7 +119,7 @@ async fn a_process_that_holds_its_lease_is_not_taken_for_dead() {
         let app = app(&store).await;
         let (client, _) = Client::new_user(&app, "ann", false).await;
         create(&client, "k", json!({"alias": "a"})).await.expect(201);
-        replica::begin(&store, "alive").await.unwrap();
+        replica::begin(&store, "alive", None).await.unwrap();
         claimed_by_the_dead(&store, "alive 1").await;
         create(&client, "k", json!({"alias": "a"})).await.expect(409);
         claimed_by_the_dead(&store, "alive 1 project 000000000000000000000000").await;

@@ -56,6 +56,8 @@ const LEVELS: &[(&str, Needs)] = &[
     ("containers.copy", Edit),
     ("containers.export", Edit),
     ("containers.sync", Edit),
+    ("containers.move", Edit),
+    ("containers.getMove", Read),
     ("containers.listSnapshots", Read),
     ("containers.createSnapshot", Edit),
     ("containers.restoreSnapshot", Edit),

@@ -66,14 +66,30 @@ async fn a_pool_lives() {
         assert_eq!(bob.get(POOLS).await.expect(200).data()[1]["user_role"], "user");
         bob.delete(&format!("{members}/{bobs_id}")).await.expect(200);
         bob.get(&pool).await.expect(404);
+        // Who is in it, or invited, when it is deleted learns that as if they had been removed.
+        join(&ann, &pool, &bob, "bob", "user").await;
+        let (carl, _) = Client::new_user(&app, "carl", false).await;
+        ann.post(&members, json!({"username": "carl", "role": "admin"})).await.expect(200);
         ann.delete(&pool).await.expect(200);
         ann.get(&pool).await.expect(404);
-        let told: i64 =
-            sqlx::query_scalar("SELECT CAST(COUNT(*) AS BIGINT) FROM events WHERE event_type = 'pool.member.joined'")
-                .fetch_one(store.reader())
-                .await
-                .unwrap();
-        assert_eq!(told, 2, "both are told");
+        let told = async |client: &Client| {
+            let listed = client.get("/api/v1/events?resource_type=pool&sort_order=asc").await.expect(200);
+            let events = listed.data()["events"].as_array().unwrap().clone();
+            events.iter().map(|event| event["event_type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let bobs = [
+            "pool.invited",
+            "pool.invitation_revoked",
+            "pool.invited",
+            "pool.member.joined",
+            "pool.member.left",
+            "pool.invited",
+            "pool.member.joined",
+            "pool.member.left",
+        ];
+        assert_eq!(told(&bob).await, bobs);
+        assert_eq!(told(&carl).await, ["pool.invited", "pool.invitation_revoked"]);
+        assert_eq!(told(&ann).await.len(), bobs.len() + 2, "the owner is told of each");
     })
     .await;
 }

@@ -204,6 +204,7 @@ async fn insert_container(store: &Store, server: &str) -> Rows {
         ramdisk: None,
         origin: None,
         transfer: None,
+        moved: false,
     };
     let (container, json) = (spec.id, serde_json::to_string(&spec).unwrap());
     let mut tx = store.begin().await.unwrap();

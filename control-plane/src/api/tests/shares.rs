@@ -6,7 +6,10 @@ use crate::{
     nodes::simulated::Faults,
     store::{container, testing::each_backend},
 };
-use hoody_protocol::{share::ShareProblem, time::now_ms};
+use hoody_protocol::{
+    share::{MAX_SHARES, ShareProblem},
+    time::now_ms,
+};
 use serde_json::{Value, json};
 
 /// What the specification of the container at `path` mounts: names, and whether they are read-only.
@@ -121,6 +124,36 @@ async fn a_share_for_a_project_reaches_every_container_of_it() {
 }
 
 #[tokio::test]
+async fn a_share_has_a_place_of_its_own_and_gives_it_back() {
+    each_backend(|store| async move {
+        let world = World::new(&store).await;
+        let source = world.create(json!({"name": "source"})).await;
+        let target = world.create(json!({"name": "target"})).await;
+        let shares = format!("{source}/storage/shares");
+        // As the seeds write it.
+        let body = json!({"path": "/data/shared", "target_container_id": id_of(&target), "mode": "rw",
+            "mount_path": "/mnt/shared"});
+        let made = world.client.post(&shares, body).await.expect(201).data().clone();
+        assert_eq!((&made["mount_path"], &made["alias"]), (&json!("/mnt/shared"), &Value::Null));
+        let path = format!("{shares}/{}", made["id"].as_str().unwrap());
+        let place = async |body: Value| {
+            let told = world.client.patch(&path, body).await.expect(200).data().clone();
+            let id = id_of(&target).parse().unwrap();
+            let row = crate::store::container::get(&store, id).await.unwrap().unwrap();
+            let place = row.spec.shares[0].place.as_ref().map(|place| place.to_string());
+            (told["mount_path"].as_str().unwrap().to_owned(), place)
+        };
+        let at = |path: &str| (path.to_owned(), Some(path.to_owned()));
+        assert_eq!(place(json!({"label": "kept"})).await, at("/mnt/shared"));
+        assert_eq!(place(json!({"mount_path": "/srv//here/"})).await, at("/srv/here"));
+        assert_eq!(place(json!({"mount_path": "/mnt/shares/data"})).await, ("/mnt/shares/data".to_owned(), None));
+        assert_eq!(place(json!({"mount_path": "/srv/here"})).await, at("/srv/here"));
+        assert_eq!(place(json!({"mount_path": null})).await, ("/mnt/shares/data".to_owned(), None));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_shared_is_refused() {
     each_backend(|store| async move {
         let world = World::new(&store).await;
@@ -136,7 +169,10 @@ async fn what_cannot_be_shared_is_refused() {
             let body = body(id_of(&target), json!({"source_path": path}));
             world.client.post(&shares, body).await.expect_invalid(&["source_path"]);
         }
-        world.client.post(&shares, body(id_of(&target), json!({"mount_path": "/mnt/shared"}))).await.expect(501);
+        for path in ["/run/shared", "/proc/x", "/etc", "/mnt/shares", "shared"] {
+            let body = body(id_of(&target), json!({"mount_path": path}));
+            world.client.post(&shares, body).await.expect_invalid(&["mount_path"]);
+        }
         let itself = world.client.post(&shares, body(id_of(&source), json!({}))).await.expect(422);
         assert!(itself.json["error"]["details"]["target_container_id"].is_string());
         world.client.post(&shares, body("0123456789abcdef01234567", json!({}))).await.expect(404);
@@ -160,6 +196,8 @@ async fn what_cannot_be_shared_is_refused() {
         assert_eq!(stranger.get("/api/v1/storage/shares").await.expect(200).data(), &json!([]));
         assert_eq!(stranger.get("/api/v1/storage/incoming").await.expect(200).data(), &json!([]));
         world.client.get(&format!("{mine}/storage/shares/{id}")).await.expect(404);
+        let change = json!({"label": "abc"});
+        world.client.patch(&format!("{mine}/storage/shares/{id}"), change).await.expect(404);
         world.client.patch(&format!("{source}/storage/incoming/{id}/mount"), json!({"mount": true})).await.expect(404);
         for (query, count) in [
             ("target_type=project", 0),
@@ -192,7 +230,8 @@ async fn who_only_sees_the_target_offers_and_its_people_accept() {
         let body = json!({"source_path": "/srv", "mode": "ro", "target_container_id": id_of(&target)});
         bob.post(&shares, body.clone()).await.expect(404);
         let permission = json!({"user_id": user.to_string(), "permission_level": "read"});
-        world.client.post(&format!("/api/v1/projects/{}/permissions", world.project), permission).await.expect(201);
+        let permissions = format!("/api/v1/projects/{}/permissions", world.project);
+        let permission = world.client.post(&permissions, permission).await.expect(201).data()["id"].clone();
         let offered = bob.post(&shares, body).await.expect(201).data().clone();
         assert_eq!(offered["status_message"], "1 of 1 containers have not accepted it");
         assert!(mounted(&world, &target).await.is_empty());
@@ -200,6 +239,100 @@ async fn who_only_sees_the_target_offers_and_its_people_accept() {
         bob.patch(&choice, json!({"mount": true})).await.expect(403);
         world.client.patch(&choice, json!({"mount": true})).await.expect(200);
         assert_eq!(mounted(&world, &target).await.len(), 1);
+
+        // They accepted what it was: where it appears in their container is not changed behind their backs.
+        let path = format!("{shares}/{}", offered["id"].as_str().unwrap());
+        bob.patch(&path, json!({"mount_path": "/usr/local/bin"})).await.expect(403);
+        bob.patch(&path, json!({"mount_path": "/mnt/shares/mine", "label": "mine"})).await.expect(200);
+        assert_eq!(mounted(&world, &target).await, [("mine".to_owned(), true)]);
+        let placed = json!({"source_path": "/srv", "mode": "ro", "target_container_id": id_of(&target),
+            "mount_path": "/srv/placed"});
+        let placed = bob.post(&shares, placed).await.expect(201).data().clone();
+        let path = format!("{shares}/{}", placed["id"].as_str().unwrap());
+        bob.patch(&path, json!({"mount_path": "/srv/other"})).await.expect(403);
+        assert_eq!(bob.get(&path).await.expect(200).data()["mount_path"], "/srv/placed");
+        bob.patch(&path, json!({"mount_path": "/srv//placed/", "mode": "rw"})).await.expect(200);
+        bob.patch(&path, json!({"mount_path": null})).await.expect(200);
+        bob.patch(&path, json!({"mount_path": "/srv/placed"})).await.expect(403);
+        // Who may change the target, too, moves it.
+        let edit = json!({"permission_level": "edit"});
+        world.client.patch(&format!("{permissions}/{}", permission.as_str().unwrap()), edit).await.expect(200);
+        bob.patch(&path, json!({"mount_path": "/srv/other"})).await.expect(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_only_sees_the_source_neither_shares_nor_changes_anything() {
+    each_backend(|store| async move {
+        let world = World::new(&store).await;
+        let source = world.create(json!({"name": "source"})).await;
+        let target = world.create(json!({"name": "target"})).await;
+        let shares = format!("{source}/storage/shares");
+        let body = json!({"source_path": "/srv", "mode": "ro", "target_container_id": id_of(&target)});
+        let made = world.client.post(&shares, body.clone()).await.expect(201).data().clone();
+        let id = made["id"].as_str().unwrap();
+        let (reader, user) = Client::new_user(&world.app, "reader", false).await;
+        let permission = json!({"user_id": user.to_string(), "permission_level": "read"});
+        world.client.post(&format!("/api/v1/projects/{}/permissions", world.project), permission).await.expect(201);
+        reader.get(&format!("{shares}/{id}")).await.expect(200);
+        reader.post(&shares, body).await.expect(403);
+        reader.patch(&format!("{shares}/{id}"), json!({"mode": "rw"})).await.expect(403);
+        reader.delete(&format!("/api/v1/storage/shares/{id}")).await.expect(403);
+        assert_eq!(world.client.get(&format!("{shares}/{id}")).await.expect(200).data(), &made);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_that_goes_neither_shares_nor_accepts() {
+    each_backend(|store| async move {
+        let world = World::new(&store).await;
+        let source = world.create(json!({"name": "source"})).await;
+        let target = world.create(json!({"name": "target"})).await;
+        let body = json!({"source_path": "/srv", "mode": "ro", "target_container_id": id_of(&target)});
+        let shares = format!("{source}/storage/shares");
+        let made = world.client.post(&shares, body.clone()).await.expect(201).data().clone();
+        let id = made["id"].as_str().unwrap();
+        world.offline().await;
+        for container in [&source, &target] {
+            world.client.delete(container).await.expect(200);
+        }
+        world.client.post(&shares, body).await.expect(409);
+        world.client.patch(&format!("{target}/storage/incoming/{id}/mount"), json!({"mount": false})).await.expect(409);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn there_are_as_many_shares_as_there_can_be() {
+    each_backend(|store| async move {
+        let world = World::new(&store).await;
+        let source = world.create(json!({"name": "source"})).await;
+        let shares = format!("{source}/storage/shares");
+        let offer = async |target: &str, path: usize| {
+            let path = format!("/srv/{path}");
+            let body = json!({"source_path": path, "mode": "ro", "target_container_id": id_of(target)});
+            world.client.post(&shares, body).await
+        };
+        let refused = async |target: &str, field: &str| {
+            let refused = offer(target, 100).await.expect(422);
+            assert!(refused.json["error"]["details"][field].is_string(), "{}", refused.json);
+        };
+        let mut targets = Vec::new();
+        for name in ["one", "two", "three"] {
+            targets.push(world.create(json!({"name": name})).await);
+        }
+        for target in &targets[..2] {
+            for number in 0..MAX_SHARES {
+                offer(target, number).await.expect(201);
+            }
+            if target == &targets[0] {
+                refused(target, "target_container_id").await;
+            }
+        }
+        // The most of one container.
+        refused(&targets[2], "shares").await;
     })
     .await;
 }

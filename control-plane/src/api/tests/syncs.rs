@@ -105,7 +105,14 @@ async fn who_may_sync_what() {
     let sync = format!("{copy}/sync");
     world.client.post(&format!("{source}/sync"), json!({})).await.expect(409);
     world.client.post(&format!("{sync}?if_diverged=maybe"), json!({})).await.expect_invalid(&["if_diverged"]);
-    // What it came with is not known of a copy that was made on its own server and never synced.
+    // What it was made from is kept beside a copy on the same server too, and is what it is compared with.
+    let row = crate::store::container::get(&store, id(&copy).parse().unwrap()).await.unwrap().unwrap();
+    let base = crate::store::transfer::newest_kept(store.reader(), row.spec.id, None).await.unwrap().unwrap();
+    assert_eq!((row.spec.origin.unwrap().kept, row.spec.transfer), (Some(base.id), None));
+    assert_eq!((base.source, base.target), (world.server, world.server));
+    assert!(world.client.get(&copy).await.expect(200).data()["transfer"].is_null(), "nothing is on its way");
+    // It is not known of one that an older version made.
+    world.sql("DELETE FROM transfers").await;
     let refused = world.client.post(&format!("{sync}?if_diverged=refuse"), json!({})).await.expect(409);
     assert!(refused.json["message"].as_str().unwrap().contains("if_diverged"), "{}", refused.json);
     world.client.post("/api/v1/containers/0123456789abcdef01234567/sync", json!({})).await.expect(404);

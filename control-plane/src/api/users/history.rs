@@ -4,7 +4,7 @@ use crate::{
     api::{
         caller::Identity,
         envelope::Failure,
-        pagination::Page,
+        pagination::{self, Page},
         query::{self, Query},
         time::rfc3339,
     },
@@ -89,9 +89,10 @@ struct HistoryAnswer {
 async fn history(
     State(app): State<App>,
     identity: Identity,
-    page: Page,
-    Query(include): Query<Include>,
+    page: Result<Page, ServiceError>,
+    include: Result<Query<Include>, ServiceError>,
 ) -> Result<Json<HistoryAnswer>, ServiceError> {
+    let (page, (), Query(include)) = pagination::together(page, Ok(()), include)?;
     let filter = Filter { failed: include.include_failed, changes: include.include_security };
     let (events, total) = service::list(&app, identity.user.id, filter, page).await?;
     Ok(Json(HistoryAnswer {

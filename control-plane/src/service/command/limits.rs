@@ -38,7 +38,8 @@ pub(super) async fn check(
         if runs.len() as i64 >= most {
             // The oldest of the newest `most` runs is the one that must leave the window; 0 allows none ever.
             let oldest = runs.first().copied().unwrap_or(now);
-            wait = wait.max(oldest + window - now);
+            // It may be of a moment later: requests wait for one another.
+            wait = wait.max((oldest + window - now).min(window));
         }
     }
     if wait > 0 {

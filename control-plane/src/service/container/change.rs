@@ -2,7 +2,7 @@
 //! commit; then the node is woken and the request waits until it has answered, or the deadline has
 //! passed. The work goes on then.
 
-use super::{authorise, limits, pull};
+use super::{authorise, limits, moving, pull};
 use crate::{
     access::Level,
     app::App,
@@ -58,6 +58,7 @@ pub async fn change<T>(
     let mut tx = app.store.begin().await?;
     let mut row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
     authorise(&mut *tx, caller, &row, Level::Edit).await?;
+    moving::check_not_held(&row)?;
     let before = row.clone();
     let (effect, result) = edit(&mut row)?;
     match effect {
@@ -109,11 +110,20 @@ pub(in crate::service) async fn renew(
     connection: &mut AnyConnection,
     row: &mut ContainerRow,
 ) -> Result<(), ServiceError> {
+    renew_any(connection, row).await?;
+    check_size(&row.spec)
+}
+
+/// As [`renew`], of a specification that was accepted before in about this size: it must not be refused now.
+pub(in crate::service) async fn renew_any(
+    connection: &mut AnyConnection,
+    row: &mut ContainerRow,
+) -> Result<(), StoreError> {
     let epoch = settings::epoch(connection).await?.max(row.spec.version.epoch);
     row.spec.version = SpecVersion { epoch, generation: row.spec.version.generation + 1 };
     row.sequence += 1;
     row.spec.sequence = row.sequence;
-    check_size(&row.spec)
+    Ok(())
 }
 
 /// A specification must fit into one message to the node. Each part is bounded where it comes in; this is

@@ -7,13 +7,13 @@
 
 use super::{
     change::{Progress, check_size, settle},
-    create::{check_room, generated_name, may_use},
-    fields, kvm,
+    create::{generated_name, lock_project, may_use, taken_meanwhile, untouched},
+    fields, kvm, moving,
     ssh_key::{self, SshKey},
     transfers,
 };
 use crate::{
-    access::{Level, Permission},
+    access::Level,
     app::App,
     caller::Caller,
     error::ServiceError,
@@ -21,7 +21,7 @@ use crate::{
     service::{network, share, snapshot as snapshots},
     store::{
         StoreError,
-        container::{self, Attributes, ContainerRow, ServerInfo, Status},
+        container::{self, Attributes, ContainerRow, Status},
         node,
         reservation::{self, ProjectRow},
         settings, snapshot,
@@ -108,9 +108,7 @@ pub async fn copy(
     super::authorise(app.store.reader(), caller, &source, Level::Edit).await?;
     let wanted = validate(input)?;
     ssh_key::check_permission(caller, wanted.ssh_public_key.is_some())?;
-    if wanted.kvm && !caller.may(Permission::ContainersKvm) {
-        return Err(ServiceError::Forbidden("this token does not permit containers.features.kvm".to_owned()));
-    }
+    kvm::check_permission(caller, wanted.kvm)?;
     let project_id = wanted.project.unwrap_or(source.spec.project);
     let project = reservation::project(&app.store, project_id).await?.ok_or(ServiceError::NotFound("project"))?;
     may_use(app.store.reader(), caller, project_id, &project).await?;
@@ -186,7 +184,7 @@ async fn choose(
     project: &ProjectRow,
     wanted: &Wanted,
 ) -> Result<ServerId, ServiceError> {
-    let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
+    let servers = reservation::servers_of(app.store.reader(), project.owner, project_id).await?;
     let id = wanted.server.unwrap_or(source.server);
     let Some(server) = servers.iter().find(|server| server.id == id) else {
         if id != source.server {
@@ -202,7 +200,7 @@ async fn choose(
     // The root file system is there already, or comes: of the image only what machine its programs are for matters.
     let architecture = match id == source.server {
         true => server.architecture.clone(),
-        false => node::architecture(&app.store, source.server).await?,
+        false => node::architecture(app.store.reader(), source.server).await?,
     };
     let architecture = Some(architecture.as_str()).filter(|architecture| !architecture.is_empty());
     let demand = Demand { limits: &source.spec.limits, architecture, kvm: wanted.kvm };
@@ -226,29 +224,24 @@ async fn place(
     wanted: Wanted,
 ) -> Result<Copied, ServiceError> {
     let mut tx = app.store.begin().await?;
-    let locked = reservation::lock_project(&mut tx, project_id).await?;
-    let (project, containers) = locked.ok_or(ServiceError::NotFound("project"))?;
-    may_use(&mut *tx, caller, project_id, &project).await?;
-    check_room(app, &project, containers)?;
+    let project = lock_project(app, &mut tx, caller, project_id).await?;
     let source = container::lock(&mut tx, from).await?.ok_or(ServiceError::NotFound("container"))?;
     super::authorise(&mut *tx, caller, &source, Level::Edit).await?;
     snapshots::check_present(&source)?;
+    moving::check_not_held(&source)?;
     let taken = match &wanted.snapshot {
         Some(called) => Some(snapshots::ready(snapshot::list(&mut *tx, from).await?, called)?),
         None => None,
     };
     if !reservation::reserve(&mut tx, server, project.owner, &source.spec.limits).await? {
-        return Err(ServiceError::Unprocessable {
-            message: "the capacity was taken meanwhile: try again".to_owned(),
-            details: BTreeMap::new(),
-        });
+        return Err(taken_meanwhile());
     }
     let epoch = settings::epoch(&mut tx).await?;
     let firewall = wanted.firewall;
     let network = wanted.network.unwrap_or(project.owner == source.spec.owner);
     let mut row = new_row(app, caller, project_id, &project, &source, taken.as_ref(), wanted, network, epoch)?;
     row.server = server;
-    let transfer = (server != source.server).then(|| Transfer {
+    let transfer = Transfer {
         id: TransferId::generate(),
         container: row.spec.id,
         target: server,
@@ -256,19 +249,24 @@ async fn place(
         source: source.server,
         snapshot: taken.as_ref().map(|taken| taken.id),
         base: None,
-    });
-    if let Some(transfer) = &transfer {
+    };
+    let is_local = server == source.server;
+    if is_local {
+        row.spec.origin = row.spec.origin.map(|origin| Origin { kept: Some(transfer.id), ..origin });
+    } else {
         (row.spec.origin, row.spec.transfer) = (None, Some(transfer.id));
     }
     // What is shared with every container of its project; what the source alone was given is not the copy's.
     row.spec.shares = share::mounts(&mut tx, &row).await?.try_into().map_err(ServiceError::internal)?;
     container::insert(&mut tx, &row).await?;
-    if let Some(transfer) = &transfer {
-        transfer::insert(&mut tx, transfer, row.created_at).await?;
+    transfer::insert(&mut tx, &transfer, row.created_at).await?;
+    if is_local {
+        // There is nothing to move: it is kept by whom it is for from the first moment of the copy.
+        transfer::keep(&mut tx, transfer.id, 0, row.created_at).await?;
     }
     let snapshot_name = taken.as_ref().map(|taken| taken.name.clone());
     let mut metadata = json!({"source_container": from.to_string(), "source_snapshot": snapshot_name});
-    if transfer.is_some() {
+    if !is_local {
         metadata["source_server"] = json!(source.server_info.name);
     }
     status_log::begin(&mut tx, &row, Trigger::User(caller.user), Some(metadata)).await?;
@@ -295,7 +293,7 @@ fn new_row(
     network: bool,
     epoch: u64,
 ) -> Result<ContainerRow, ServiceError> {
-    let (id, from, now) = (ContainerId::generate(), &source.spec, now_ms() as i64);
+    let (id, from) = (ContainerId::generate(), &source.spec);
     let name = wanted.name.unwrap_or_else(|| generated_name(&source.name));
     let mut realm_ids = if project_id == from.project { source.realm_ids.clone() } else { project.realm_ids.clone() };
     realm_ids.extend(caller.realm.filter(|realm| !realm_ids.contains(realm)));
@@ -325,34 +323,20 @@ fn new_row(
         egress: from.egress.clone().filter(|_| network),
         ssh_public_key: wanted.ssh_public_key,
         kvm: wanted.kvm,
-        origin: Some(Origin { container: from.id, snapshot: taken.map(|taken| taken.id) }),
+        origin: Some(Origin { container: from.id, snapshot: taken.map(|taken| taken.id), kept: None }),
         transfer: None,
+        moved: false,
         shares: Default::default(),
         ..from.clone()
     };
     check_size(&spec)?;
     Ok(ContainerRow {
-        spec,
-        server: source.server,
-        name,
         image_name: source.image_name.clone(),
         runtime: source.runtime.clone(),
         realm_ids,
         attributes,
         egress_credentials,
-        sequence: 1,
-        status: Status::Copying,
-        status_changed_at: now,
-        report: None,
-        deleted_at: None,
-        snapshot_count: 0,
-        last_used_snapshot: None,
-        created_at: now,
-        updated_at: now,
-        project_alias: project.alias.clone(),
-        project_is_default: project.is_default,
-        server_info: ServerInfo::default(),
-        pull: None,
+        ..untouched(spec, source.server, name, Status::Copying, project)
     })
 }
 

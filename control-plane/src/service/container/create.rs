@@ -6,11 +6,11 @@ use super::{
     creation::{self, CreateInput, Wanted},
     fields,
     image::{self, Source},
-    pull, ssh_key,
+    kvm, pull, ssh_key,
 };
 use crate::{
     access::{
-        Level, Permission,
+        Level,
         object::{self, InProject},
     },
     app::App,
@@ -37,6 +37,7 @@ use hoody_protocol::{
     version::SpecVersion,
 };
 use serde_json::json;
+use sqlx::AnyConnection;
 use std::collections::BTreeMap;
 
 /// Random characters of a generated name.
@@ -51,16 +52,14 @@ pub async fn create(
 ) -> Result<(ContainerRow, Progress), ServiceError> {
     let wanted = creation::validate(app.config.default_limits, input)?;
     ssh_key::check_permission(caller, wanted.ssh_public_key.is_some())?;
-    if wanted.kvm && !caller.may(Permission::ContainersKvm) {
-        return Err(ServiceError::Forbidden("this token does not permit containers.features.kvm".to_owned()));
-    }
+    kvm::check_permission(caller, wanted.kvm)?;
     let project = reservation::project(&app.store, project_id).await?.ok_or(ServiceError::NotFound("project"))?;
     may_use(app.store.reader(), caller, project_id, &project).await?;
     if let Some(realms) = &wanted.realms {
         object::check_realms(caller, &project.realm_ids, realms)?;
     }
     let image = image::resolve(app, &wanted).await?;
-    let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
+    let servers = reservation::servers_of(app.store.reader(), project.owner, project_id).await?;
     let ranked = choose(&servers, &wanted, &image)?;
     let row = step("api: written", place(app, caller, project_id, wanted, image, &servers, &ranked)).await?;
     app.nodes.wake(row.server);
@@ -113,10 +112,7 @@ pub(super) async fn place(
     ranked: &[ServerId],
 ) -> Result<ContainerRow, ServiceError> {
     let mut tx = app.store.begin().await?;
-    let locked = reservation::lock_project(&mut tx, project_id).await?;
-    let (project, containers) = locked.ok_or(ServiceError::NotFound("project"))?;
-    may_use(&mut *tx, caller, project_id, &project).await?;
-    check_room(app, &project, containers)?;
+    let project = lock_project(app, &mut tx, caller, project_id).await?;
     let image = image.hold(&mut tx).await?;
     let mut placed = None;
     for server in ranked {
@@ -125,10 +121,7 @@ pub(super) async fn place(
             break;
         }
     }
-    let server = placed.ok_or_else(|| ServiceError::Unprocessable {
-        message: "the capacity was taken meanwhile: try again".to_owned(),
-        details: BTreeMap::new(),
-    })?;
+    let server = placed.ok_or_else(taken_meanwhile)?;
     let epoch = settings::epoch(&mut tx).await?;
     let by_scheduler = wanted.server.is_none();
     let credentials = wanted.registry_credentials.clone();
@@ -154,11 +147,19 @@ pub(super) async fn place(
     container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))
 }
 
-/// 409 where the project has as many containers as it may.
-pub(super) fn check_room(app: &App, project: &ProjectRow, containers: i64) -> Result<(), ServiceError> {
+/// The project, locked: the caller may make a container in it, and it has room for one more (409 otherwise).
+pub(super) async fn lock_project(
+    app: &App,
+    tx: &mut AnyConnection,
+    caller: &Caller,
+    id: ProjectId,
+) -> Result<ProjectRow, ServiceError> {
+    let locked = reservation::lock_project(&mut *tx, id).await?;
+    let (project, containers) = locked.ok_or(ServiceError::NotFound("project"))?;
+    may_use(&mut *tx, caller, id, &project).await?;
     let max = project.max_containers.unwrap_or(i64::from(app.config.container_max_per_project));
     if containers < max {
-        return Ok(());
+        return Ok(project);
     }
     Err(ServiceError::Conflict(format!(
         "the project has {containers} of at most {max} containers: delete one, or use another project"
@@ -174,7 +175,6 @@ fn new_row(
     server: &ServerRow,
     epoch: u64,
 ) -> Result<ContainerRow, ServiceError> {
-    let now = now_ms() as i64;
     let name = wanted.name.unwrap_or_else(|| generated_name(&image.short_name()));
     let mut realm_ids = wanted.realms.unwrap_or_else(|| project.realm_ids.clone());
     realm_ids.extend(caller.realm.filter(|realm| !realm_ids.contains(realm)));
@@ -203,19 +203,46 @@ fn new_row(
         ramdisk: wanted.ramdisk,
         origin: None,
         transfer: None,
+        moved: false,
     };
     check_size(&spec)?;
     Ok(ContainerRow {
-        spec,
-        server: server.id,
-        name,
         image_name: image.name(),
         runtime: wanted.runtime.to_owned(),
         realm_ids,
         attributes: Attributes { runs, ..wanted.attributes },
+        ..untouched(spec, server.id, name, Status::Creating, project)
+    })
+}
+
+/// The conflict of a server that others filled since it was chosen.
+pub(super) fn taken_meanwhile() -> ServiceError {
+    ServiceError::Unprocessable {
+        message: "the capacity was taken meanwhile: try again".to_owned(),
+        details: BTreeMap::new(),
+    }
+}
+
+/// The row of a container that nothing has happened to yet; what it is of beside its specification is for the caller.
+pub(super) fn untouched(
+    spec: ContainerSpec,
+    server: ServerId,
+    name: String,
+    status: Status,
+    project: &ProjectRow,
+) -> ContainerRow {
+    let now = now_ms() as i64;
+    ContainerRow {
+        spec,
+        server,
+        name,
+        image_name: String::new(),
+        runtime: String::new(),
+        realm_ids: Vec::new(),
+        attributes: Attributes::default(),
         egress_credentials: String::new(),
         sequence: 1,
-        status: Status::Creating,
+        status,
         status_changed_at: now,
         report: None,
         deleted_at: None,
@@ -227,7 +254,7 @@ fn new_row(
         project_is_default: project.is_default,
         server_info: ServerInfo::default(),
         pull: None,
-    })
+    }
 }
 
 /// `debian-12-1f0c93ab` for `debian/12`.

@@ -2,6 +2,7 @@
 
 use super::change::{Effect, Progress, change};
 use crate::{
+    access::Permission,
     app::App,
     caller::Caller,
     error::ServiceError,
@@ -29,6 +30,14 @@ pub(super) fn agreed(kvm: Option<bool>, dev_kvm: Option<bool>) -> Result<Option<
         }
         (kvm, dev_kvm) => Ok(kvm.or(dev_kvm)),
     }
+}
+
+/// 403 where KVM is wanted and the caller's token does not permit that.
+pub(super) fn check_permission(caller: &Caller, wanted: bool) -> Result<(), ServiceError> {
+    if wanted && !caller.may(Permission::ContainersKvm) {
+        return Err(ServiceError::Forbidden("this token does not permit containers.features.kvm".to_owned()));
+    }
+    Ok(())
 }
 
 /// Grants it, or takes it away.

@@ -2,7 +2,7 @@
 //! written down as expired, and when the deadline passes before it was sent it expires. Dispatch and expiry are
 //! both conditional on `pending`, so only one of them wins; what was sent late, the node refuses to begin.
 
-use super::change::write;
+use super::{change::write, moving};
 use crate::{
     app::App,
     error::ServiceError,
@@ -51,6 +51,7 @@ pub(in crate::service) async fn begin(
     user: Option<UserId>,
     kind: OperationKind,
 ) -> Result<Begun, ServiceError> {
+    moving::check_not_held(row)?;
     let limit = app.config.operation_deadline;
     let (deadline, now) = (Instant::now() + limit, now_ms() as i64);
     let read = row.spec.version;

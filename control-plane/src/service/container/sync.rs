@@ -2,7 +2,7 @@
 //! after the answer ([`crate::nodes`] has it had); once all of it is there, an operation on the copy's node puts it in
 //! place. What the copy had is kept as a snapshot.
 
-use super::{authorise, operation, transfers};
+use super::{authorise, moving, operation, transfers};
 use crate::{
     access::Level,
     app::App,
@@ -133,6 +133,8 @@ async fn begin(app: &App, caller: &Caller, id: ContainerId, from: ContainerId) -
     let source = container::lock(&mut tx, from).await?.ok_or_else(gone)?;
     authorise(&mut *tx, caller, &row, Level::Edit).await?;
     snapshots::check_present(&row)?;
+    moving::check_not_held(&row)?;
+    moving::check_not_held(&source)?;
     if source.spec.desired == Desired::Deleted {
         return Err(gone());
     }

@@ -8,7 +8,12 @@ use super::{
     ssh_key::{self, SshKey},
 };
 use crate::{
-    access::object, app::App, caller::Caller, error::ServiceError, service::environment, store::container::ContainerRow,
+    access::object,
+    app::App,
+    caller::Caller,
+    error::ServiceError,
+    service::environment,
+    store::container::{self, ContainerRow},
 };
 use hoody_protocol::{
     bounded::Text,
@@ -62,6 +67,13 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
     Option::deserialize(deserializer).map(Some)
 }
 
+/// What the container's files took when they were measured last.
+async fn disk_used(app: &App, id: ContainerId) -> Result<Option<u64>, ServiceError> {
+    let Some(row) = container::get(&app.store, id).await? else { return Ok(None) };
+    let measured = app.nodes.measured_container(row.server, id).await;
+    Ok(measured.and_then(|measured| measured.value.disk_bytes))
+}
+
 /// Changes the fields that are given and waits for the node where it has to know.
 pub async fn update(
     app: &App,
@@ -78,7 +90,10 @@ pub async fn update(
     let default_limits = app.config.default_limits;
     let Checked { env, realms, ssh_key } = validate(&input, name.as_deref(), default_limits)?;
     ssh_key::check_permission(caller, ssh_key.is_some())?;
-    let disk_used_bytes = app.nodes.measurements.container(id).and_then(|measured| measured.value.disk_bytes);
+    let disk_used_bytes = match input.specs {
+        Some(_) => disk_used(app, id).await?,
+        None => None,
+    };
     let (row, progress, ()) = change(app, caller, id, |row| {
         if row.spec.desired == Desired::Deleted {
             return Err(ServiceError::Conflict("the container is being deleted".to_owned()));

@@ -1,7 +1,7 @@
 //! Processes and terminals in containers. They are neither state nor operations: nothing of them is stored but that
 //! they took place, and they end when nobody waits for them (a process) or when their node's agent ends (both).
 //!
-//! The request goes straight to the node, so it must come to the replica that has the node's link.
+//! The request goes straight to the node, through the replica that has its link where this is another one.
 
 mod command;
 mod conversations;
@@ -20,7 +20,10 @@ use crate::{
     caller::Caller,
     error::ServiceError,
     event::{Actor, EventKind, NewEvent},
-    nodes::remote::{OpenError, RemoteError},
+    nodes::{
+        Reach,
+        remote::{OpenError, RemoteError},
+    },
     store::{
         StoreError,
         container::{self, ContainerRow, Status},
@@ -54,11 +57,11 @@ fn check_running(row: &ContainerRow) -> Result<(), ServiceError> {
 }
 
 /// Refuses where this process cannot reach the container's node.
-pub(super) fn check_reachable(app: &App, row: &ContainerRow) -> Result<(), ServiceError> {
-    match (app.nodes.is_linked(row.server), row.server_info.online) {
-        (true, _) => Ok(()),
-        (false, true) => Err(ServiceError::Elsewhere(row.server_info.name.clone())),
-        (false, false) => Err(offline(row)),
+pub(super) async fn check_reachable(app: &App, row: &ContainerRow) -> Result<(), ServiceError> {
+    match app.nodes.reach(row.server, row.server_info.online).await? {
+        Reach::Reached => Ok(()),
+        Reach::Elsewhere => Err(ServiceError::Elsewhere(row.server_info.name.clone())),
+        Reach::Offline => Err(offline(row)),
     }
 }
 

@@ -79,7 +79,7 @@ pub async fn run(app: &App, caller: &Caller, id: ContainerId, input: ExecInput) 
     all_right(problems)?;
     let Some(command) = command else { return Err(ServiceError::invalid("argv", "cannot be run")) };
     check_running(&row)?;
-    check_reachable(app, &row)?;
+    check_reachable(app, &row).await?;
     let _place = app.conversations.begin(caller.user, Kind::Process)?;
     record(app, caller, &row, "container.exec", Some(&argv)).await?;
     let limit = Duration::from_secs_f64(seconds);

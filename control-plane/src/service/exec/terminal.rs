@@ -92,7 +92,7 @@ pub async fn connect(
     if input.existing.is_none() {
         check_running(&row)?;
     }
-    check_reachable(app, &row)?;
+    check_reachable(app, &row).await?;
     let place = app.conversations.begin(caller.user, Kind::Terminal)?;
     let (terminal, action, command) = match input.existing {
         Some((terminal, _)) => (terminal, "container.terminal_connected", None),
@@ -115,7 +115,7 @@ pub async fn connect(
 /// The terminals of the container, of all who may use it.
 pub async fn list(app: &App, caller: &Caller, id: ContainerId) -> Result<Vec<TerminalInfo>, ServiceError> {
     let row = find(app, caller, id, Level::Edit).await?;
-    check_reachable(app, &row)?;
+    check_reachable(app, &row).await?;
     let list: TerminalList = ask(app, &row, &TerminalQuery { container: id }).await?;
     Ok(list.terminals.into_inner())
 }
@@ -123,7 +123,7 @@ pub async fn list(app: &App, caller: &Caller, id: ContainerId) -> Result<Vec<Ter
 /// Ends a terminal with all that runs at it.
 pub async fn end(app: &App, caller: &Caller, id: ContainerId, terminal: TerminalId) -> Result<(), ServiceError> {
     let row = find(app, caller, id, Level::Edit).await?;
-    check_reachable(app, &row)?;
+    check_reachable(app, &row).await?;
     match ask(app, &row, &TerminalEnd { container: id, terminal }).await? {
         CommandReply::Accepted => record(app, caller, &row, "container.terminal_ended", None).await,
         CommandReply::Refused(cause) => Err(refused(cause)),

@@ -28,6 +28,8 @@ const INCOMING: &str = ".incoming-";
 const PULLING: &str = ".pulling-";
 /// Names of layers that came from a registry and are verified, but not yet blobs, begin so.
 const PULLED: &str = ".pulled-";
+/// Names of uploads begin so.
+const UPLOAD: &str = ".upload-";
 /// How long such a file stays that nobody goes on with.
 const PULLING_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes copied at once.
@@ -185,6 +187,16 @@ impl BlobFolder {
         Ok(true)
     }
 
+    /// Makes a blob of an upload, which is on disk and has this digest and size.
+    pub(crate) fn take(&self, upload: Upload, digest: Digest, size: u64) -> Result<(), BlobError> {
+        let target = self.path.join(digest.hex());
+        if !target.metadata().is_ok_and(|found| found.len() == size) {
+            fs::rename(upload.path(), &target).map_err(io("rename to", &target))?;
+            File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(io("sync", &self.path))?;
+        }
+        Ok(())
+    }
+
     /// Removes every blob that is not in `referenced`, and what a day ago was left of transfers.
     pub fn collect(&self, referenced: &HashSet<Digest>) -> Result<Collected, BlobError> {
         let mut collected = Collected::default();
@@ -216,10 +228,11 @@ impl BlobFolder {
         self.path.join(format!("{INCOMING}{:016x}", rand::random::<u64>()))
     }
 
-    /// Under the lock, whatever is incoming is nobody's.
+    /// Under the lock, whatever is incoming is nobody's; an upload is somebody's as long as its own lock is held.
     fn sweep(&self) -> Result<(), BlobError> {
         for (name, entry) in self.entries()? {
-            if name.starts_with(INCOMING) {
+            let abandoned = if name.starts_with(UPLOAD) { lock_abandoned(&entry.path())? } else { None };
+            if name.starts_with(INCOMING) || abandoned.is_some() {
                 remove(&entry.path())?;
             }
         }
@@ -253,30 +266,45 @@ impl Drop for Scratch {
 }
 
 /// An upload that is not a blob yet, a file for its owner alone. It goes when it is dropped; what a process leaves that
-/// dies goes with a collection, after a day.
+/// dies goes when the folder is locked next, by whomever: its lock went with the process.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    data_dir: PathBuf,
     file: Scratch,
+    lock: File,
 }
 
 /// Makes an empty one.
 pub(crate) fn upload(data_dir: &Path) -> Result<Upload, BlobError> {
-    let path = make_folder(data_dir)?.join(format!("{PULLING}upload-{:016x}", rand::random::<u64>()));
-    OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(io("create", &path))?;
-    Ok(Upload { data_dir: data_dir.to_owned(), file: Scratch { path } })
+    let folder = make_folder(data_dir)?;
+    loop {
+        let path = folder.join(format!("{UPLOAD}{:016x}", rand::random::<u64>()));
+        let file =
+            OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(io("create", &path))?;
+        let upload = Upload { file: Scratch { path }, lock: file };
+        // Whoever sweeps may have seen it before it was locked: then there is another one.
+        if upload.lock.try_lock().is_ok() && upload.path().exists() {
+            return Ok(upload);
+        }
+    }
+}
+
+/// The upload, locked, where no process holds it.
+fn lock_abandoned(path: &Path) -> Result<Option<File>, BlobError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(io("open", path))?,
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(io("lock", path)(error)),
+    }
 }
 
 impl Upload {
     /// Its file.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
-    }
-
-    /// Gives it the name of a layer that was fetched and verified; it must be on disk and have this digest.
-    pub(crate) fn pulled(self, digest: Digest) -> Result<(), BlobError> {
-        let target = pulled_path(&self.data_dir, "", digest);
-        fs::rename(self.path(), &target).map_err(io("rename to", &target))
     }
 }
 
@@ -376,5 +404,26 @@ mod tests {
         drop(folder);
         BlobFolder::lock(data.path(), Duration::ZERO).unwrap();
         assert!(names(data.path()).is_empty());
+    }
+
+    #[test]
+    fn an_upload_stays_as_long_as_somebody_holds_it_and_what_a_crash_left_goes() {
+        let (data, folder) = folder();
+        drop(folder);
+        let held = upload(data.path()).unwrap();
+        fs::write(held.path(), "half").unwrap();
+        fs::write(data.path().join("blobs/.upload-0"), "of a process that was killed").unwrap();
+        let folder = BlobFolder::lock(data.path(), Duration::ZERO).unwrap();
+        assert_eq!(names(data.path()), [held.path().file_name().unwrap().to_str().unwrap()]);
+        folder.take(held, Digest::of(b"half"), 4).unwrap();
+        assert_eq!(names(data.path()), [Digest::of(b"half").hex()]);
+        // The same once more: nothing of it stays.
+        let again = upload(data.path()).unwrap();
+        fs::write(again.path(), "half").unwrap();
+        folder.take(again, Digest::of(b"half"), 4).unwrap();
+        assert_eq!(names(data.path()), [Digest::of(b"half").hex()]);
+        let dropped = upload(data.path()).unwrap();
+        drop(dropped);
+        assert_eq!(names(data.path()).len(), 1);
     }
 }

@@ -76,6 +76,23 @@ pub struct Wanted {
     pub rating: Bounds,
 }
 
+impl Wanted {
+    /// Every bad field.
+    pub fn check(&self) -> Result<(), ServiceError> {
+        let mut problems = std::collections::BTreeMap::new();
+        self.price.check("price", f64::INFINITY, &mut problems);
+        self.rating.check("rating", MAX_RATING, &mut problems);
+        let Filter { os, architecture, search, .. } = &self.filter;
+        for (field, value) in [("os", os), ("architecture", architecture), ("search", search)] {
+            // PostgreSQL cannot even compare with a NUL character.
+            if value.chars().count() > MAX_FILTER_CHARS || value.contains('\0') {
+                problems.insert(field.to_owned(), format!("must be at most {MAX_FILTER_CHARS} printable characters"));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(problems)) }
+    }
+}
+
 /// A page of the public catalogue, and how many images match in all.
 pub async fn list(
     store: &Store,
@@ -84,19 +101,7 @@ pub async fn list(
     limit: u32,
     offset: u64,
 ) -> Result<(Vec<ImageRow>, u64), ServiceError> {
-    let mut problems = std::collections::BTreeMap::new();
-    wanted.price.check("price", f64::INFINITY, &mut problems);
-    wanted.rating.check("rating", MAX_RATING, &mut problems);
-    let Filter { os, architecture, search, .. } = &wanted.filter;
-    for (field, value) in [("os", os), ("architecture", architecture), ("search", search)] {
-        // PostgreSQL cannot even compare with a NUL character.
-        if value.chars().count() > MAX_FILTER_CHARS || value.contains('\0') {
-            problems.insert(field.to_owned(), format!("must be at most {MAX_FILTER_CHARS} printable characters"));
-        }
-    }
-    if !problems.is_empty() {
-        return Err(ServiceError::Invalid(problems));
-    }
+    wanted.check()?;
     if !wanted.price.contains(PRICE_CENTS as f64 / 100.0) {
         return Ok((Vec::new(), 0));
     }

@@ -7,6 +7,7 @@ mod upstream;
 
 pub use input::{NetworkInput, ProxyInput, ProxyObject, Switch};
 pub use sealed::{SealedCredentials, adopted, complete, sealed_for};
+pub(crate) use upstream::fuzzing as upstream_fuzzing;
 
 use crate::{
     app::App,

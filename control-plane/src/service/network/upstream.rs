@@ -162,6 +162,16 @@ pub(super) async fn check_host(rules: &DialRules, host: &str, port: u16) -> Resu
     }))
 }
 
+/// Any text as an upstream, for fuzzing: what is taken is a host that can be dialled, and is shown without its
+/// password.
+pub(crate) fn fuzzing(text: &str) {
+    let Ok(proxy) = ProxyText::parse(text) else { return };
+    assert!(is_host(&proxy.host) && proxy.port != Some(0));
+    let shown = ProxyText::parse(&proxy.shown).expect("what is shown is an upstream");
+    assert_eq!((&shown.host, shown.port, shown.kind), (&proxy.host, proxy.port, proxy.kind));
+    assert!(shown.credentials.is_none(), "credentials are shown");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

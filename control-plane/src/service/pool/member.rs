@@ -102,8 +102,7 @@ pub async fn remove(app: &App, caller: &Caller, id: PoolId, user: UserId) -> Res
         object::in_pool(&mut *tx, caller, &pool, at_least(member.role)).await?;
     }
     store::delete_member(&mut tx, member.id).await?;
-    let kind = if member.is_authorized { EventKind::PoolMemberLeft } else { EventKind::PoolInvitationRevoked };
-    tell(&mut tx, kind, &pool, &member, caller).await?;
+    tell(&mut tx, end_of(&member), &pool, &member, caller).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(())
 }
@@ -132,6 +131,22 @@ pub async fn answer(app: &App, caller: &Caller, id: PoolId, accept: bool) -> Res
     }
     tx.commit().await.map_err(StoreError::from)?;
     Ok(())
+}
+
+/// Tells everybody in the pool, and whoever is invited, that they are not any more: it is being deleted.
+pub(super) async fn tell_all_of_end(
+    connection: &mut AnyConnection,
+    pool: &Pool,
+    caller: &Caller,
+) -> Result<(), ServiceError> {
+    for member in store::members(&mut *connection, pool.id).await? {
+        tell(connection, end_of(&member), pool, &member, caller).await?;
+    }
+    Ok(())
+}
+
+fn end_of(member: &Member) -> EventKind {
+    if member.is_authorized { EventKind::PoolMemberLeft } else { EventKind::PoolInvitationRevoked }
 }
 
 /// Who decides about a member with this role.

@@ -80,7 +80,7 @@ pub async fn get(app: &App, caller: &Caller, id: PoolId) -> Result<Details, Serv
     let pool = store::get(app.store.reader(), id).await?.ok_or(ServiceError::NotFound(POOL))?;
     object::in_pool(app.store.reader(), caller, &pool, Role::User).await?;
     let owner = crate::store::user::by_id(&app.store, pool.owner).await?.ok_or(ServiceError::NotFound(POOL))?;
-    let (members, servers) = (store::members(&app.store, id).await?, store::servers(&app.store, id).await?);
+    let (members, servers) = (store::members(app.store.reader(), id).await?, store::servers(&app.store, id).await?);
     Ok(Details { pool, owner: (owner.username, owner.alias), members, servers })
 }
 
@@ -138,6 +138,7 @@ pub async fn delete(app: &App, caller: &Caller, id: PoolId) -> Result<(), Servic
             "{guests} containers of members are on the pool's servers: delete them first"
         )));
     }
+    member::tell_all_of_end(&mut tx, &pool, caller).await?;
     store::delete(&mut tx, id).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(())

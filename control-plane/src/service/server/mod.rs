@@ -1,6 +1,7 @@
 //! Servers: what tenants rent, and what operators do with them.
 
 mod browse;
+pub mod drain;
 pub mod operate;
 pub mod pool;
 pub mod unknown;
@@ -75,7 +76,7 @@ pub async fn runtime(app: &App, caller: &Caller, id: ServerId) -> Result<Runtime
     let pool_level = server_pool::read(&app.store, id).await?.map_or(0, |told| told.level);
     let now = now_ms();
     let stale_after = (app.config.heartbeat_interval * STALE_AFTER_HEARTBEATS).as_millis() as u64;
-    Ok(match app.nodes.measurements.node(id) {
+    Ok(match app.nodes.measured(id).await {
         Some(Measured { value, taken_at, received_at }) => {
             let age_ms = now.saturating_sub(received_at);
             let stale = age_ms > stale_after;

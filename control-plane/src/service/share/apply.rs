@@ -44,6 +44,7 @@ pub(in crate::service) async fn mounts(
             source: share.source,
             path: Text::truncated(share.path),
             name: Text::truncated(alias.unwrap_or(id)),
+            place: share.place.map(Text::truncated),
             readonly: share.readonly,
             until: share.expires_at.and_then(|at| u64::try_from(at).ok()),
         }
@@ -69,7 +70,7 @@ pub(super) async fn lock(
 }
 
 /// Makes the specifications of these containers, which are locked, say what the rows say; gives those that changed.
-pub(super) async fn apply(
+pub(in crate::service) async fn apply(
     connection: &mut AnyConnection,
     containers: &BTreeSet<ContainerId>,
     actor: Actor,
@@ -91,7 +92,7 @@ pub(super) async fn apply(
     Ok(changed)
 }
 
-/// Before a container is locked to be deleted: locks it and the containers that mount its folders.
+/// Before a container is locked to be deleted or moved: locks it and the containers that its shares concern.
 pub(in crate::service) async fn lock_with_targets(
     connection: &mut AnyConnection,
     source: ContainerId,
@@ -131,6 +132,7 @@ pub(super) fn told(share: &Share, kind: EventKind, actor: Actor) -> NewEvent {
         .with("source_path", share.path.as_str())
         .with("mode", share.mode())
         .with("alias", optional(share.alias.clone()))
+        .with("mount_path", optional(share.place.clone()))
         .with("target_container_id", optional(share.target.container().map(|id| id.to_string())))
         .with("target_project_id", optional(share.target.project().map(|id| id.to_string())))
 }

@@ -2,7 +2,7 @@
 
 use crate::{error::ServiceError, store::share::Target};
 use hoody_protocol::{
-    share::{MOUNT_POINT, is_name, normal_path},
+    share::{MOUNT_POINT, is_name, normal_path, normal_place},
     time::now_ms,
 };
 use serde::{Deserialize, Deserializer};
@@ -34,7 +34,8 @@ pub struct CreateInput {
     /// It appears as `/mnt/shares/<alias>`; absent: as `/mnt/shares/<id>`.
     #[schema(min_length = 3, max_length = 63, pattern = "^[a-z0-9][a-z0-9_-]*[a-z0-9]$")]
     pub alias: Option<String>,
-    /// `/mnt/shares/<alias>`: another form of `alias`. Other places are not built.
+    /// `/mnt/shares/<alias>`: another form of `alias`. Any other folder but a system path: it appears there, too.
+    #[schema(max_length = 1024)]
     pub mount_path: Option<String>,
     /// For people.
     #[schema(min_length = 3, max_length = 63, pattern = "^[a-z0-9][a-z0-9_-]*[a-z0-9]$")]
@@ -57,8 +58,11 @@ pub struct UpdateInput {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub alias: Option<Option<String>>,
-    /// `/mnt/shares/<alias>`: another form of `alias`.
-    pub mount_path: Option<String>,
+    /// `/mnt/shares/<alias>`: another form of `alias`. Any other folder but a system path: it appears there, too; `null`:
+    /// it appears below `/mnt/shares` alone.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 1024)]
+    pub mount_path: Option<Option<String>>,
     /// For people.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
@@ -100,6 +104,7 @@ pub(super) struct NewShare {
     pub(super) readonly: bool,
     pub(super) target: Target,
     pub(super) alias: Option<String>,
+    pub(super) place: Option<String>,
     pub(super) label: Option<String>,
     pub(super) description: Option<String>,
     pub(super) enabled: bool,
@@ -110,6 +115,7 @@ pub(super) struct NewShare {
 pub(super) struct Change {
     pub(super) readonly: Option<bool>,
     pub(super) alias: Option<Option<String>>,
+    pub(super) place: Option<Option<String>>,
     pub(super) label: Option<Option<String>>,
     pub(super) description: Option<Option<String>>,
     pub(super) enabled: Option<bool>,
@@ -153,23 +159,27 @@ impl CreateInput {
         let readonly = problems.take("mode", mode.and_then(|mode| is_readonly(&mode)));
         let target = target(&mut problems, self.target_container_id.as_deref(), self.target_project_id.as_deref());
         let alias = problems.take("alias", self.alias.map(|alias| word(alias, true)).transpose()).flatten();
-        let alias = at_mount_path(&mut problems, alias, self.mount_path.as_deref());
+        let (alias, place) = match mount_path(&mut problems, alias.as_deref(), self.mount_path.as_deref()) {
+            Some(MountPath::Alias(name)) => (Some(name), None),
+            Some(MountPath::Place(place)) => (alias, Some(place)),
+            None => (alias, None),
+        };
         let label = problems.take("label", self.label.map(|label| word(label, false)).transpose()).flatten();
         let description = problems.take("description", self.description.map(self::description).transpose()).flatten();
         let expires = problems.take("expires_at", self.expires_at.map(expiry).transpose()).flatten().flatten();
         problems.finish()?;
-        match (path, readonly, target, alias) {
-            (Some(path), Some(readonly), Some(target), Ok(alias)) => Ok(NewShare {
+        match (path, readonly, target) {
+            (Some(path), Some(readonly), Some(target)) => Ok(NewShare {
                 path,
                 readonly,
                 target,
                 alias,
+                place,
                 label,
                 description,
                 enabled: self.enabled.unwrap_or(true),
                 expires,
             }),
-            (.., Err(error)) => Err(error),
             // Each of them has left a problem.
             _ => Err(ServiceError::Invalid(BTreeMap::new())),
         }
@@ -184,15 +194,20 @@ impl UpdateInput {
             value.map(|value| value.map(|value| word(value, is_alias)).transpose()).transpose()
         };
         let alias = problems.take("alias", optional_word(self.alias, true)).flatten();
-        let at_path = at_mount_path(&mut problems, alias.clone().flatten(), self.mount_path.as_deref());
+        let path = self.mount_path.as_ref().map(Option::as_deref);
+        let at = mount_path(&mut problems, alias.as_ref().and_then(Option::as_deref), path.flatten());
+        let (alias, place) = match at {
+            Some(MountPath::Alias(name)) => (Some(Some(name)), Some(None)),
+            Some(MountPath::Place(place)) => (alias, Some(Some(place))),
+            None => (alias, path.map(|_| None)),
+        };
         let label = problems.take("label", optional_word(self.label, false)).flatten();
         let text = self.description.map(|value| value.map(description).transpose()).transpose();
         let description = problems.take("description", text).flatten();
         let expires = self.expires_at.map(|value| value.map(expiry).transpose().map(Option::flatten)).transpose();
         let expires = problems.take("expires_at", expires).flatten();
         problems.finish()?;
-        let alias = if self.mount_path.is_some() { Some(at_path?) } else { alias };
-        Ok(Change { readonly, alias, label, description, enabled: self.enabled, expires })
+        Ok(Change { readonly, alias, place, label, description, enabled: self.enabled, expires })
     }
 }
 
@@ -250,26 +265,25 @@ fn word(text: String, is_alias: bool) -> Result<String, String> {
     Ok(text)
 }
 
-/// The alias that the place means; 501 for places outside of the one folder that every container has for shares.
-fn at_mount_path(
-    problems: &mut Problems,
-    alias: Option<String>,
-    place: Option<&str>,
-) -> Result<Option<String>, ServiceError> {
-    let Some(place) = place else { return Ok(alias) };
-    let name = place.strip_prefix(MOUNT_POINT).and_then(|rest| rest.strip_prefix('/'));
-    let Some(name) = name.map(|name| name.trim_end_matches('/')) else {
-        return Err(ServiceError::NotImplemented(format!(
-            "shares appear below {MOUNT_POINT}; other places are not built yet: give \"mount_path\" as \
-             {MOUNT_POINT}/<alias>, or leave it out"
-        )));
+/// What `mount_path` says.
+enum MountPath {
+    /// The name below the one folder that every container has for shares.
+    Alias(String),
+    /// Another folder.
+    Place(String),
+}
+
+fn mount_path(problems: &mut Problems, alias: Option<&str>, path: Option<&str>) -> Option<MountPath> {
+    let path = path?;
+    let said = match path.strip_prefix(MOUNT_POINT).and_then(|rest| rest.strip_prefix('/')) {
+        Some(name) => word(name.trim_end_matches('/').to_owned(), true).map(MountPath::Alias),
+        None => normal_place(path).map(MountPath::Place).map_err(str::to_owned),
     };
-    match (problems.take("mount_path", word(name.to_owned(), true)), alias) {
-        (Some(name), Some(alias)) if name != alias => {
-            problems.take::<()>("mount_path", Err("names another alias than \"alias\": give one of them".to_owned()));
-            Ok(None)
+    match problems.take("mount_path", said)? {
+        MountPath::Alias(name) if alias.is_some_and(|alias| alias != name) => {
+            problems.take("mount_path", Err("names another alias than \"alias\": give one of them".to_owned()))
         }
-        (name, alias) => Ok(name.or(alias)),
+        said => Some(said),
     }
 }
 
@@ -326,10 +340,23 @@ mod tests {
             assert_eq!((share.path.as_str(), share.readonly, share.enabled), ("/data/shared", false, true));
             assert_eq!(share.alias.as_deref(), Some("shared"));
         }
-        assert!(matches!(
-            check(json!({"path": "/a", "mode": "ro", "target_project_id": ID, "mount_path": "/mnt/shared"})),
-            Err(ServiceError::NotImplemented(_))
-        ));
+        let body = json!({"path": "/a", "mode": "ro", "target_project_id": ID, "mount_path": "/mnt//shared/"});
+        let share = check(body).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((share.alias, share.place.as_deref()), (None, Some("/mnt/shared")));
+    }
+
+    #[test]
+    fn a_change_moves_a_share_to_a_place_and_back() {
+        let change = |body: Value| {
+            let change = serde_json::from_value::<UpdateInput>(body).unwrap().check();
+            let change = change.unwrap_or_else(|error| panic!("{error}"));
+            (change.alias, change.place)
+        };
+        let some = |text: &str| Some(Some(text.to_owned()));
+        assert_eq!(change(json!({})), (None, None));
+        assert_eq!(change(json!({"mount_path": "/data", "alias": null})), (Some(None), some("/data")));
+        assert_eq!(change(json!({"mount_path": null})), (None, Some(None)));
+        assert_eq!(change(json!({"mount_path": "/mnt/shares/web"})), (some("web"), Some(None)));
     }
 
     #[test]
@@ -348,7 +375,9 @@ mod tests {
         assert_eq!(whole(json!({"target_project_id": ID})), ["target_project_id"]);
         assert_eq!(whole(json!({"alias": ID})), ["alias"]);
         assert_eq!(whole(json!({"alias": "abc", "mount_path": "/mnt/shares/abd"})), ["mount_path"]);
-        assert_eq!(whole(json!({"mount_path": "/mnt/shares/../etc"})), ["mount_path"]);
+        for path in ["/mnt/shares/../etc", "/mnt/shares", "/proc/x", "/run/x", "/usr/bin", "/a/../b", "data", ""] {
+            assert_eq!(whole(json!({"mount_path": path})), ["mount_path"], "{path}");
+        }
         assert!(whole(json!({"expires_at": 0, "label": "abc", "enabled": false})).is_empty());
     }
 

@@ -14,6 +14,6 @@ pub use read::{Incoming, ListFilter, get, list, list_all, list_incoming, list_in
 pub use standing::{Standing, View};
 pub use write::{choose, create, delete, update};
 
-pub(in crate::service) use apply::{lock_with_targets, mounts, release};
+pub(in crate::service) use apply::{apply, lock_with_targets, mounts, release};
 
 const SHARE: &str = "share";

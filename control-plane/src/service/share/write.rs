@@ -74,12 +74,19 @@ pub async fn update(
     let known = share::get(app.store.reader(), id).await?.filter(of_source).ok_or(ServiceError::NotFound(SHARE))?;
     let mut tx = app.store.begin().await?;
     let concerned = lock(&mut tx, source, known.target).await?;
-    editable(&mut tx, caller, source).await?;
+    let row = editable(&mut tx, caller, source).await?;
     let before = share::lock(&mut tx, id).await?.filter(of_source).ok_or(ServiceError::NotFound(SHARE))?;
     let mut share = changed_share(&before, change);
     if share == before {
         tx.rollback().await.map_err(StoreError::from)?;
         return Ok((standing::view(app, share).await?, Progress::Answered));
+    }
+    // Who accepted it did so for the place that it had: from elsewhere in the target it could be any program there.
+    if share.place.is_some() && share.place != before.place && !may_use(&mut tx, caller, &row, share.target).await? {
+        return Err(ServiceError::Forbidden(
+            "only who may change the target moves a share in it: leave out mount_path, or make another share"
+                .to_owned(),
+        ));
     }
     share.updated_at = now_ms() as i64;
     share::update(&mut tx, &share).await?;
@@ -252,6 +259,7 @@ fn new_share(caller: &Caller, row: &ContainerRow, wanted: NewShare, accepted: bo
         target: wanted.target,
         readonly: wanted.readonly,
         alias: wanted.alias,
+        place: wanted.place,
         label: wanted.label,
         description: wanted.description,
         enabled: wanted.enabled,
@@ -275,6 +283,7 @@ fn changed_share(before: &Share, change: Change) -> Share {
     share.readonly = change.readonly.unwrap_or(share.readonly);
     share.enabled = change.enabled.unwrap_or(share.enabled);
     share.alias = change.alias.unwrap_or(share.alias);
+    share.place = change.place.unwrap_or(share.place);
     share.label = change.label.unwrap_or(share.label);
     share.description = change.description.unwrap_or(share.description);
     if let Some(expires) = change.expires {

@@ -13,6 +13,7 @@ mod provider;
 
 pub use intent::Intent;
 pub use pkce::{check_challenge, check_verifier};
+pub(crate) use provider::fuzzing;
 pub use provider::{Provider, Providers};
 
 use crate::{

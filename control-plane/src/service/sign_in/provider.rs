@@ -240,16 +240,10 @@ pub(super) async fn identify(
     };
     let person = match provider {
         Provider::Github => {
-            let user: GithubUser = Providers::get(connection, &client.user_url, access_token).await?;
-            let emails: Vec<GithubEmail> = Providers::get(connection, &client.emails_url, access_token).await?;
-            let email = emails.into_iter().find(|email| email.primary && email.verified).map(|email| email.email);
-            person(provider, user.id.to_string(), email, Some(user.login), user.avatar_url)
+            let user = Providers::get(connection, &client.user_url, access_token).await?;
+            github(user, Providers::get(connection, &client.emails_url, access_token).await?)
         }
-        Provider::Google => {
-            let user: GoogleUser = Providers::get(connection, &client.user_url, access_token).await?;
-            let email = user.email.filter(|_| user.email_verified);
-            person(provider, user.sub, email, user.name, user.picture)
-        }
+        Provider::Google => google(Providers::get(connection, &client.user_url, access_token).await?),
     };
     Ok((person?, starred))
 }
@@ -288,6 +282,41 @@ struct GoogleUser {
     email_verified: bool,
     name: Option<String>,
     picture: Option<String>,
+}
+
+fn github(user: GithubUser, emails: Vec<GithubEmail>) -> Result<Person, ProviderError> {
+    let email = emails.into_iter().find(|email| email.primary && email.verified).map(|email| email.email);
+    person(Provider::Github, user.id.to_string(), email, Some(user.login), user.avatar_url)
+}
+
+fn google(user: GoogleUser) -> Result<Person, ProviderError> {
+    let email = user.email.filter(|_| user.email_verified);
+    person(Provider::Google, user.sub, email, user.name, user.picture)
+}
+
+/// Any bytes as each answer of a provider, for fuzzing: who it names has an id, and an address only where the provider
+/// says that it is verified.
+pub(crate) fn fuzzing(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<oauth2::basic::BasicTokenResponse>(bytes);
+    let _ = serde_json::from_slice::<oauth2::basic::BasicErrorResponse>(bytes);
+    let mut people = Vec::new();
+    if let Ok(user) = serde_json::from_slice::<GoogleUser>(bytes) {
+        let verified = user.email_verified;
+        people.extend(google(user).map(|person| (person, verified)));
+    }
+    // Both answers of GitHub, one after the other.
+    let mut answers = serde_json::Deserializer::from_slice(bytes);
+    if let (Ok(user), Ok(emails)) =
+        (GithubUser::deserialize(&mut answers), Vec::<GithubEmail>::deserialize(&mut answers))
+    {
+        let verified = emails.iter().any(|email| email.verified);
+        people.extend(github(user, emails).map(|person| (person, verified)));
+    }
+    for (person, verified) in people {
+        assert!((1..=MAX_TEXT_BYTES).contains(&person.subject.len()));
+        assert!(person.email.is_none() || verified);
+        assert!(person.avatar_url.is_none_or(|url| url.starts_with("https://")));
+    }
 }
 
 fn person(

@@ -99,7 +99,7 @@ async fn a_damaged_or_newer_backup_changes_nothing_and_a_served_database_is_not_
             assert!(refused.is_err(), "case {number}");
             assert_eq!(content(&store).await, before, "case {number}");
         }
-        crate::store::replica::begin(&store, "serving").await.unwrap();
+        crate::store::replica::begin(&store, "serving", None).await.unwrap();
         let refused = load(&store, file.as_slice(), Target::Replace).await.unwrap_err();
         assert!(matches!(refused, BackupError::InUse), "{refused}");
     })

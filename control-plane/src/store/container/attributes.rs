@@ -32,6 +32,9 @@ pub struct Attributes {
     pub ramdisk_scope: String,
     /// How often a start was asked for: the next start's number is one more.
     pub runs: u64,
+    /// It is stopped, and must not change, because it is just being moved to another server.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// The container that it is a copy of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copied_from: Option<ContainerId>,

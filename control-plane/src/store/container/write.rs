@@ -79,6 +79,15 @@ pub async fn update(connection: &mut AnyConnection, row: &ContainerRow, read: Sp
     Ok(done.rows_affected() == 1)
 }
 
+/// Makes the container, which was just written, that of `row.server`: what the server before acknowledged and reported does
+/// not count there.
+pub async fn relocate(connection: &mut AnyConnection, row: &ContainerRow) -> Result<(), StoreError> {
+    let sql =
+        "UPDATE containers SET server_id = $2, acked_epoch = 0, acked_generation = 0, report = NULL WHERE id = $1";
+    sqlx::query(sql).bind(row.spec.id.to_string()).bind(row.server.to_string()).execute(connection).await?;
+    Ok(())
+}
+
 /// Removes a container of which nothing is left on its server, with its status log and operations, and
 /// gives back what it had reserved there. Where it is gone already, nothing is given back again; true
 /// where there was one.

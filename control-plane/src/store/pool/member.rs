@@ -66,9 +66,9 @@ fn read(row: &AnyRow) -> Result<Member, StoreError> {
 }
 
 /// Everybody in the pool but the owner, the invited too.
-pub async fn members(store: &Store, pool: PoolId) -> Result<Vec<Member>, StoreError> {
+pub async fn members<'e>(queries: impl Queries<'e>, pool: PoolId) -> Result<Vec<Member>, StoreError> {
     let sql = format!("{SELECT} {FROM} WHERE m.pool_id = $1 ORDER BY m.invited_at, m.id");
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(pool.to_string()).fetch_all(store.reader()).await?;
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(pool.to_string()).fetch_all(queries).await?;
     rows.iter().map(read).collect()
 }
 

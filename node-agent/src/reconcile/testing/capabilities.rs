@@ -94,6 +94,18 @@ impl Transfers for Kernel {
         Ok(held.then(|| PathBuf::from(transfer.to_string())))
     }
 
+    async fn keep(
+        &self,
+        container: ContainerId,
+        transfer: TransferId,
+        origin: Origin,
+    ) -> Result<PathBuf, StorageError> {
+        let content = self.world().content_of(origin).ok_or(StorageError::Missing { id: origin.container })?;
+        let keep = |world: &mut World| _ = world.received.entry((container, transfer)).or_insert(content);
+        self.step("keep", keep).await?;
+        Ok(PathBuf::from(transfer.to_string()))
+    }
+
     async fn forget(&self, container: ContainerId) -> Result<(), StorageError> {
         let forget = |world: &mut World| world.received.retain(|(of, _), _| *of != container);
         Ok(self.step("forget transfers", forget).await?)
@@ -143,22 +155,22 @@ impl Storage for Kernel {
         Ok(self.step("delete", effect).await?)
     }
 
-    async fn copy(&self, id: ContainerId, origin: Origin, disk_bytes: u64) -> Result<(), StorageError> {
-        let Origin { container: from, snapshot } = origin;
-        let there = match snapshot {
-            Some(snapshot) => self.world().snapshots.contains_key(&(from, snapshot)),
-            None => self.world().roots.contains_key(&from),
+    async fn copy(
+        &self,
+        id: ContainerId,
+        origin: Origin,
+        kept: Option<&Path>,
+        disk_bytes: u64,
+    ) -> Result<(), StorageError> {
+        let content = match origin.kept {
+            Some(transfer) => self.world().received.get(&(id, transfer)).copied(),
+            None => self.world().content_of(origin),
         };
-        if !there {
-            return Err(StorageError::Missing { id: from });
-        }
+        let content = content.ok_or(StorageError::Missing { id: origin.container })?;
         let effect = |world: &mut World| {
-            let content = match snapshot {
-                Some(snapshot) => world.snapshots.get(&(from, snapshot)).copied(),
-                None => world.contents.get(&from).copied(),
-            };
+            world.demand(kept.is_some() == origin.kept.is_some(), "a copy is not made from what was kept for it");
             world.roots.insert(id, disk_bytes);
-            world.contents.insert(id, content.unwrap_or(0));
+            world.contents.insert(id, content);
         };
         Ok(self.step("copy", effect).await?)
     }
@@ -185,7 +197,13 @@ impl Storage for Kernel {
         Ok(self.step("snapshots", look).await?)
     }
 
-    async fn receive(&self, id: ContainerId, _received: &Path, disk_bytes: u64) -> Result<(), StorageError> {
+    async fn receive(
+        &self,
+        id: ContainerId,
+        _received: &Path,
+        disk_bytes: u64,
+        _same_machine: bool,
+    ) -> Result<(), StorageError> {
         Ok(self.step("root", |world| _ = world.roots.insert(id, disk_bytes)).await?)
     }
 
@@ -218,6 +236,10 @@ impl Storage for Kernel {
             }
         };
         Ok(self.step("swap back", effect).await?)
+    }
+
+    async fn is_aside(&self, id: ContainerId) -> Result<bool, StorageError> {
+        Ok(self.world().aside.contains_key(&id))
     }
 
     async fn forget_aside(&self, id: ContainerId) -> Result<(), StorageError> {
@@ -543,7 +565,8 @@ impl Shares for Kernel {
                 wanted.iter().cloned().partition(|share| !world.lost_sources.contains(&share.source));
             let failed = |share: ShareMount| ShareFailure { id: share.id, problem: ShareProblem::SourceMissing };
             converged.failures = missing.into_iter().map(failed).collect();
-            let anew = there.iter().filter(|share| before.iter().all(|mounted| mounted.id != share.id));
+            let where_it_is = |share: &ShareMount| (share.id, share.name.clone(), share.place.clone());
+            let anew = there.iter().filter(|share| before.iter().all(|old| where_it_is(old) != where_it_is(share)));
             converged.mounted = anew.map(|share| share.id).collect();
             if !wanted.is_empty() {
                 world.shares.insert(id, there);
@@ -555,6 +578,10 @@ impl Shares for Kernel {
 
     async fn is_visible(&self, id: ContainerId, _pid: i32) -> Result<bool, ShareError> {
         Ok(!self.world().without_folder.contains(&id))
+    }
+
+    async fn takes_places(&self, id: ContainerId, _pid: i32) -> Result<bool, ShareError> {
+        Ok(!self.world().without_places.contains(&id))
     }
 
     async fn clear(&self, id: ContainerId) -> Result<(), ShareError> {

@@ -15,7 +15,7 @@ const SHARE: ShareId = ShareId::from_bytes([9; 12]);
 
 fn share(readonly: bool) -> ShareMount {
     let (path, name) = (Text::truncated("/srv/data"), Text::truncated("data"));
-    ShareMount { id: SHARE, source: SOURCE, path, name, readonly, until: None }
+    ShareMount { id: SHARE, source: SOURCE, path, name, place: None, readonly, until: None }
 }
 
 fn sharing(generation: u64, shares: &[ShareMount]) -> ContainerSpec {
@@ -30,9 +30,10 @@ fn mounted(node: &Node) -> Vec<ShareMount> {
 fn they_follow_their_specification_without_a_restart() {
     let node = Node::new();
     node.run(async |agent| {
-        for (generation, shares) in
-            [(1, vec![share(true)]), (2, vec![share(false)]), (3, vec![]), (4, vec![share(true)])]
-        {
+        let renamed = ShareMount { name: Text::truncated("other"), ..share(true) };
+        let placed = ShareMount { place: Some(Text::truncated("/srv/here")), ..renamed.clone() };
+        let all = [vec![share(true)], vec![share(false)], vec![], vec![share(true)], vec![renamed], vec![placed]];
+        for (generation, shares) in (1..).zip(all) {
             let status = agent.reach(&sharing(generation, &shares)).await;
             assert_eq!((status.state, status.cause, &status.share_failures[..]), (State::Running, None, &[][..]));
             assert_eq!(mounted(agent.node), shares);
@@ -81,6 +82,21 @@ fn a_container_without_the_folder_is_asked_to_restart() {
         agent.reach(&running(1, 1)).await;
         let status = agent.reach(&sharing(2, &[share(true)])).await;
         assert_eq!(status.share_failures[0].problem, ShareProblem::RestartRequired);
+    });
+}
+
+#[test]
+fn one_with_a_place_asks_for_a_restart_where_there_can_be_none() {
+    let node = Node::new();
+    node.kernel.world().without_places.insert(ID);
+    let placed = ShareMount { place: Some(Text::truncated("/srv/here")), ..share(true) };
+    let other = ShareMount { id: ShareId::from_bytes([7; 12]), name: Text::truncated("other"), ..share(true) };
+    node.run(async |agent| {
+        agent.reach(&running(1, 1)).await;
+        let status = agent.reach(&sharing(2, &[other.clone(), placed])).await;
+        let failures: Vec<_> = status.share_failures.iter().map(|failure| (failure.id, failure.problem)).collect();
+        assert_eq!(failures, [(SHARE, ShareProblem::RestartRequired)]);
+        assert!(agent.reach(&sharing(3, &[other, share(true)])).await.share_failures.is_empty());
     });
 }
 

@@ -3,7 +3,7 @@
 use crate::reconcile::testing::*;
 use hoody_protocol::{
     container::{ContainerSpec, Desired, State},
-    id::{ContainerId, SnapshotId},
+    id::{ContainerId, SnapshotId, TransferId},
     link::CommandReply,
     operation::{OperationKind, OperationRequest},
     snapshot::Origin,
@@ -158,12 +158,13 @@ fn a_restoration_that_cannot_stop_the_container_ends_and_changes_nothing() {
 #[test]
 fn a_copy_is_made_from_its_origin_once_and_never_from_the_image() {
     let other = ContainerId::from_bytes([8; 12]);
-    let copy = |generation, snapshot| ContainerSpec {
+    let copy = |generation, snapshot, kept| ContainerSpec {
         id: other,
-        origin: Some(Origin { container: ID, snapshot }),
+        origin: Some(Origin { container: ID, snapshot, kept }),
         ..running(generation, 1)
     };
-    for snapshot in [None, Some(SNAPSHOT)] {
+    let kept = TransferId::from_bytes([6; 12]);
+    for (snapshot, kept) in [(None, None), (Some(SNAPSHOT), None), (None, Some(kept)), (Some(SNAPSHOT), Some(kept))] {
         let node = Node::new();
         node.run(async |agent| {
             agent.reach(&running(1, 1)).await;
@@ -171,20 +172,23 @@ fn a_copy_is_made_from_its_origin_once_and_never_from_the_image() {
             agent.reconciler.operate(take(1, 2)).await;
             agent.outcome(take(1, 2).id).await;
             write(agent.node, 2);
-            agent.apply(&copy(1, snapshot)).await;
+            agent.apply(&copy(1, snapshot, kept)).await;
             let kernel = &agent.node.kernel;
             kernel.until("the copy", |world| world.is_alive(other)).await;
             let expected = if snapshot.is_some() { 1 } else { 2 };
             assert_eq!(kernel.world().contents[&other], expected);
             let made = |step| kernel.world().count(step);
-            assert_eq!((made("image"), made("copy")), (1, 1));
+            assert_eq!((made("image"), made("copy"), made("keep")), (1, 1, usize::from(kept.is_some())));
+            // What it is compared with later, whether it was changed.
+            let base = kept.and_then(|kept| kernel.world().received.get(&(other, kept)).copied());
+            assert_eq!(base, kept.map(|_| expected));
             // What it came from does not change, and it does not follow its origin.
-            let reply = agent.reconciler.apply(ContainerSpec { origin: None, ..copy(2, snapshot) }).await;
+            let reply = agent.reconciler.apply(ContainerSpec { origin: None, ..copy(2, snapshot, kept) }).await;
             let CommandReply::Refused(cause) = reply else { panic!("{reply:?}") };
             assert_eq!(cause.code.as_str(), "immutable");
         });
         node.run(async |agent| {
-            agent.apply(&copy(3, snapshot)).await;
+            agent.apply(&copy(3, snapshot, kept)).await;
             agent.node.kernel.until("another pass", |world| world.count("exists") > 6).await;
             assert_eq!(agent.node.kernel.world().count("copy"), 1);
         });
@@ -195,7 +199,7 @@ fn a_copy_is_made_from_its_origin_once_and_never_from_the_image() {
 fn a_copy_whose_origin_is_gone_fails_and_can_be_deleted() {
     let node = Node::new();
     node.run(async |agent| {
-        let origin = Some(Origin { container: ContainerId::from_bytes([8; 12]), snapshot: None });
+        let origin = Some(Origin { container: ContainerId::from_bytes([8; 12]), snapshot: None, kept: None });
         agent.apply(&ContainerSpec { origin, ..running(1, 1) }).await;
         agent.in_state(State::Failed).await;
         assert_eq!(agent.node.kernel.world().count("root"), 0, "it was made from the image");

@@ -146,3 +146,51 @@ fn a_sync_whose_storage_fails_is_tried_again_and_given_up_in_the_end() {
         });
     }
 }
+
+/// What the owner had is in place or in the snapshot, whatever is said of the sync and whenever the agent died.
+#[test]
+fn a_sync_given_up_after_a_death_at_any_call_loses_nothing() {
+    for desired in [Desired::Running { run: 1 }, Desired::Stopped { force: false }] {
+        let mut call = 1;
+        while given_up(desired, call, false) | given_up(desired, call, true) {
+            call += 1;
+        }
+        assert!(call > 8, "only {call} calls");
+    }
+}
+
+/// True where the agent died at that call of a sync.
+fn given_up(desired: Desired, call: usize, after_effect: bool) -> bool {
+    let said = format!("{desired:?}, call {call}, after its effect: {after_effect}");
+    let node = Node::new();
+    node.run(async |agent| {
+        agent.reach(&ContainerSpec { desired, ..received(1) }).await;
+        bring(agent.node);
+    });
+    let made = node.kernel.world().calls.len();
+    node.kernel.world().crash = Some(CrashAt { call: made + call, after_effect });
+    let ended = node.life(async |agent| {
+        agent.reconciler.operate(sync(1, 2)).await;
+        agent.outcome(sync(1, 2).id).await;
+    });
+    // It is away for longer than the operation may take.
+    let mut record = node.records().load().unwrap().pop().unwrap().unwrap();
+    for accepted in &mut record.operations {
+        if let Some(begun_at) = accepted.begun_at.as_mut() {
+            *begun_at -= 60_000;
+        }
+    }
+    node.records().save_blocking(&record).unwrap();
+    node.run(async |agent| {
+        if ended.is_none() {
+            // It may have died before it was accepted.
+            agent.reconciler.operate(sync(1, 2)).await;
+        }
+        let failed = agent.outcome(sync(1, 2).id).await.failure.is_some();
+        agent.node.kernel.until("what is aside is gone", |world| world.aside.is_empty()).await;
+        agent.node.kernel.until("what a failed one kept is gone", |world| !failed || world.snapshots.is_empty()).await;
+        let expected = if failed { (1, None) } else { (5, Some(1)) };
+        assert_eq!(content(agent.node), expected, "{said}");
+    });
+    ended.is_none()
+}

@@ -9,6 +9,7 @@
 mod delegate;
 mod exec;
 mod freezer;
+mod joins;
 mod mountinfo;
 mod own;
 mod stats;
@@ -17,6 +18,7 @@ pub(in crate::runtime) mod tree;
 mod weight;
 
 pub(in crate::runtime) use exec::ExecGroup;
+pub(in crate::runtime) use joins::{Joins, Ready};
 pub(crate) use own::{OwnGroup, OwnLimits, Reached};
 
 use super::{RuntimeError, error::io, spawn::Membership};
@@ -75,6 +77,11 @@ impl Cgroups {
     /// The container's group as the OCI configuration names it.
     pub(super) fn oci_path(&self, id: ContainerId) -> PathBuf {
         self.parent.join(Group::Container(id).name())
+    }
+
+    /// What keeps the kernel ready for joins.
+    pub(super) fn joins(&self) -> Joins {
+        Joins::new(self.tracking().clone())
     }
 
     /// Makes conmon's group; returns how conmon comes into it.
@@ -146,6 +153,12 @@ impl Cgroups {
         unified.or_else(named).unwrap_or(&self.hierarchies[0])
     }
 
+    /// True where v2 limits containers, and v1 nothing.
+    pub(super) fn is_unified(&self) -> bool {
+        let v2 = |controller| self.controlling(controller).is_some_and(|hierarchy| hierarchy.unified);
+        ["cpu", "memory", "pids"].into_iter().all(v2)
+    }
+
     /// Where `controller` is; v2 has them all in one place.
     fn controlling(&self, controller: &str) -> Option<&Hierarchy> {
         let v1 = self.hierarchies.iter().find(|hierarchy| hierarchy.has(controller));
@@ -177,7 +190,7 @@ mod tests {
             hierarchies: mountinfo::parse(include_str!("testdata/mountinfo-hybrid")),
             parent: "/hoody/n".into(),
         };
-        assert!(cgroups.tracking().unified);
+        assert!(cgroups.tracking().unified && !cgroups.is_unified());
         assert!(!cgroups.controlling("memory").unwrap().unified);
         assert_eq!(
             cgroups.oci_path(ContainerId::from_bytes([0; 12])).to_str(),
@@ -187,6 +200,6 @@ mod tests {
             hierarchies: mountinfo::parse(include_str!("testdata/mountinfo-unified")),
             parent: "/hoody/n".into(),
         };
-        assert!(cgroups.controlling("memory").unwrap().unified);
+        assert!(cgroups.controlling("memory").unwrap().unified && cgroups.is_unified());
     }
 }

@@ -131,6 +131,7 @@ impl OciRuntime {
             View::Live { record, phase: Phase::Running, .. } => record,
             view => return Err(RuntimeError::State { id, verb: "exec", state: view.name() }),
         };
+        let _ready = self.joins.ready();
         let runtime = conmon::find_program(&self.config.program)?;
         let name = format!("{:08x}", rand::random::<u32>());
         let files = Files::new(&self.layout.bundle(id), &name);

@@ -103,6 +103,13 @@ impl OciRuntime {
     }
 }
 
+/// Any text as what is read of a container while it is looked at, for fuzzing.
+pub(crate) fn fuzzing(text: &str) {
+    services::fuzzing(text);
+    processes::fuzzing(text);
+    sockets::fuzzing(text);
+}
+
 /// As many as the message takes; callers bound their lists by the same number.
 fn bounded<T, const MAX: usize>(mut items: Vec<T>) -> List<T, MAX> {
     items.truncate(MAX);

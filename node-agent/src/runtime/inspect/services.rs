@@ -97,6 +97,15 @@ fn parse(text: &str, clock: Clock) -> Vec<ServiceInfo> {
     services
 }
 
+/// Any text as what `systemctl` printed, for fuzzing: what is told is printable, and of services.
+pub(super) fn fuzzing(text: &str) {
+    for service in parse(text, Clock { now_ms: 1, monotonic_us: 1 }) {
+        let texts = [service.description.as_str(), service.fragment_path.as_str(), service.docs.as_str()];
+        assert!(texts.iter().all(|text| !text.chars().any(char::is_control)));
+        assert!(service.main_pid != Some(0));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,7 +59,7 @@ pub fn child_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("{SUBCOMMAND} is for the agent's own use");
         return ExitCode::from(2);
     };
-    crate::storage::send::yield_to_others();
+    crate::background::yield_to_others();
     if let Err(error) = sandbox::enter(order.agent, &Confinement::receiver()) {
         eprintln!("enter the sandbox: {error}");
         return ExitCode::FAILURE;

@@ -1,6 +1,7 @@
 //! `dev bench-events`: memory of idle listeners, and the time from an event to its delivery.
 //!
-//! Opens server-sent event streams as some users, and then changes projects of another user at a steady rate.
+//! Opens server-sent event streams and WebSockets as some users, and then changes projects of another user at a steady
+//! rate.
 //! The time is that from the event's `created_at`, which is written before the commit, to its arrival here:
 //! more than from the commit. HOODY_BENCH_DATABASE=postgres://… takes that database instead of SQLite.
 
@@ -19,7 +20,11 @@ use tokio::{
     task::JoinSet,
 };
 
-const LISTENERS: usize = 5_000;
+/// Listeners of each kind.
+const LISTENERS: usize = 2_500;
+/// A ping without content, and what answers it (RFC 6455, section 5).
+const PING: [u8; 2] = [0x89, 0];
+const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 const IDLE_USERS: usize = 10;
 const EVENTS_PER_SECOND: u32 = 500;
 const SECONDS: u32 = 20;
@@ -44,15 +49,30 @@ pub(super) async fn run() -> Result<()> {
             streams.push(open_stream(&address, token).await?);
         }
     }
-    let (with, _) = memory(pid)?;
-    row(&format!("memory with {LISTENERS} listeners"), &format!("{with:.0} MiB"));
+    let (with_streams, _) = memory(pid)?;
+    listening("server-sent events", before, with_streams);
+    let mut sockets = JoinSet::new();
+    for token in &idle {
+        for _ in 0..LISTENERS / IDLE_USERS {
+            sockets.spawn(answer_pings(open_socket(&address, token).await?));
+        }
+    }
+    let (with_all, _) = memory(pid)?;
+    listening("WebSocket", with_streams, with_all);
+    row(&format!("memory with {} listeners", 2 * LISTENERS), &format!("{with_all:.0} MiB"));
     let times = deliver(&address, &token(&cluster.tenant)?).await?;
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     row("events", &times.len().to_string());
     row("event to delivery", &format!("p50 {} ms, p99 {} ms, at most {} ms", at(0.5), at(0.99), at(1.0)));
     let (end, most) = memory(pid)?;
     row("memory at the end", &format!("{end:.0} MiB, at most {most:.0} MiB"));
+    ensure!(sockets.try_join_next().is_none(), "a WebSocket ended");
     Ok(())
+}
+
+fn listening(kind: &str, before: f64, with: f64) {
+    let each = (with - before) * 1024.0 / LISTENERS as f64;
+    row(&format!("memory of {LISTENERS} listeners, {kind}"), &format!("{:.0} MiB, {each:.1} KiB each", with - before));
 }
 
 fn token(api: &Api) -> Result<String> {
@@ -161,6 +181,29 @@ async fn open_stream(address: &str, token: &str) -> Result<BufReader<TcpStream>>
     match read_head(&mut stream).await? {
         (200, _) => Ok(stream),
         (status, _) => bail!("the stream answers {status}"),
+    }
+}
+
+async fn open_socket(address: &str, token: &str) -> Result<BufReader<TcpStream>> {
+    let mut stream = BufReader::with_capacity(1 << 10, TcpStream::connect(address).await?);
+    let head = format!(
+        "GET /api/v1/events/ws HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    match read_head(&mut stream).await? {
+        (101, _) => Ok(stream),
+        (status, _) => bail!("the socket answers {status}"),
+    }
+}
+
+/// Stays connected; returns with the connection's end, or with anything else than a ping.
+async fn answer_pings(mut socket: BufReader<TcpStream>) {
+    let mut frame = [0; PING.len()];
+    while socket.read_exact(&mut frame).await.is_ok() && frame == PING {
+        if socket.write_all(&PONG).await.is_err() {
+            return;
+        }
     }
 }
 

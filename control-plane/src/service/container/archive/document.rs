@@ -288,6 +288,19 @@ pub(super) struct Over {
     pub(super) storage_mb: Option<u64>,
 }
 
+/// Any bytes as a document, for fuzzing: what is taken as the wish for a container is one that a node takes.
+pub(crate) fn fuzzing(bytes: &[u8]) {
+    let defaults =
+        Limits { cpu_millis: 1000, memory_bytes: 1 << 30, disk_bytes: 10 << 30, pids: 1024, network_mbit: Some(100) };
+    let Ok(document) = Document::parse(bytes) else { return };
+    let written = document.to_bytes().expect("what was read can be written");
+    assert!(Document::parse(&written).is_ok(), "our own document");
+    let Ok((wanted, restored)) = document.wanted(defaults, Over::default()) else { return };
+    assert!(wanted.limits.is_valid() && wanted.limits.network_mbit <= defaults.network_mbit);
+    assert!(restored.firewall.check().is_ok() && restored.dns.len() <= MAX_DNS_SERVERS);
+    assert!(restored.egress.is_none_or(|egress| egress.check().is_ok() && egress.credentials().is_none()));
+}
+
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }

@@ -39,9 +39,9 @@ pub async fn export(app: &App, caller: &Caller, id: ContainerId) -> Result<Expor
     if row.pull.is_some() {
         return Err(ServiceError::Conflict("the container's image is not there yet: wait for it".to_owned()));
     }
-    exec::check_reachable(app, &row)?;
+    exec::check_reachable(app, &row).await?;
     let place = app.conversations.begin(caller.user, Kind::Export)?;
-    let architecture = node::architecture(&app.store, row.server).await?;
+    let architecture = node::architecture(app.store.reader(), row.server).await?;
     let document = Document::of(&row, &architecture)?.to_bytes()?;
     let document = document.try_into().map_err(|_| ServiceError::Unprocessable {
         message: format!(
@@ -58,6 +58,7 @@ pub async fn export(app: &App, caller: &Caller, id: ContainerId) -> Result<Expor
 fn not_begun(row: &ContainerRow, error: NoExport) -> ServiceError {
     match error {
         NoExport::NotLinked => exec::offline(row),
+        NoExport::TooMany => ServiceError::RateLimited { retry_after_s: 10 },
         NoExport::Silent => ServiceError::NodeTimeout,
         NoExport::Unsupported => ServiceError::NotImplemented(format!(
             "the agent of server {} is of a version that cannot export containers: upgrade it",

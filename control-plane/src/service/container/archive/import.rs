@@ -84,7 +84,7 @@ pub async fn import(
     let layers = vec![layer].try_into().map_err(ServiceError::internal)?;
     let spec = ImageSpec::new(layers, restored.image_config());
     let source = Source::Archive { spec: Box::new(spec), architecture, restored: Box::new(restored) };
-    let servers = reservation::servers_of(&app.store, project.owner, project_id).await?;
+    let servers = reservation::servers_of(app.store.reader(), project.owner, project_id).await?;
     let ranked = create::choose(&servers, &wanted, &source)?;
     // Until the database names the blob, the lock keeps it.
     let folder = adopt(data_dir, spooled).await?;
@@ -140,8 +140,7 @@ async fn adopt(data_dir: &Path, spooled: Spooled) -> Result<BlobFolder, ServiceE
     let adopting = tokio::task::spawn_blocking(move || {
         let Spooled { upload, digest, bytes } = spooled;
         let folder = BlobFolder::lock(&data_dir, LOCK_DEADLINE)?;
-        upload.pulled(digest)?;
-        folder.adopt("", digest, bytes)?;
+        folder.take(upload, digest, bytes)?;
         Ok::<_, BlobError>(folder)
     });
     adopting.await.map_err(ServiceError::internal)?.map_err(|error| match error {

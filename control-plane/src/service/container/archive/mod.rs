@@ -11,6 +11,7 @@ mod inspect;
 mod spool;
 
 pub(super) use document::Restored;
+pub(crate) use document::fuzzing as document_fuzzing;
 pub use export::{Exported, export, still_may};
 pub use import::{ImportInput, LONGEST, import};
 pub(crate) use inspect::inspect;

@@ -80,11 +80,16 @@ pub(super) async fn answer(session: &Session, refusal: &Response) -> Result<Head
             }
             let body =
                 Zeroizing::new(session.registry.body(response, "the answer with a token", MAX_TOKEN_BYTES).await?);
-            let answer: Token = serde_json::from_slice(&body).map_err(|_| PullError::Challenge)?;
-            let token = answer.token.or(answer.access_token).ok_or(PullError::Challenge)?;
-            sensitive(&Zeroizing::new(format!("Bearer {}", token.reveal())))
+            bearer(&body)
         }
     }
+}
+
+/// What is sent with each request from now on, of the answer with a token.
+pub(super) fn bearer(body: &[u8]) -> Result<HeaderValue, PullError> {
+    let answer: Token = serde_json::from_slice(body).map_err(|_| PullError::Challenge)?;
+    let token = answer.token.or(answer.access_token).ok_or(PullError::Challenge)?;
+    sensitive(&Zeroizing::new(format!("Bearer {}", token.reveal())))
 }
 
 /// The first challenge of a kind that we know; Bearer goes before Basic.

@@ -1,9 +1,12 @@
-//! Entry point for fuzzing: any text as a reference, and as what a registry puts into its headers.
+//! Entry point for fuzzing: any text as a reference, and as what a registry answers with: its headers, its tokens.
 
 use super::{auth, reference::Reference};
 
-/// A reference, written and read again; a challenge; a challenge's realm.
+/// A reference, written and read again; a challenge; a challenge's realm; an answer with a token.
 pub fn registry(bytes: &[u8]) {
+    if let Ok(header) = auth::bearer(bytes) {
+        assert!(header.is_sensitive() && !header.as_bytes().contains(&b'\n'));
+    }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(reference) = text.parse::<Reference>() {
         let written = reference.to_string();

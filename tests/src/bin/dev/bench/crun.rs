@@ -15,6 +15,10 @@ pub(super) async fn run() -> Result<()> {
         table::value("crun", "not installed");
         return Ok(());
     }
+    if Path::new("/sys/fs/cgroup/memory").exists() {
+        table::value("crun", "needs cgroup v2 alone: see docs/node-agent.md");
+        return Ok(());
+    }
     let settings = format!("runtime = {PROGRAM:?}");
     let cluster = Cluster::start(Plan { agent_settings: settings, ..steps::plan() }).await?;
     let api = cluster.tenant.unchecked();

@@ -44,7 +44,7 @@ impl Docker {
             .arg(socket(&folder));
         let mut engine = Process::start("dockerd", &mut command, &log)?;
         wait::until("dockerd answers", START_DEADLINE, async || {
-            engine.check().map_err(|error| error.context(std::fs::read_to_string(&log).unwrap_or_default()))?;
+            engine.check()?;
             Ok(checked(client(&folder).arg("version")).is_ok().then_some(()))
         })
         .await?;

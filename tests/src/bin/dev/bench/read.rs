@@ -6,11 +6,12 @@ use anyhow::{Context, Result, ensure};
 use hoody_tests::{
     api::Api,
     cluster::{Cluster, Process, program},
+    ports::Port,
     wait,
 };
 use serde_json::json;
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     process::Command,
     time::{Duration, Instant},
 };
@@ -47,11 +48,13 @@ pub(super) async fn run(cluster: &Cluster, api: &Api) -> Result<()> {
 struct Bare {
     address: SocketAddr,
     _process: Process,
+    _port: Port,
 }
 
 impl Bare {
     async fn start(cluster: &Cluster) -> Result<Self> {
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let port = Port::take()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
         let mut command = Command::new(program("bare_read"));
         command
             .arg(cluster.control_plane.data_dir())
@@ -60,11 +63,11 @@ impl Bare {
         let log = cluster.folder().join("bare-read.log");
         let mut process = Process::start("the bare handler", &mut command, &log)?;
         wait::until("the bare handler listens", Duration::from_secs(10), async || {
-            process.check().with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
+            process.check()?;
             Ok(TcpStream::connect(address).await.is_ok().then_some(()))
         })
         .await?;
-        Ok(Self { address, _process: process })
+        Ok(Self { address, _port: port, _process: process })
     }
 }
 

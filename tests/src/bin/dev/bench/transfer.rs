@@ -1,5 +1,5 @@
 //! A container's file system from one server to another, beside `btrfs send | btrfs receive` between the same two pools;
-//! and what a change of another container takes meanwhile.
+//! and what a change of another container takes meanwhile, with either.
 
 use super::table;
 use crate::measure::Times;
@@ -18,13 +18,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// What is sent: hard to compress, in files of two sizes.
 const LARGE_MIB: usize = 384;
 const SMALL_FILES: usize = 2_000;
 const SMALL_BYTES: usize = 32 << 10;
 /// Changes while nothing is sent.
 const IDLE_CHANGES: usize = 300;
+/// Pause between changes, idle and meanwhile: they measure, and are no load of their own.
+const CHANGE_PAUSE: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(600);
 
 pub(super) async fn run_part() -> Result<()> {
@@ -43,17 +45,21 @@ pub(super) async fn run_part() -> Result<()> {
     for number in 0..IDLE_CHANGES {
         idle.push(change(&api, &beside, number).await?);
     }
-    let (mut ours, mut peers, mut meanwhile) = (Times::default(), Times::default(), Times::default());
+    let (mut ours, mut peers) = (Times::default(), Times::default());
+    let (mut meanwhile, mut beside_peers) = (Times::default(), Times::default());
     for round in 0..ROUNDS {
         // Who is first finds the files in memory as the other does: they were just written, or just sent.
-        if round % 2 == 1 {
-            peers.push(piped(&cluster, &root, round)?);
-        }
-        let (time, changes) = sent(&cluster, &api, &source, &beside, round).await?;
-        ours.push(time);
-        meanwhile.extend(changes);
-        if round % 2 == 0 {
-            peers.push(piped(&cluster, &root, round)?);
+        for is_ours in [round % 2 == 0, round % 2 == 1] {
+            let (times, changes) = if is_ours { (&mut ours, &mut meanwhile) } else { (&mut peers, &mut beside_peers) };
+            let work = async {
+                if is_ours {
+                    return sent(&cluster, &api, &source, round).await;
+                }
+                let [from, to] = [0, 1].map(|server| cluster.servers[server].pool().join("staging"));
+                let root = root.clone();
+                tokio::task::spawn_blocking(move || piped(&root, &from, &to, round)).await?
+            };
+            times.push(changing_meanwhile(&api, &beside, changes, work).await?);
         }
     }
     table::part(&format!(
@@ -70,8 +76,15 @@ pub(super) async fn run_part() -> Result<()> {
     table::value("share of it (bar: 60 %)", &format!("{:.0} %", 100.0 * rate(&ours) / rate(&peers)));
     table::times("a change of another container, idle", &idle, None);
     table::times(&format!("meanwhile ({} of them)", meanwhile.len()), &meanwhile, Some(("idle", &idle)));
-    let (busy, quiet) = (meanwhile.percentile(99.0), idle.percentile(99.0));
-    table::value("p99 of it (bar: 2 x idle)", &format!("{busy:.1} ms, {:.2} x idle", busy / quiet));
+    let name = format!("beside btrfs send | btrfs receive ({})", beside_peers.len());
+    table::times(&name, &beside_peers, Some(("idle", &idle)));
+    let quiet = idle.percentile(99.0);
+    for (name, times) in
+        [("p99 of it (bar: 2 x idle)", &meanwhile), ("p99 beside btrfs send | btrfs receive", &beside_peers)]
+    {
+        let busy = times.percentile(99.0);
+        table::value(name, &format!("{busy:.1} ms, {:.2} x idle", busy / quiet));
+    }
     Ok(())
 }
 
@@ -93,21 +106,13 @@ fn fill(root: &Path) -> Result<u64> {
     Ok(((LARGE_MIB << 20) + SMALL_FILES * SMALL_BYTES) as u64)
 }
 
-/// One copy, and changes of another container while it goes on.
-async fn sent(cluster: &Cluster, api: &Api, source: &str, beside: &str, round: usize) -> Result<(Duration, Times)> {
-    let begun = Instant::now();
-    let body = json!({ "name": format!("round-{round}"), "target_server_id": cluster.servers[1].id });
-    let copied = api.post(&format!("/api/v1/containers/{source}/copy"), body).await?.data()?;
-    let path = format!("/api/v1/containers/{}", copied["id"].as_str().context("an id")?);
-    let done = async {
-        wait::until("the copy", DEADLINE, async || {
-            let row = api.get(&path).await?.data()?;
-            ensure!(row["status"] != "failed", "{row}");
-            Ok((row["status"] == "stopped").then(|| begun.elapsed()))
-        })
-        .await
-    };
-    let mut changes = Times::default();
+/// What the work takes, while another container is changed.
+async fn changing_meanwhile(
+    api: &Api,
+    beside: &str,
+    changes: &mut Times,
+    work: impl Future<Output = Result<Duration>>,
+) -> Result<Duration> {
     let changing = async {
         for number in 0.. {
             match change(api, beside, number).await {
@@ -117,30 +122,45 @@ async fn sent(cluster: &Cluster, api: &Api, source: &str, beside: &str, round: u
         }
         unreachable!("numbers do not end")
     };
-    let time = tokio::select! {
-        done = done => done?,
-        error = changing => return Err(error),
-    };
-    api.delete(&path, None).await?.data()?;
-    Ok((time, changes))
+    tokio::select! {
+        done = work => done,
+        error = changing => Err(error),
+    }
 }
 
-/// A change that the node has persisted when this returns.
+/// One copy.
+async fn sent(cluster: &Cluster, api: &Api, source: &str, round: usize) -> Result<Duration> {
+    let begun = Instant::now();
+    let body = json!({ "name": format!("round-{round}"), "target_server_id": cluster.servers[1].id });
+    let copied = api.post(&format!("/api/v1/containers/{source}/copy"), body).await?.data()?;
+    let path = format!("/api/v1/containers/{}", copied["id"].as_str().context("an id")?);
+    let time = wait::until("the copy", DEADLINE, async || {
+        let row = api.get(&path).await?.data()?;
+        ensure!(row["status"] != "failed", "{row}");
+        Ok((row["status"] == "stopped").then(|| begun.elapsed()))
+    })
+    .await?;
+    api.delete(&path, None).await?.data()?;
+    Ok(time)
+}
+
+/// A change, until the node has persisted it.
 async fn change(api: &Api, container: &str, number: usize) -> Result<Duration> {
     let begun = Instant::now();
     let value = json!({ "value": number.to_string() });
     api.put(&format!("/api/v1/containers/{container}/env/NUMBER"), value).await?.data()?;
-    Ok(begun.elapsed())
+    let taken = begun.elapsed();
+    tokio::time::sleep(CHANGE_PAUSE).await;
+    Ok(taken)
 }
 
 /// The same file system between the same pools, by the programs.
-fn piped(cluster: &Cluster, root: &Path, round: usize) -> Result<Duration> {
-    let [from, to] = [0, 1].map(|server| cluster.servers[server].pool().join("staging"));
+fn piped(root: &Path, from: &Path, to: &Path, round: usize) -> Result<Duration> {
     let kept = from.join(format!("bench-{round}"));
     let begun = Instant::now();
     run(Command::new("btrfs").args(["-q", "subvolume", "snapshot", "-r"]).arg(root).arg(&kept))?;
     let script = "set -o pipefail; btrfs -q send \"$1\" | btrfs -q receive \"$2\" && sync -f \"$2\"";
-    run(Command::new("bash").args(["-c", script, "bash"]).arg(&kept).arg(&to))?;
+    run(Command::new("bash").args(["-c", script, "bash"]).arg(&kept).arg(to))?;
     let taken = begun.elapsed();
     for subvolume in [kept, to.join(format!("bench-{round}"))] {
         run(Command::new("btrfs").args(["-q", "subvolume", "delete"]).arg(subvolume))?;

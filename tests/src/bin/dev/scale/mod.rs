@@ -8,9 +8,14 @@ use crate::measure::{Usage, memory, profile};
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{
     cluster::{Cluster, Plan},
+    ports::Port,
     simulated::Fleet,
 };
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// AGENTS=… sets another number.
@@ -28,7 +33,8 @@ const BACK_DEADLINE: Duration = Duration::from_secs(300);
 pub(super) async fn run() -> Result<()> {
     let agents = std::env::var("AGENTS").ok().map_or(Ok(AGENTS), |agents| agents.parse()).context("AGENTS")?;
     ensure!(agents > 0, "AGENTS is at least 1");
-    let metrics = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let port = Port::take()?;
+    let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
     let settings =
         vec![("HOODY_HEARTBEAT_INTERVAL", REPORT_INTERVAL.to_owned()), ("HOODY_METRICS_ADDRESS", metrics.to_string())];
     let mut cluster = Cluster::start(Plan { servers: 0, settings, ..Plan::default() }).await?;
