@@ -31,6 +31,15 @@ impl ProcessId {
         Ok(Self::of(self.pid)? == Some(*self))
     }
 
+    /// True from when nothing can keep it from ending: it was killed, is on its way out, or has ended. The first process
+    /// of a pid namespace can stay so for long, until all others are dead and waited for; none can begin there any more.
+    pub(super) fn is_ending(&self) -> Result<bool, RuntimeError> {
+        let Some(stat) = read_stat(self.pid)?.filter(|stat| stat.start_ticks == self.start_ticks) else {
+            return Ok(true);
+        };
+        Ok(stat.ended || stat.exiting || is_killed(self.pid)?)
+    }
+
     /// A handle on the process; `None` where it has ended.
     pub(super) fn open(&self) -> Result<Option<PidFd>, RuntimeError> {
         // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
@@ -108,14 +117,28 @@ impl PidFd {
 
 struct Stat {
     ended: bool,
+    exiting: bool,
     start_ticks: u64,
 }
 
+/// Set from the beginning of a process's end (`PF_EXITING`, include/linux/sched.h).
+const EXITING: u64 = 0x4;
+
 fn read_stat(pid: i32) -> Result<Option<Stat>, RuntimeError> {
-    let path = PathBuf::from(format!("/proc/{pid}/stat"));
+    read(pid, "stat", parse_stat)
+}
+
+/// True where the kernel has been asked to kill it and it has not noticed yet.
+fn is_killed(pid: i32) -> Result<bool, RuntimeError> {
+    Ok(read(pid, "status", parse_killed)?.unwrap_or(true))
+}
+
+/// A file of the process in `/proc`; `None` where there is no such process.
+fn read<T>(pid: i32, name: &str, parse: fn(&[u8]) -> Option<T>) -> Result<Option<T>, RuntimeError> {
+    let path = PathBuf::from(format!("/proc/{pid}/{name}"));
     match std::fs::read(&path) {
-        Ok(text) => match parse_stat(&text) {
-            Some(stat) => Ok(Some(stat)),
+        Ok(text) => match parse(&text) {
+            Some(parsed) => Ok(Some(parsed)),
             None => Err(RuntimeError::Corrupt { path, reason: "unknown format".into() }),
         },
         Err(source) if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
@@ -130,9 +153,22 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let rest = std::str::from_utf8(rest).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    // `state` is field 3, the start time field 22.
-    let start_ticks = fields.nth(18)?.parse().ok()?;
-    Some(Stat { ended: matches!(state, "Z" | "X" | "x"), start_ticks })
+    // `state` is field 3, the flags are field 9, the start time is field 22.
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    let start_ticks = fields.nth(12)?.parse().ok()?;
+    Some(Stat { ended: matches!(state, "Z" | "X" | "x"), exiting: flags & EXITING != 0, start_ticks })
+}
+
+/// Whether SIGKILL waits for the thread or for the process (`proc_pid_status(5)`). The name's line escapes new lines.
+fn parse_killed(text: &[u8]) -> Option<bool> {
+    let kill = 1_u64 << (libc::SIGKILL - 1);
+    let mut pending = std::str::from_utf8(text)
+        .ok()?
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")))
+        .map(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let (own, shared) = (pending.next()??, pending.next()??);
+    Some((own | shared) & kill != 0)
 }
 
 #[cfg(test)]
@@ -151,6 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_on_its_way_out_is_recognised() {
+        let stat = |flags: u64| format!("7 (a) S 1 2 3 4 5 {flags} {} 4242", vec!["0"; 12].join(" "));
+        assert!(parse_stat(stat(0x0040_0104).as_bytes()).unwrap().exiting);
+        assert!(!parse_stat(stat(0x0040_0100).as_bytes()).unwrap().exiting);
+        let status = |own: &str, shared: &str| format!("Name:\ta\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t0\n");
+        let none = "0000000000000000";
+        for (own, shared, killed) in [
+            (none, none, false),
+            ("0000000000000100", none, true),
+            (none, "0000000000004100", true),
+            (none, "fffffffffffffeff", false),
+        ] {
+            assert_eq!(parse_killed(status(own, shared).as_bytes()), Some(killed), "{own} {shared}");
+        }
+        assert_eq!(parse_killed(b"Name:\ta\n"), None);
+    }
+
+    #[test]
     fn this_process_is_alive_and_another_start_time_is_another_process() {
         let me = ProcessId::of(std::process::id() as i32).unwrap().unwrap();
         assert!(me.is_alive().unwrap());
@@ -166,7 +220,9 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let process = ProcessId::of(child.id() as i32).unwrap().unwrap();
         let handle = process.open().unwrap().unwrap();
+        assert!(!process.is_ending().unwrap());
         assert!(handle.signal(libc::SIGKILL).unwrap());
+        assert!(process.is_ending().unwrap(), "from the moment of the signal");
         assert!(handle.ended_within(Duration::from_secs(5)).await.unwrap());
         assert!(!process.is_alive().unwrap());
         child.wait().unwrap();

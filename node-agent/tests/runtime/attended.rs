@@ -3,6 +3,10 @@
 use crate::harness::{Node, PATIENCE, until};
 use hoody_agent::runtime::{Attend, AttendRequest, Attended, ExecRequest, Outputs, Runtime, RuntimeError};
 use hoody_protocol::{exec::Exit, id::ContainerId};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{path::PathBuf, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -142,6 +146,59 @@ async fn the_end_of_it_or_of_whoever_asked_ends_everything_that_it_started() {
     nothing_left(&node, bundle.id, first);
 }
 
+/// Sends a signal to the monitor of the process in this group.
+fn signal_monitor(group: &str, signal: Signal) {
+    let monitors = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let text = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        text.contains("exec-monitor") && text.contains(group)
+    });
+    for monitor in monitors {
+        let pid: i32 = monitor.file_name().to_str().unwrap().parse().unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+}
+
+/// A monitor that stands still until this is dropped.
+struct Stopped(String);
+
+impl Stopped {
+    fn of(group: &str) -> Self {
+        signal_monitor(group, Signal::SIGSTOP);
+        Self(group.to_owned())
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal_monitor(&self.0, Signal::SIGCONT);
+    }
+}
+
+/// The first process of a container stays for as long as anything else in it is not waited for: here, a process whose
+/// monitor stands still.
+#[tokio::test]
+async fn what_comes_while_the_container_ends_is_told_so() {
+    let node = Node::new();
+    let bundle = node.bundle(&[]);
+    let first = node.run(&bundle).await;
+    let (mut process, _outputs) = node.runtime.attend(bundle.id, &request(&["/bin/sleep", "1000"])).await.unwrap();
+    let (folder, _) = groups(&node, bundle.id).remove(0);
+    let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    let stopped = Stopped::of(&name);
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    for _ in 0..3 {
+        let error = node.runtime.attend(bundle.id, &request(&["/bin/true"])).await.unwrap_err();
+        assert!(matches!(error, RuntimeError::State { state: "exited", .. }), "{error}");
+    }
+    let path = format!("/proc/{first}/stat");
+    let stat = std::fs::read_to_string(&path).expect("the first process is still there");
+    assert!(!stat.contains(") Z"), "it has not ended yet: {stat}");
+    drop(stopped);
+    assert_eq!(timeout(PATIENCE, process.ended()).await.unwrap(), Exit::Signal(9));
+    timeout(PATIENCE, node.runtime.wait(bundle.id)).await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_monitor_that_is_killed_leaves_what_the_next_sweep_ends() {
     let node = Node::new();
@@ -150,15 +207,7 @@ async fn a_monitor_that_is_killed_leaves_what_the_next_sweep_ends() {
     let (mut process, _outputs) = node.runtime.attend(bundle.id, &request(&["/bin/sleep", "1000"])).await.unwrap();
     let (folder, _) = groups(&node, bundle.id).remove(0);
     let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
-    let monitors = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
-        let text = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        text.contains("exec-monitor") && text.contains(&name)
-    });
-    for monitor in monitors {
-        let pid: i32 = monitor.file_name().to_str().unwrap().parse().unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-    }
+    signal_monitor(&name, Signal::SIGKILL);
     assert_eq!(timeout(PATIENCE, process.ended()).await.unwrap(), Exit::Unknown);
     assert_eq!(groups(&node, bundle.id)[0].1.lines().count(), 1, "it still runs");
     until("it is swept away", || {

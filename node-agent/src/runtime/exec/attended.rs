@@ -31,12 +31,15 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf, pipe},
     },
     process::Command,
+    time::Instant,
 };
 
 /// How long the runtime has to start a process; a few ten milliseconds are usual.
 const START_LIMIT: Duration = Duration::from_secs(15);
-/// How long a container that is being killed takes to be seen as such.
+/// How long after the failure of a start its container is watched for its end.
 const ENDING: Duration = Duration::from_millis(200);
+/// Between two looks.
+const ENDING_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of what a monitor says.
 const MAX_SAID_BYTES: u64 = 4 << 10;
 
@@ -190,12 +193,17 @@ impl OciRuntime {
 
     /// What a failure of the runtime means: the command's fault, or that the container was just ending.
     async fn why_not_started(&self, id: ContainerId, reason: String) -> Result<RuntimeError, RuntimeError> {
-        if !reason.starts_with("exec: ") && !reason.contains("chdir") {
-            tokio::time::sleep(ENDING).await;
+        let is_its_own = reason.starts_with("exec: ") || reason.contains("chdir");
+        let failed = Instant::now();
+        while !is_its_own && failed.elapsed() < ENDING {
             match self.look(id)? {
-                View::Live { phase: Phase::Running, .. } => {}
+                View::Live { made, phase: Phase::Running, .. } if !made.first.is_ending()? => {}
+                View::Live { phase: Phase::Running, .. } => {
+                    return Ok(RuntimeError::State { id, verb: "exec", state: "exited" });
+                }
                 view => return Ok(RuntimeError::State { id, verb: "exec", state: view.name() }),
             }
+            tokio::time::sleep(ENDING_PAUSE).await;
         }
         Ok(RuntimeError::Start { id, reason })
     }

@@ -115,7 +115,12 @@ pub fn child_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     // An agent that is gone needs no answer.
     let _ = (&control).write_all(said.line().as_bytes());
-    match clear(&order.group) {
+    let cleared = clear(&order.group);
+    // An agent that gave up the start has removed its files already; the runtime may have made these again since.
+    for path in [&order.pid, &order.log] {
+        super::remove(path);
+    }
+    match cleared {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
