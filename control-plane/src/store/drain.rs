@@ -5,9 +5,13 @@ use crate::event::{Actor, EventKind};
 use hoody_protocol::id::{ContainerId, ServerId, UserId};
 use serde_json::json;
 use sqlx::{AnyConnection, Row};
+use std::collections::BTreeMap;
+
+/// Why containers cannot be moved away just now.
+pub type Waiting = BTreeMap<ContainerId, String>;
 
 /// That a server is being emptied, or was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
     /// The server.
     pub server: ServerId,
@@ -17,17 +21,22 @@ pub struct Drain {
     pub stopped_at: Option<i64>,
     /// Who asked.
     pub user: Option<UserId>,
+    /// What could not be moved when that was tried last, and is tried again.
+    pub waiting: Waiting,
 }
 
-const COLUMNS: &str = "id, drain_started_at, drain_stopped_at, drain_user_id";
+const COLUMNS: &str = "id, drain_started_at, drain_stopped_at, drain_user_id, drain_waiting";
 
 fn read(row: &sqlx::any::AnyRow) -> Result<Option<Drain>, StoreError> {
     let Some(started_at) = row.try_get("drain_started_at")? else { return Ok(None) };
     let id: String = row.try_get("id")?;
     let user: Option<String> = row.try_get("drain_user_id")?;
+    let waiting: Option<String> = row.try_get("drain_waiting")?;
     let corrupt = |error| StoreError::Corrupt { what: "servers.id", source: Box::new(error) };
+    let not_waiting = |error| StoreError::Corrupt { what: "servers.drain_waiting", source: Box::new(error) };
     Ok(Some(Drain {
         server: id.parse().map_err(corrupt)?,
+        waiting: waiting.as_deref().map(serde_json::from_str).transpose().map_err(not_waiting)?.unwrap_or_default(),
         started_at,
         stopped_at: row.try_get("drain_stopped_at")?,
         user: user.and_then(|user| user.parse().ok()),
@@ -53,8 +62,8 @@ pub async fn going_on(store: &Store) -> Result<Vec<Drain>, StoreError> {
 /// Begins to empty the server, or begins again: what could not be moved is tried once more. False where there is none.
 pub async fn start(connection: &mut AnyConnection, id: ServerId, user: UserId, now: i64) -> Result<bool, StoreError> {
     let row = sqlx::query(
-        "UPDATE servers SET drain_started_at = $2, drain_stopped_at = NULL, drain_user_id = $3, updated_at = $2 \
-         WHERE id = $1 RETURNING name, owner_id",
+        "UPDATE servers SET drain_started_at = $2, drain_stopped_at = NULL, drain_waiting = NULL, drain_user_id = $3, \
+         updated_at = $2 WHERE id = $1 RETURNING name, owner_id",
     )
     .bind(id.to_string())
     .bind(now)
@@ -70,7 +79,7 @@ pub async fn start(connection: &mut AnyConnection, id: ServerId, user: UserId, n
 /// Begins no move any more, and lets the server take containers again; false where it was not being emptied.
 pub async fn stop(connection: &mut AnyConnection, id: ServerId, user: UserId, now: i64) -> Result<bool, StoreError> {
     let row = sqlx::query(
-        "UPDATE servers SET drain_stopped_at = $2, updated_at = $2 WHERE id = $1 AND drain_started_at IS NOT NULL \
+        "UPDATE servers SET drain_stopped_at = $2, drain_waiting = NULL, updated_at = $2 WHERE id = $1 AND drain_started_at IS NOT NULL \
          AND drain_stopped_at IS NULL RETURNING name, owner_id",
     )
     .bind(id.to_string())
@@ -81,6 +90,28 @@ pub async fn stop(connection: &mut AnyConnection, id: ServerId, user: UserId, no
     let told = [("drain", json!("stopped"))];
     server::record(connection, id, EventKind::ServerUpdated, &row, Actor::User(user), &told).await?;
     Ok(true)
+}
+
+/// Writes down what cannot be moved just now, where the server is still being emptied since then.
+pub async fn set_waiting(store: &Store, drain: &Drain, waiting: &Waiting) -> Result<(), StoreError> {
+    let corrupt = |error| StoreError::Corrupt { what: "servers.drain_waiting", source: Box::new(error) };
+    let text = Some(waiting).filter(|waiting| !waiting.is_empty()).map(serde_json::to_string).transpose();
+    let (text, server, since) = (text.map_err(corrupt)?, drain.server.to_string(), drain.started_at);
+    let write = store.write(move |connection| {
+        Box::pin(async move {
+            sqlx::query(
+                "UPDATE servers SET drain_waiting = $3 WHERE id = $1 AND drain_started_at = $2 \
+                 AND drain_stopped_at IS NULL",
+            )
+            .bind(server)
+            .bind(since)
+            .bind(text)
+            .execute(connection)
+            .await?;
+            Ok(())
+        })
+    });
+    write.await
 }
 
 /// Containers of the server that no move was begun for since that time, the oldest first.

@@ -26,6 +26,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (20, include_str!("../../migrations/0020_share_places.sql")),
     (21, include_str!("../../migrations/0021_moves.sql")),
     (22, include_str!("../../migrations/0022_replica_address.sql")),
+    (24, include_str!("../../migrations/0024_drain_waiting.sql")),
 ];
 
 /// Key of PostgreSQL's advisory lock, any number that nothing else uses: "hoodymig" in ASCII. A lock on a

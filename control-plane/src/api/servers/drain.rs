@@ -42,12 +42,23 @@ struct DrainData {
     moved: usize,
     /// Could not be moved: `containers` says why. Begin again to try them again.
     failed: usize,
+    /// Cannot be moved just now, and are tried again by themselves.
+    waiting: Vec<WaitingData>,
     /// The moves since it began, and those that went on then.
     containers: Vec<MoveData>,
 }
 
+/// A container that cannot be moved just now.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServerDrainWaitingData)]
+struct WaitingData {
+    container_id: String,
+    reason: String,
+}
+
 fn data(id: ServerId, found: Draining) -> DrainData {
     let Draining { drain, moves, remaining, held } = found;
+    let waiting = drain.as_ref().map(|drain| drain.waiting.clone()).unwrap_or_default();
     let count = |which: fn(&str) -> bool| moves.iter().filter(|seen| which(seen.row.state.as_str())).count();
     DrainData {
         server_id: id.to_string(),
@@ -57,13 +68,17 @@ fn data(id: ServerId, found: Draining) -> DrainData {
             Some(_) if remaining == 0 && held == 0 => "drained",
             Some(_) => "draining",
         },
-        started_at: drain.map(|drain| rfc3339(drain.started_at)),
-        stopped_at: drain.and_then(|drain| drain.stopped_at).map(rfc3339),
+        started_at: drain.as_ref().map(|drain| rfc3339(drain.started_at)),
+        stopped_at: drain.as_ref().and_then(|drain| drain.stopped_at).map(rfc3339),
         remaining,
         held,
         moving: count(|state| !matches!(state, "done" | "failed")),
         moved: count(|state| state == "done"),
         failed: count(|state| state == "failed"),
+        waiting: waiting
+            .into_iter()
+            .map(|(container, reason)| WaitingData { container_id: container.to_string(), reason })
+            .collect(),
         containers: moves.into_iter().map(MoveData::from).collect(),
     }
 }

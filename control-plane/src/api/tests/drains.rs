@@ -95,14 +95,21 @@ async fn what_passes_by_itself_is_tried_again_and_costs_no_container_its_turn() 
     let world = &two.world;
     let (one, copied) = (two.running().await, two.create(json!({"name": "copied"})).await);
     world.client.post(&format!("/api/v1/servers/{}/drain", world.server), json!({})).await.expect(200);
-    let moves = async || {
+    let read = async |what: &str| {
         let read = world.client.get(&format!("/api/v1/servers/{}/drain", world.server)).await.expect(200);
-        read.data()["containers"].as_array().unwrap().len()
+        read.data()[what].as_array().unwrap().clone()
+    };
+    let moves = async || read("containers").await.len();
+    // What is waited for, of each container.
+    let waits = async |why: &str| {
+        let waiting = read("waiting").await;
+        waiting.iter().filter(|one| one["reason"].as_str().unwrap().contains(why)).count()
     };
     // The only other server is away, then its own is.
     world.sql(&format!("UPDATE servers SET online = 0 WHERE id = '{}'", two.other)).await;
     next(&two).await;
     assert_eq!(moves().await, 0, "an outage was taken for a refusal");
+    assert_eq!(waits("offline").await, 2, "{:?}", read("waiting").await);
     world
         .sql(&format!("UPDATE servers SET online = 1 - online WHERE id IN ('{}', '{}')", two.other, world.server))
         .await;
@@ -112,10 +119,12 @@ async fn what_passes_by_itself_is_tried_again_and_costs_no_container_its_turn() 
     world.sql(&format!("UPDATE containers SET status = 'copying' WHERE id = '{}'", id(&copied))).await;
     next(&two).await;
     assert_eq!(moves().await, 1);
+    assert_eq!((waits("").await, read("waiting").await[0]["container_id"] == json!(id(&copied))), (1, true));
     assert_eq!(two.last(&one).await.state, State::Copying);
     world.sql(&format!("UPDATE containers SET status = 'stopped' WHERE id = '{}'", id(&copied))).await;
     next(&two).await;
     assert_eq!(two.last(&copied).await.state, State::Copying);
+    assert_eq!(waits("").await, 0);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::{
     service::container::moving::{self, NotBegun, Seen, Wanted},
     store::{
         StoreError,
-        drain::{self as store, Drain},
+        drain::{self as store, Drain, Waiting},
         moves, server,
     },
 };
@@ -63,7 +63,7 @@ pub async fn stop(app: &App, caller: &Caller, id: ServerId) -> Result<Draining, 
 pub async fn read(app: &App, id: ServerId) -> Result<Draining, ServiceError> {
     server::by_id(&app.store, id).await?.ok_or(ServiceError::NotFound(SERVER))?;
     let drain = store::of(&app.store, id).await?;
-    let moves = match drain {
+    let moves = match &drain {
         Some(drain) => moves::away_since(&app.store, id, drain.started_at).await?,
         None => Vec::new(),
     };
@@ -97,6 +97,7 @@ pub(crate) async fn begin_next(app: &App, drain: &Drain) -> Result<(), ServiceEr
     if free == 0 {
         return Ok(());
     }
+    let mut waiting = Waiting::new();
     for container in store::untried(&app.store, drain.server, drain.started_at).await? {
         if free == 0 {
             break;
@@ -106,6 +107,7 @@ pub(crate) async fn begin_next(app: &App, drain: &Drain) -> Result<(), ServiceEr
             Err(NotBegun { error: ServiceError::NotFound(_), .. }) => {}
             Err(NotBegun { error, passes: true }) => {
                 tracing::debug!(%container, server = %drain.server, error = chain(&error), "cannot be moved away yet");
+                waiting.insert(container, error.to_string());
             }
             Err(NotBegun {
                 error: error @ (ServiceError::Conflict(_) | ServiceError::Unprocessable { .. }), ..
@@ -115,6 +117,9 @@ pub(crate) async fn begin_next(app: &App, drain: &Drain) -> Result<(), ServiceEr
             }
             Err(NotBegun { error, .. }) => return Err(error),
         }
+    }
+    if waiting != drain.waiting {
+        store::set_waiting(&app.store, drain, &waiting).await?;
     }
     Ok(())
 }
