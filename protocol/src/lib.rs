@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod ssh_key;
 pub mod stats;
 pub mod stream;
+pub mod stream_digest;
 pub mod tag;
 pub mod time;
 pub mod transfer;

@@ -15,8 +15,8 @@ use crate::{
     bounded::{Bytes, List},
     container::Cause,
     id::{ContainerId, SnapshotId, TransferId},
-    image::Digest,
     snapshot::Origin,
+    stream_digest::StreamDigest,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ pub enum TransferData {
         /// How many.
         bytes: u64,
         /// Their digest.
-        digest: Digest,
+        digest: StreamDigest,
         /// Bytes of it that count as the container's own, beyond its image; absent: not known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         own_bytes: Option<u64>,

@@ -34,6 +34,7 @@ use hoody_protocol::{
     replica::{Age, KnownQuery, KnownReply, Moved, RelayPurpose, RelayReply, RelayRequest},
     snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{NodeStats, StatsBatch},
+    stream_digest::StreamDigest,
     tag::Message,
     transfer::{
         DivergenceQuery, DivergenceReply, ReceiveOrder, RetainOrder, SendOrder, TransferData, TransferOffer,
@@ -407,11 +408,11 @@ fn transfers() {
     );
     golden(TransferData::Piece(b"bytes".to_vec().try_into().unwrap()), "0000000d0059a1657069656365456279746573");
     golden(
-        TransferData::End { bytes: 5, digest: Digest::from_bytes([0x44; 32]), own_bytes: None },
+        TransferData::End { bytes: 5, digest: StreamDigest::of(b"hello"), own_bytes: None },
         concat!(
-            "0000005d0059a163656e64a2656279746573056664696765737478477368613235363a343434343434343434",
-            "3434343434343434343434343434343434343434343434343434343434343434343434343434343434343434",
-            "3434343434343434343434",
+            "0000005d0059a163656e64a265627974657305666469676573747847626c616b65333a656138663136336462",
+            "3338363832393235653434393163356535386434626233353036656638633134656237386138366539303863",
+            "3536323461363732303066",
         ),
     );
     golden(TransferProgress::Taken(1 << 20), "0000000c005aa16574616b656e1a00100000");

@@ -7,14 +7,13 @@ use hoody_protocol::{
     container::Cause,
     export::{ExportOffer, ExportOrder},
     id::{ExportId, ServerId},
-    image::Digest,
     link::CommandReply,
     replica::RelayPurpose,
     stream::{self, AskError, StreamError},
+    stream_digest::StreamHasher,
     transfer::{TransferData, TransferReply},
 };
 use quinn::{RecvStream, SendStream};
-use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
@@ -69,7 +68,7 @@ pub struct Export {
     recv: RecvStream,
     _place: Option<OwnedSemaphorePermit>,
     bytes: u64,
-    hasher: Sha256,
+    hasher: StreamHasher,
 }
 
 /// Orders the archive from the server's node and waits for its beginning.
@@ -97,7 +96,7 @@ pub(super) async fn order(nodes: &Nodes, server: ServerId, order: &ExportOrder) 
     let begun = async {
         let ((mut send, recv), place) = source.offered(order.export).await.ok_or(NoExport::Silent)?;
         stream::write(&mut send, &TransferReply::Begin { offset: 0 }).await.map_err(|_| NoExport::Silent)?;
-        Ok(Export { _send: send, recv, _place: place, bytes: 0, hasher: Sha256::new() })
+        Ok(Export { _send: send, recv, _place: place, bytes: 0, hasher: StreamHasher::new() })
     };
     timeout(OFFER_DEADLINE, begun).await.map_err(|_| NoExport::Silent)?
 }
@@ -142,7 +141,7 @@ impl Export {
                 Ok(Some(piece))
             }
             TransferData::End { bytes, digest, .. } => {
-                let found = Digest::from_bytes(self.hasher.clone().finalize().into());
+                let found = self.hasher.digest();
                 if (bytes, digest) == (self.bytes, found) { Ok(None) } else { Err(ExportError::Damaged) }
             }
             TransferData::Failed(cause) => Err(ExportError::Failed(cause)),

@@ -8,9 +8,9 @@ use hoody_control_plane::nodes::{Export, ExportError, NoExport};
 use hoody_protocol::{
     export::{ExportOffer, ExportOrder},
     id::{ContainerId, ExportId},
-    image::Digest,
     link::CommandReply,
     stream,
+    stream_digest::StreamDigest,
     transfer::{TransferData, TransferReply},
     transport::BULK,
 };
@@ -64,7 +64,7 @@ async fn only_the_server_that_was_asked_sends_the_archive_and_what_is_damaged_is
         assert_eq!(reply, TransferReply::Begin { offset: 0 });
         let mut archive = soon("the beginning", begun).await.unwrap().unwrap();
         stream::write(&mut send, &TransferData::Piece(CONTENT.to_vec().try_into().unwrap())).await.unwrap();
-        let end = TransferData::End { bytes: CONTENT.len() as u64, digest: Digest::of(said), own_bytes: None };
+        let end = TransferData::End { bytes: CONTENT.len() as u64, digest: StreamDigest::of(said), own_bytes: None };
         stream::write(&mut send, &end).await.unwrap();
         assert_eq!(soon("a piece", archive.next()).await.unwrap().as_deref(), Some(CONTENT));
         let end = soon("the end", archive.next()).await;

@@ -8,9 +8,9 @@ use hoody_control_plane::store::transfer::{self, Transfer};
 use hoody_protocol::{
     container::Cause,
     id::TransferId,
-    image::Digest,
     link::CommandReply,
     stream::{self, StreamError},
+    stream_digest::StreamDigest,
     transfer::{SendOrder, TransferData, TransferOffer, TransferProgress, TransferReply, TransferRequest},
     transport::{BULK, Close},
 };
@@ -122,7 +122,7 @@ async fn what_the_source_sends_arrives_and_the_verdict_is_stored() {
     assert_eq!((order.snapshot, order.base, order.offset, order.keep.len()), (None, None, 0, 0));
     let (begin, mut source) = world.offer(0).await;
     assert_eq!([begin, reply(&mut target).await], [(); 2].map(|()| TransferReply::Begin { offset: 0 }));
-    let end = TransferData::End { bytes: 300_000, digest: Digest::of(b""), own_bytes: None };
+    let end = TransferData::End { bytes: 300_000, digest: StreamDigest::of(b""), own_bytes: None };
     for data in [piece(&[1; 200_000]), piece(&[2; 100_000]), end] {
         say(&mut source, data.clone()).await;
         assert_eq!(hear::<TransferData>(&mut target).await.unwrap(), data);

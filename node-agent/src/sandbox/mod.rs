@@ -152,7 +152,8 @@ fn argument(index: u8, operation: SeccompCmpOp, value: u64) -> io::Result<Seccom
 }
 
 /// What the receiver of send streams does beside that.
-const RECEIVER: &[libc::c_long] = &[libc::SYS_openat2, libc::SYS_fchdir, libc::SYS_renameat, libc::SYS_lremovexattr];
+const RECEIVER: &[libc::c_long] =
+    &[libc::SYS_sync_file_range, libc::SYS_openat2, libc::SYS_fchdir, libc::SYS_renameat, libc::SYS_lremovexattr];
 
 /// Files below the root, memory, time, and ending.
 const ALLOWED: &[libc::c_long] = &[

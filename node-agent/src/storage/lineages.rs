@@ -18,9 +18,8 @@ use super::{
 };
 use hoody_protocol::{
     id::{ContainerId, TransferId},
-    image::Digest,
+    stream_digest::{StreamDigest, StreamHasher},
 };
-use sha2::Digest as _;
 use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
@@ -69,11 +68,11 @@ pub enum StageError {
         /// Bytes that came.
         got: u64,
         /// Their digest.
-        found: Digest,
+        found: StreamDigest,
         /// Bytes that were sent.
         bytes: u64,
         /// Their digest.
-        sent: Digest,
+        sent: StreamDigest,
     },
 }
 
@@ -209,7 +208,7 @@ impl Lineages {
             path: self.path(container, transfer),
             partial,
             running,
-            hasher: sha2::Sha256::new(),
+            hasher: StreamHasher::new(),
             bytes: 0,
             limit: stream_bytes,
             own_bytes: 0,
@@ -307,7 +306,7 @@ pub struct Staging {
     path: PathBuf,
     partial: PathBuf,
     running: run::Running,
-    hasher: sha2::Sha256,
+    hasher: StreamHasher,
     bytes: u64,
     limit: u64,
     own_bytes: u64,
@@ -345,11 +344,11 @@ impl Staging {
 
     /// Ends the stream: where it was carried out and is what was sent, its subvolume is made read-only and gets its
     /// name, which is returned.
-    pub async fn finish(self, bytes: u64, sent: Digest) -> Result<PathBuf, StageError> {
+    pub async fn finish(self, bytes: u64, sent: StreamDigest) -> Result<PathBuf, StageError> {
         let Self { lineages, container, path, partial, running, hasher, bytes: got, own_bytes, .. } = self;
         drop(running.input);
         let tally = running.ended.await.map_err(|_| ReceiveError::CutOff)??;
-        let found = Digest::from_bytes(hasher.finalize().into());
+        let found = hasher.digest();
         if (got, found) != (bytes, sent) {
             return Err(StageError::Digest { got, found, bytes, sent });
         }

@@ -12,13 +12,12 @@ use hoody_protocol::{
     container::Cause,
     export::{ExportOffer, ExportOrder},
     id::{ContainerId, ExportId},
-    image::Digest,
     link::CommandReply,
     stream,
+    stream_digest::StreamHasher,
     transfer::{PRIORITY, TransferData, TransferReply},
 };
 use quinn::SendStream;
-use sha2::{Digest as _, Sha256};
 use std::{
     collections::HashMap,
     path::PathBuf,
@@ -148,7 +147,7 @@ impl BulkTransfers {
 
 async fn send_pieces(send: &mut SendStream, packing: Packing) -> Result<u64, Broken> {
     let Packing { mut pieces, ended } = packing;
-    let (mut bytes, mut hasher) = (0, Sha256::new());
+    let (mut bytes, mut hasher) = (0, StreamHasher::new());
     let sending = async {
         while let Some(piece) = pieces.recv().await {
             bytes += piece.len() as u64;
@@ -163,7 +162,7 @@ async fn send_pieces(send: &mut SendStream, packing: Packing) -> Result<u64, Bro
     let ended = ended.await;
     sent?;
     let end = match ended {
-        Ok(Ok(_)) => TransferData::End { bytes, own_bytes: None, digest: Digest::from_bytes(hasher.finalize().into()) },
+        Ok(Ok(_)) => TransferData::End { bytes, own_bytes: None, digest: hasher.digest() },
         Ok(Err(error)) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "a container was not packed");
             TransferData::Failed(unpacked(&error))

@@ -6,10 +6,9 @@ use hoody_protocol::{
     bounded::Bytes,
     container::Cause,
     id::{ContainerId, TransferId},
-    image::Digest,
+    stream_digest::{StreamDigest, StreamHasher},
     transfer::{PIECE_BYTES, WINDOW},
 };
-use sha2::Digest as _;
 use std::{
     collections::{HashMap, VecDeque},
     io,
@@ -44,9 +43,9 @@ pub(super) struct Stream {
     /// Bytes that the target has not taken, and where they begin.
     held: VecDeque<u8>,
     begins: u64,
-    hasher: sha2::Sha256,
+    hasher: StreamHasher,
     /// How it ended; the kernel's streams say it once.
-    end: Option<Result<(u64, Digest), Cause>>,
+    end: Option<Result<(u64, StreamDigest), Cause>>,
     /// Bytes that it will come to, about.
     pub(super) total: Option<u64>,
     /// Bytes of it that count as the container's own.
@@ -55,7 +54,7 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(source: SendStream, total: Option<u64>, own_bytes: Option<u64>) -> Self {
-        Self { source, held: VecDeque::new(), begins: 0, hasher: sha2::Sha256::new(), end: None, total, own_bytes }
+        Self { source, held: VecDeque::new(), begins: 0, hasher: StreamHasher::new(), end: None, total, own_bytes }
     }
 
     /// True where the stream can go on at this place.
@@ -113,8 +112,8 @@ impl Stream {
         }
     }
 
-    fn ended(&self, ended: io::Result<()>) -> Result<(u64, Digest), Cause> {
-        ended.map(|()| (self.read(), Digest::from_bytes(self.hasher.clone().finalize().into()))).map_err(|error| {
+    fn ended(&self, ended: io::Result<()>) -> Result<(u64, StreamDigest), Cause> {
+        ended.map(|()| (self.read(), self.hasher.digest())).map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "the kernel could not send a file system");
             Cause::new("send_failed", "the file system could not be read on its server")
         })
@@ -125,7 +124,7 @@ impl Stream {
 #[derive(Debug)]
 pub(super) enum Next {
     Piece(Bytes<PIECE_BYTES>),
-    End(Result<(u64, Digest), Cause>),
+    End(Result<(u64, StreamDigest), Cause>),
 }
 
 impl Next {

@@ -5,8 +5,8 @@ use crate::storage::{StageError, Staging, StorageError};
 use hoody_protocol::{
     container::{Cause, ContainerSpec},
     id::{ContainerId, TransferId},
-    image::Digest,
     stream,
+    stream_digest::StreamDigest,
     transfer::{ACKNOWLEDGED_BYTES, PRIORITY, TransferData, TransferProgress, TransferReply, TransferRequest},
 };
 use quinn::{RecvStream, SendStream};
@@ -103,7 +103,7 @@ impl TransferError {
 /// How an attempt ended that does not fail the transfer for good.
 enum Attempt {
     /// All of it came; the verdict is awaited at the other end.
-    Complete { verdict: SendStream, bytes: u64, digest: Digest },
+    Complete { verdict: SendStream, bytes: u64, digest: StreamDigest },
     /// The source begins anew: so does the staging.
     Anew,
 }
@@ -213,7 +213,11 @@ impl BulkTransfers {
 }
 
 /// Takes the stream to its end; gives its length and digest as the source says them.
-async fn take(send: &mut SendStream, recv: &mut RecvStream, staging: &mut Staging) -> Result<(u64, Digest), Failed> {
+async fn take(
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    staging: &mut Staging,
+) -> Result<(u64, StreamDigest), Failed> {
     let mut told = staging.bytes();
     loop {
         let data = tokio::time::timeout(SILENCE, stream::read::<TransferData>(recv)).await;

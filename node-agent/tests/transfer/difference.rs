@@ -138,6 +138,6 @@ async fn what_is_being_received_stays_while_others_go() {
     f.target.retain(f.container, vec![second]).await.unwrap();
     assert!(!f.target.has(f.container, first).await.unwrap());
     staging.write(&stream[1000..]).await.unwrap();
-    staging.finish(stream.len() as u64, hoody_protocol::image::Digest::of(&stream)).await.unwrap();
+    staging.finish(stream.len() as u64, hoody_protocol::stream_digest::StreamDigest::of(&stream)).await.unwrap();
     assert_same(&f.root(), &f.received(second));
 }

@@ -4,7 +4,7 @@ use crate::support::{ScratchPool, run};
 use hoody_agent::storage::{BtrfsPool, Lineages, PoolConfig, QuotaMode, StageError};
 use hoody_protocol::{
     id::{ContainerId, TransferId},
-    image::Digest,
+    stream_digest::StreamDigest,
 };
 use std::{
     collections::BTreeMap,
@@ -94,7 +94,7 @@ impl Fixture {
         for piece in stream.chunks(100_000) {
             staging.write(piece).await?;
         }
-        staging.finish(stream.len() as u64, Digest::of(stream)).await
+        staging.finish(stream.len() as u64, StreamDigest::of(stream)).await
     }
 
     pub async fn copy(&self, base: Option<TransferId>) -> TransferId {
@@ -132,7 +132,7 @@ fn walk(top: &Path, path: &Path, found: &mut BTreeMap<PathBuf, String>) {
         says += &format!(" {}={}", name.display(), hex::encode(value));
     }
     if data.is_file() {
-        says += &format!(" size {} content {}", data.len(), Digest::of(&fs::read(path).unwrap()));
+        says += &format!(" size {} content {}", data.len(), StreamDigest::of(&fs::read(path).unwrap()));
     } else if data.is_symlink() {
         says += &format!(" target {}", hex::encode(fs::read_link(path).unwrap().as_os_str().as_bytes()));
     }

@@ -5,7 +5,7 @@ use crate::{
     support::run,
 };
 use hoody_agent::storage::StageError;
-use hoody_protocol::{id::TransferId, image::Digest};
+use hoody_protocol::{id::TransferId, stream_digest::StreamDigest};
 use std::{
     fs::{self, File},
     os::unix::{
@@ -81,7 +81,7 @@ async fn a_stream_of_which_something_is_missing_is_not_kept() {
     let f = Fixture::new().await;
     fill(&f.root());
     let (transfer, stream) = f.stream(None).await;
-    let whole = Digest::of(&stream);
+    let whole = StreamDigest::of(&stream);
     for end in [10, 100, stream.len() / 2, stream.len() - 1] {
         let mut staging = f.target.stage(f.container, transfer, None, 256 * MIB, 256 * MIB).await.unwrap();
         staging.write(&stream[..end]).await.unwrap();

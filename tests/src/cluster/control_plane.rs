@@ -19,6 +19,8 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 pub enum Database {
     /// A file.
     Sqlite,
+    /// SQLite in this folder.
+    SqliteIn(PathBuf),
     /// The database of this URL, as [`crate::postgres::FreshDatabase`] makes it.
     Postgres(String),
 }
@@ -59,6 +61,7 @@ impl ControlPlane {
         std::fs::create_dir_all(&folder)?;
         let database_url = match database {
             Database::Sqlite => format!("sqlite://{}/hoody.db", folder.display()),
+            Database::SqliteIn(folder) => format!("sqlite://{}/hoody.db", folder.display()),
             Database::Postgres(url) => url,
         };
         let ports = [Port::take()?, Port::take()?, Port::take()?];

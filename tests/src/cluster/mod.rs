@@ -43,6 +43,8 @@ pub struct Plan {
     pub images: Vec<&'static str>,
     /// Bytes of each server's pool; its file is sparse.
     pub pool_bytes: u64,
+    /// Pools are as on disks of their own: their room is allocated, and nothing of them is in memory a second time.
+    pub pool_disks: bool,
     /// Bytes of a file system for each server's state folder; `None`: a folder on the machine's.
     pub state_bytes: Option<u64>,
     /// More lines for each agent's settings.
@@ -68,6 +70,7 @@ impl Default for Plan {
             spread: false,
             images: vec!["busybox"],
             pool_bytes: 16 << 30,
+            pool_disks: false,
             state_bytes: None,
             agent_settings: String::new(),
             commands: String::new(),

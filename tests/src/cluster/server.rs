@@ -72,7 +72,7 @@ impl Server {
         remains(&name)?;
         let namespace = Namespace::make(slot, number)?;
         let proxy = Proxy::make(&name, &folder)?;
-        let pool = Disk::pool(&folder, plan.pool_bytes)?;
+        let pool = Disk::pool(&folder, plan.pool_bytes, plan.pool_disks)?;
         let state = plan.state_bytes.map(|bytes| Disk::state(&folder, bytes)).transpose()?;
         let config = format!(
             "state_dir = {state:?}\nrun_dir = {run:?}\npool = {pool:?}\nnode_cidr = {cidr:?}\ncgroup_parent = {name:?}\n\
@@ -208,6 +208,15 @@ impl Server {
     /// The folder of its pool.
     pub fn pool(&self) -> &Path {
         &self.pool.mounted
+    }
+
+    /// Has its uplink carry packets of so many bytes.
+    pub fn set_mtu(&self, bytes: u32) -> Result<()> {
+        let (name, bytes) = (self.name.as_str(), bytes.to_string());
+        for arguments in [["link", "set", name, "mtu"].as_slice(), &["-n", name, "link", "set", "uplink", "mtu"]] {
+            run(Command::new("ip").args(arguments).arg(&bytes))?;
+        }
+        Ok(())
     }
 
     /// Its run folder.

@@ -25,6 +25,8 @@ use std::{
     },
 };
 
+/// Bytes after which the disk is asked to begin with the file that is being written.
+const FLUSHED_BYTES: usize = 1 << 20;
 const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 /// Extended attributes that a container can give its files; others are left out.
 const KEPT_ATTRIBUTES: [&[u8]; 3] = [b"user.", b"system.posix_acl_", b"btrfs.compression"];
@@ -54,7 +56,7 @@ pub(crate) fn apply(reader: impl Read, top: OwnedFd, parent: Option<Uuid>) -> Re
         (Command::Subvolume { .. } | Command::Snapshot { .. }, _) => return Err(Refusal::Parent.into()),
         _ => return Err(Refusal::Beginning.into()),
     };
-    let mut work = Work { tree: Tree::new(top), uuid, attributes_dropped: 0 };
+    let mut work = Work { tree: Tree::new(top), uuid, attributes_dropped: 0, unflushed: 0 };
     let mut done = 1;
     loop {
         match commands.next()? {
@@ -71,6 +73,8 @@ struct Work {
     /// The subvolume being received, the only one that data may be taken from.
     uuid: Uuid,
     attributes_dropped: u64,
+    /// Bytes since the disk was last asked to begin.
+    unflushed: usize,
 }
 
 impl Work {
@@ -111,7 +115,7 @@ impl Work {
                     xattr::remove(&place.name, OsStr::from_bytes(name))?;
                 }
             }
-            Command::Write { path, offset, data } => self.tree.file(path)?.write_all_at(data, offset)?,
+            Command::Write { path, offset, data } => self.write(path, offset, data)?,
             Command::Clone { path, offset, source, length } => self.clone(path, offset, source, length)?,
             Command::Truncate { path, size } => {
                 let size = size.try_into().map_err(|_| Errno::EFBIG)?;
@@ -138,6 +142,21 @@ impl Work {
             // Only in streams without data, which nobody asks for here.
             Command::Extent { .. } => return Err(Refusal::Malformed.into()),
             Command::End => {}
+        }
+        Ok(())
+    }
+
+    /// The disk begins as the bytes come. Left to the kernel they all go there at once, at the end of the stream or when
+    /// memory is short, and whoever flushes something else meanwhile waits for all of it.
+    fn write(&mut self, path: &[u8], offset: u64, data: &[u8]) -> Result<(), Stop> {
+        let file = self.tree.file(path)?;
+        file.write_all_at(data, offset)?;
+        self.unflushed += data.len();
+        if self.unflushed >= FLUSHED_BYTES {
+            self.unflushed = 0;
+            // SAFETY: a system call on an open file, without pointers. No length means up to its end; it does not wait.
+            let begun = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+            Errno::result(begun)?;
         }
         Ok(())
     }

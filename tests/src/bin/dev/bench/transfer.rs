@@ -1,12 +1,13 @@
 //! A container's file system from one server to another, beside `btrfs send | btrfs receive` between the same two pools;
-//! and what a change of another container takes meanwhile, with either.
+//! and what a change of another container takes meanwhile, with either. The pools are as on disks of their own; the control
+//! plane, which is not on its servers, has its database in memory.
 
 use super::table;
 use crate::measure::Times;
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{
     api::Api,
-    cluster::{Cluster, Plan, run},
+    cluster::{Cluster, Database, Plan, run},
     wait,
 };
 use rand::Rng;
@@ -29,9 +30,33 @@ const IDLE_CHANGES: usize = 300;
 const CHANGE_PAUSE: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(600);
 
+/// Where memory is a file system.
+const MEMORY: &str = "/dev/shm";
+const POOL_BYTES: u64 = 8 << 30;
+/// Bytes of the packets that networks carry: everywhere, and within many data centres.
+const NETWORKS: [u32; 2] = [1500, 9000];
+
 pub(super) async fn run_part() -> Result<()> {
-    let settings = vec![("HOODY_CONTAINER_NETWORK_MBIT", "0".to_owned())];
-    let cluster = Cluster::start(Plan { servers: 2, settings, ..Plan::default() }).await?;
+    for packet_bytes in NETWORKS {
+        on_network(packet_bytes).await?;
+    }
+    Ok(())
+}
+
+async fn on_network(packet_bytes: u32) -> Result<()> {
+    let database = tempfile::tempdir_in(MEMORY)?;
+    let plan = Plan {
+        servers: 2,
+        database: Database::SqliteIn(database.path().to_owned()),
+        pool_bytes: POOL_BYTES,
+        pool_disks: true,
+        settings: vec![("HOODY_CONTAINER_NETWORK_MBIT", "0".to_owned())],
+        ..Plan::default()
+    };
+    let cluster = Cluster::start(plan).await?;
+    for server in &cluster.servers {
+        server.set_mtu(packet_bytes)?;
+    }
     let api = cluster.tenant.unchecked();
     let project = api.project("bench-transfer").await?;
     let specs = json!({ "cpu_cores": 0.5, "memory_mb": 64, "storage_mb": 2048 });
@@ -63,7 +88,7 @@ pub(super) async fn run_part() -> Result<()> {
         }
     }
     table::part(&format!(
-        "{} MiB in {} files from one server to another, {ROUNDS} rounds",
+        "{} MiB in {} files from one server to another, {ROUNDS} rounds, packets of {packet_bytes} bytes",
         bytes >> 20,
         SMALL_FILES + 1
     ));
