@@ -10,7 +10,12 @@ use hoody_tests::{
 };
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Data that all snapshots have in common.
 const COMMON: usize = 24 << 20;
@@ -70,6 +75,18 @@ async fn delete(world: &World, name: &str) -> Result<Value> {
     world.api.delete(&format!("/api/v1/containers/{}/snapshots/{name}", world.writer), None).await?.data()
 }
 
+async fn killed(world: &mut World, victim: Victim) -> Result<()> {
+    let killed = async || Ok(deaths::process(&mut world.cluster, victim)?.killed()?.map(drop));
+    wait::until("the death", DEADLINE, killed).await
+}
+
+/// Deletes a subvolume behind the agent's back.
+fn lose(path: &Path) -> Result<()> {
+    let done = Command::new("btrfs").args(["subvolume", "delete"]).arg(path).output()?;
+    ensure!(done.status.success(), "{done:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_arrive_as_they_were_and_take_what_they_share_once() -> Result<()> {
     let world = World::with(Plan::default()).await?;
@@ -119,17 +136,13 @@ async fn snapshots_arrive_as_they_were_and_take_what_they_share_once() -> Result
 #[tokio::test(flavor = "multi_thread")]
 async fn what_becomes_of_snapshots_meanwhile_becomes_of_them_on_the_new_server() -> Result<()> {
     let mut world = World::with(Plan::default()).await?;
+    let deaths = Deaths::new(&mut world.cluster).await?;
     let id = world.writer.clone();
     let taken = three(&world).await?;
-    // While the target is away, the container is being copied.
-    let copying = async |world: &mut World| -> Result<()> {
-        world.begin(&id, 1).await?.data()?;
-        world.cluster.servers[1].kill_agent()?;
-        ensure!(world.get(&id, "/move").await?["state"] == "copying");
-        Ok(())
-    };
     // What cannot move any more stays with all that it had, and nothing of it is anywhere else.
-    copying(&mut world).await?;
+    world.begin(&id, 1).await?.data()?;
+    world.cluster.servers[1].kill_agent()?;
+    ensure!(world.get(&id, "/move").await?["state"] == "copying");
     world.api.operate(&id, "pause").await?;
     world.cluster.servers[1].start()?;
     deaths::linked(&world.cluster, 1).await?;
@@ -139,10 +152,17 @@ async fn what_becomes_of_snapshots_meanwhile_becomes_of_them_on_the_new_server()
     world.writes(&id, 0).await?;
     check(&world, 0, &taken).await?;
 
-    copying(&mut world).await?;
-    delete(&world, "two").await?;
-    restore(&world, "one").await?;
-    ensure!(fs::read_to_string(world.root(0, &id).join(STATE))? == "one");
+    // The oldest is to be sent, and nobody has begun to.
+    deaths.arm(Victim::ControlPlane, "move.committed")?;
+    ensure!(world.begin(&id, 1).await.is_err(), "it was answered");
+    killed(&mut world, Victim::ControlPlane).await?;
+    world.cluster.servers[1].kill_agent()?;
+    world.cluster.control_plane.start().await?;
+    deaths::linked(&world.cluster, 0).await?;
+    ensure!(world.get(&id, "/move").await?["state"] == "copying");
+    delete(&world, "one").await?;
+    restore(&world, "two").await?;
+    ensure!(fs::read_to_string(world.root(0, &id).join(STATE))? == "two");
     fs::write(world.root(0, &id).join(STATE), "late")?;
     world.take(&id, "late").await?;
     let alias = json!({ "alias": "renamed" });
@@ -153,7 +173,7 @@ async fn what_becomes_of_snapshots_meanwhile_becomes_of_them_on_the_new_server()
     let ended = world.ended(&id).await?;
     ensure!(ended["state"] == "done", "{ended}");
     world.writes(&id, 1).await?;
-    check(&world, 1, &[taken[0].clone(), taken[2].clone(), ("late", late.clone())]).await?;
+    check(&world, 1, &[taken[1].clone(), taken[2].clone(), ("late", late.clone())]).await?;
     ensure!(content::tree(&world.root(1, &id).join("srv/data"))? == late, "it is not what was restored");
     ensure!(world.get(&id, "/snapshots").await?["snapshots"][1]["alias"] == "renamed");
     world.cluster.check_logs()
@@ -216,15 +236,25 @@ async fn the_source_keeps_its_snapshots_until_the_target_holds_each() -> Result<
     let id = world.writer.clone();
     let taken = three(&world).await?;
     let target = Victim::Agent(1);
+    // Lost before the container is the target's: the move fails. All three have come, and what follows them is received.
+    deaths.arm(target, "transfer.staged:4")?;
+    world.begin(&id, 1).await?.data()?;
+    killed(&mut world, target).await?;
+    let received = world.cluster.servers[1].pool().join("transfers").join(&id);
+    let received = received.read_dir()?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let is_oldest = |path: &&PathBuf| fs::read_to_string(path.join(STATE)).is_ok_and(|said| said == "one");
+    lose(received.iter().find(is_oldest).context("the oldest")?)?;
+    deaths.wait(&mut world.cluster, target).await?;
+    let ended = world.ended(&id).await?;
+    ensure!(ended["state"] == "failed" && ended["cause"]["code"] == "transfer_snapshot_missing", "{ended}");
+    world.writes(&id, 0).await?;
+    check(&world, 0, &taken).await?;
+
+    // And after that: the source keeps everything.
     deaths.arm(target, "root.received")?;
     world.begin(&id, 1).await?.data()?;
-    wait::until("the target's death", DEADLINE, async || {
-        Ok(deaths::process(&mut world.cluster, target)?.killed()?.map(drop))
-    })
-    .await?;
-    let lost = world.snapshots(1, &id, STATE).await?.remove("one").context("the oldest")?;
-    let done = Command::new("btrfs").args(["subvolume", "delete"]).arg(lost).output()?;
-    ensure!(done.status.success(), "{done:?}");
+    killed(&mut world, target).await?;
+    lose(world.snapshots(1, &id, STATE).await?.get("one").context("the oldest")?)?;
     deaths.wait(&mut world.cluster, target).await?;
     wait::until("the control plane notices", DEADLINE, async || {
         let log = fs::read_to_string(world.cluster.control_plane.log())?;
