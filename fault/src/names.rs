@@ -160,6 +160,7 @@ pub const AGENT_TRANSFERS: &[&str] = &[
     // On the target.
     "transfer.staged",
     "transfer.received",
+    "snapshot.received",
     "root.received",
     "sync.kept",
 ];
@@ -173,6 +174,7 @@ pub const CONTROL_PLANE_MOVES: &[&str] = &[
     "move.writing",
     "move.committed",
     "move.arrived",
+    "move.snapshot_sent",
     "move.copied",
     "move.holding",
     "move.held",

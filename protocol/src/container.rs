@@ -7,8 +7,9 @@ use crate::{
     firewall::{FirewallSpec, MAX_RULES},
     id::{ContainerId, ProjectId, TransferId, UserId},
     image::ImageSpec,
+    operation::MAX_SNAPSHOTS,
     share::{MAX_SHARES, RamdiskScope, ShareFailure, ShareMount},
-    snapshot::Origin,
+    snapshot::{MovedSnapshot, Origin},
     ssh_key,
     time::UnixMs,
     version::SpecVersion,
@@ -78,6 +79,10 @@ pub struct ContainerSpec {
     /// changes after the first specification.
     #[serde(default, skip_serializing_if = "is_false")]
     pub moved: bool,
+    /// Snapshots that moved with it: they are there before its root file system is. Never changes after the first
+    /// specification.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub snapshots: List<MovedSnapshot, MAX_SNAPSHOTS>,
 }
 
 /// Bytes of an unpacked layer for each of its blob, at most: generous for what compression does to programs.
@@ -131,6 +136,9 @@ impl ContainerSpec {
         }
         if self.moved && self.transfer.is_none() {
             return Err("a container that was moved came by a transfer");
+        }
+        if !self.snapshots.is_empty() && !self.moved {
+            return Err("snapshots come with a container that was moved");
         }
         match self.desired {
             Desired::Running { run: 0 } | Desired::Paused { run: 0 } => Err("start requests are counted from 1"),

@@ -1,4 +1,4 @@
-//! Snapshots: which ones a node holds of a container, and what a new container is made from.
+//! Snapshots: which ones a node holds of a container, which ones moved with it, and what a new container is made from.
 
 use crate::{
     bounded::List,
@@ -20,6 +20,15 @@ pub struct Origin {
     /// not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<TransferId>,
+}
+
+/// A snapshot that moved with its container from another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedSnapshot {
+    /// Its id, which it keeps.
+    pub id: SnapshotId,
+    /// The transfer that brought it.
+    pub transfer: TransferId,
 }
 
 /// Asks the agent which snapshots it holds of a container.

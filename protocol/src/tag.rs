@@ -77,7 +77,7 @@ tags! {
     88 crate::transfer::TransferReply, 4 * KIB;
     89 crate::transfer::TransferData, 260 * KIB;
     90 crate::transfer::TransferProgress, 4 * KIB;
-    91 crate::transfer::ReceiveOrder, 4 * KIB;
+    91 crate::transfer::ReceiveOrder, 8 * KIB;
     92 crate::transfer::DivergenceQuery, KIB;
     93 crate::transfer::DivergenceReply, 4 * KIB;
     95 crate::export::ExportOrder, 3 * MIB;

@@ -15,6 +15,7 @@ use crate::{
     bounded::{Bytes, List},
     container::Cause,
     id::{ContainerId, SnapshotId, TransferId},
+    operation::MAX_SNAPSHOTS,
     snapshot::Origin,
     stream_digest::StreamDigest,
 };
@@ -62,7 +63,7 @@ pub struct SendOrder {
     pub keep: List<TransferId, MAX_KEPT>,
 }
 
-fn is_empty(kept: &List<TransferId, MAX_KEPT>) -> bool {
+fn is_empty<const MAX: usize>(kept: &List<TransferId, MAX>) -> bool {
     kept.is_empty()
 }
 
@@ -146,12 +147,17 @@ pub struct ReceiveOrder {
     /// Transfers of the container that others are based on: what was kept for any other may go.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub keep: List<TransferId, MAX_KEPT>,
-    /// The container is not here: it may move here. Bytes that its file system may take; absent: it is here.
+    /// The container is not here: it may move here. Bytes that its file system and its snapshots may take; absent: it is
+    /// here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_bytes: Option<u64>,
     /// The container stands still until it is here: it does not wait for others.
     #[serde(default, skip_serializing_if = "is_false")]
     pub held: bool,
+    /// Transfers that brought snapshots of the container, with which it moves here: they stay, each must be here, and what
+    /// they take is part of `room_bytes`.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub snapshots: List<TransferId, MAX_SNAPSHOTS>,
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 /// | version | what changed |
 /// | --- | --- |
 /// | 1 | first version; no longer spoken |
-/// | 2 | a specification may say how its container's traffic leaves: a proxy, nothing, rules by host name |
+/// | 2 | a specification may say how its container's traffic leaves: a proxy, nothing, rules by host name; no longer spoken |
+/// | 3 | a specification may name snapshots that moved with its container |
 ///
-/// Version 1 is shut out at the hello: its agents ignore fields that they do not know, and would let a container out
-/// that is to be held back.
-pub const SUPPORTED: ProtocolRange = ProtocolRange { min: 2, max: 2 };
+/// Older versions are shut out at the hello: their agents ignore fields that they do not know. Those of version 1 would let
+/// a container out that is to be held back, those of version 2 would start one without its snapshots.
+pub const SUPPORTED: ProtocolRange = ProtocolRange { min: 3, max: 3 };
 
 /// A range of protocol versions, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -33,7 +33,7 @@ use hoody_protocol::{
     operation::{OperationKind, OperationOutcome, OperationRequest},
     replica::{Age, KnownQuery, KnownReply, Moved, RelayPurpose, RelayReply, RelayRequest},
     share::{RamdiskScope, ShareFailure, ShareMount, ShareProblem},
-    snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
+    snapshot::{HeldSnapshot, MovedSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{ContainerStats, NetworkStats, NodeStats, RamdiskStats, StatsBatch},
     stream_digest::StreamDigest,
     tag::{self, Message},
@@ -205,6 +205,10 @@ impl Any {
             }),
             transfer: self.option(|| TransferId::from_bytes(self.id())),
             moved: self.yes(),
+            snapshots: self.list(|| MovedSnapshot {
+                id: SnapshotId::from_bytes(self.id()),
+                transfer: TransferId::from_bytes(self.id()),
+            }),
         }
     }
 
@@ -604,6 +608,7 @@ fn every_message_survives_a_round_trip() {
                 keep: keep.clone(),
                 room_bytes: any.option(|| any.number()),
                 held: any.yes(),
+                snapshots: any.list(|| TransferId::from_bytes(any.id())),
             },
         );
         round_trip(seen, RetainOrder { container, keep: keep.clone() });

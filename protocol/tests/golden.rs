@@ -32,7 +32,7 @@ use hoody_protocol::{
     logs::{LogBatch, LogMore, LogPosition, LogRecord, LogRequest},
     operation::{OperationKind, OperationOutcome, OperationRequest},
     replica::{Age, KnownQuery, KnownReply, Moved, RelayPurpose, RelayReply, RelayRequest},
-    snapshot::{HeldSnapshot, Origin, SnapshotQuery, SnapshotReply},
+    snapshot::{HeldSnapshot, MovedSnapshot, Origin, SnapshotQuery, SnapshotReply},
     stats::{NodeStats, StatsBatch},
     stream_digest::StreamDigest,
     tag::Message,
@@ -432,6 +432,7 @@ fn transfers_for_containers_that_exist() {
             keep: vec![base].try_into().unwrap(),
             room_bytes: None,
             held: false,
+            snapshots: Default::default(),
         },
         concat!(
             "000000b3005ba5687472616e7366657278183636363636363636363636363636363636363636363636366963",
@@ -449,6 +450,7 @@ fn transfers_for_containers_that_exist() {
         keep: Default::default(),
         room_bytes: None,
         held: false,
+        snapshots: Default::default(),
     };
     golden(
         plain.clone(),
@@ -470,6 +472,14 @@ fn transfers_for_containers_that_exist() {
         concat!(
             "0000004e005ba3687472616e7366657278183636363636363636363636363636363636363636363636366963",
             "6f6e7461696e657278183131313131313131313131313131313131313131313131316468656c64f5",
+        ),
+    );
+    golden(
+        ReceiveOrder { snapshots: vec![base].try_into().unwrap(), ..plain },
+        concat!(
+            "0000006d005ba3687472616e73666572781836363636363636363636363636363636363636363636363669636f6e7461696e",
+            "6572781831313131313131313131313131313131313131313131313169736e617073686f7473817818373737373737373737",
+            "373737373737373737373737373737",
         ),
     );
     golden(
@@ -758,6 +768,7 @@ fn specification_with_egress() {
         origin: None,
         transfer: None,
         moved: false,
+        snapshots: Default::default(),
     };
     golden(
         spec.clone(),
@@ -779,7 +790,7 @@ fn specification_with_egress() {
         ),
     );
     golden(
-        ContainerSpec { egress: Some(EgressSpec::Block), firewall: FirewallSpec::default(), ..spec },
+        ContainerSpec { egress: Some(EgressSpec::Block), firewall: FirewallSpec::default(), ..spec.clone() },
         concat!(
             "000001c10014ae62696478183131313131313131313131313131313131313131313131316770726f6a656374781834343434",
             "3434343434343434343434343434343434343434656f776e6572781835353535353535353535353535353535353535353535",
@@ -791,6 +802,31 @@ fn specification_with_egress() {
             "697473a46a6370755f6d696c6c69731903e86c6d656d6f72795f62797465731a100000006a6469736b5f62797465731a4000",
             "0000647069647319020063646e7380686669726577616c6ca267696e67726573738066656772657373806665677265737365",
             "626c6f636b",
+        ),
+    );
+    let moved = MovedSnapshot { id: SnapshotId::from_bytes([0x99; 12]), transfer: TransferId::from_bytes([0x88; 12]) };
+    golden(
+        ContainerSpec {
+            egress: None,
+            firewall: FirewallSpec::default(),
+            transfer: Some(TransferId::from_bytes([0x77; 12])),
+            moved: true,
+            snapshots: vec![moved].try_into().unwrap(),
+            ..spec
+        },
+        concat!(
+            "0000022a0014b062696478183131313131313131313131313131313131313131313131316770726f6a656374781834343434",
+            "3434343434343434343434343434343434343434656f776e6572781835353535353535353535353535353535353535353535",
+            "35356776657273696f6ea26565706f6368016a67656e65726174696f6e026873657175656e6365036764657369726564a167",
+            "72756e6e696e67a16372756e01696175746f7374617274f568686f73746e616d656377656265696d616765a3666469676573",
+            "7478477368613235363a64656432623264353932383361623861626133356261373465346166633665346138616438333833",
+            "646333323061613334643363336536363464313962663365666c61796572738066636f6e666967a567636f6d6d616e648167",
+            "2f62696e2f736863656e76a067776f726b646972612f6475736572606b73746f705f7369676e616c6063656e76a0666c696d",
+            "697473a46a6370755f6d696c6c69731903e86c6d656d6f72795f62797465731a100000006a6469736b5f62797465731a4000",
+            "0000647069647319020063646e7380686669726577616c6ca267696e6772657373806665677265737380687472616e736665",
+            "727818373737373737373737373737373737373737373737373737656d6f766564f569736e617073686f747381a262696478",
+            "18393939393939393939393939393939393939393939393939687472616e7366657278183838383838383838383838383838",
+            "38383838383838383838",
         ),
     );
 }

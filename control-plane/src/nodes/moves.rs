@@ -10,14 +10,18 @@ use super::{
 use crate::{
     service::container::moving::steps,
     store::{
-        container,
+        StoreError, container, move_snapshots,
         moves::{self, Move, State},
+        operation,
+        snapshot::{self, SnapshotState},
         transfer,
     },
 };
 use hoody_protocol::{
-    id::{ContainerId, TransferId},
+    container::Cause,
+    id::{ContainerId, SnapshotId, TransferId},
     link::CommandReply,
+    snapshot::{SnapshotQuery, SnapshotReply},
     stream,
     transfer::{MAX_KEPT, RetainOrder},
 };
@@ -30,6 +34,10 @@ const MAX_COPYING: usize = 1;
 const MAX_LETTING_GO: usize = 4;
 /// How long one look waits for what the nodes report.
 const REPORT_DEADLINE: Duration = Duration::from_secs(30);
+/// Time for a node to say which snapshots it holds.
+const SNAPSHOTS_DEADLINE: Duration = Duration::from_secs(20);
+/// What is to be sent is not on its server.
+const NO_SOURCE: &str = "transfer_source_missing";
 /// Time for the node to delete what is not needed any more.
 const RETAIN_DEADLINE: Duration = Duration::from_secs(150);
 
@@ -130,7 +138,10 @@ async fn step(link: &Link, row: &Move) -> Result<(), Retry> {
                 Ok::<_, Retry>(steps::is_started(owned.as_ref()).then_some(()))
             });
             match started.await? {
-                Some(()) => Ok(steps::started(app, row).await?),
+                Some(()) => {
+                    check_snapshots(link, row.container).await?;
+                    Ok(steps::started(app, row).await?)
+                }
                 None => Ok(()),
             }
         }
@@ -142,14 +153,22 @@ async fn step(link: &Link, row: &Move) -> Result<(), Retry> {
 async fn have(link: &Link, row: &Move) -> Result<(), Retry> {
     let app = &link.context.app;
     let transfer = match row.transfer {
-        Some(id) => transfer::get(&app.store, id).await?,
+        Some(id) => transfer::get(app.store.reader(), id).await?,
         None => None,
     };
     let owned = container::get(&app.store, row.container).await?;
     let (Some(transfer), Some(owned)) = (transfer, owned) else {
         return Ok(steps::fail(app, row, steps::deleted()).await?);
     };
-    let whose = For::Move { room_bytes: owned.spec.received_bytes(), held: row.state.holds() };
+    if is_gone(link, transfer.snapshot).await? {
+        return Ok(steps::skip(app, row).await?);
+    }
+    let sent = move_snapshots::sent(app.store.reader(), row.container).await?;
+    let whose = For::Move {
+        room_bytes: owned.spec.received_bytes(),
+        held: row.state.holds(),
+        snapshots: sent.into_iter().map(|sent| sent.transfer).collect(),
+    };
     match syncs::have(link, &transfer, whose).await? {
         Ok(()) => Ok(steps::arrived(app, row).await?),
         Err(cause) if &*cause.code == syncs::NO_BASE && transfer.base.is_some() => {
@@ -157,22 +176,72 @@ async fn have(link: &Link, row: &Move) -> Result<(), Retry> {
             Err(Retry::Whole)
         }
         Err(cause) if syncs::passes(&cause) => Err(Retry::Later(cause)),
+        // It is just being deleted, or what a snapshot has takes its place.
+        Err(cause)
+            if &*cause.code == NO_SOURCE
+                && (operation::is_under_way(app.store.reader(), row.container).await?
+                    || is_gone(link, transfer.snapshot).await?) =>
+        {
+            Err(Retry::Later(cause))
+        }
         Err(cause) => Ok(steps::fail(app, row, cause).await?),
+    }
+}
+
+/// True where there is no such snapshot any more.
+async fn is_gone(link: &Link, id: Option<SnapshotId>) -> Result<bool, StoreError> {
+    match id {
+        Some(id) => Ok(snapshot::get(&link.context.app.store, id).await?.is_none()),
+        None => Ok(false),
+    }
+}
+
+/// An error where the node does not hold a snapshot that moved there with the container: what the source has of it is the
+/// only one.
+async fn check_snapshots(link: &Link, container: ContainerId) -> Result<(), Retry> {
+    let store = &link.context.app.store;
+    let Some(owned) = container::get(store, container).await? else { return Ok(()) };
+    if owned.spec.snapshots.is_empty() {
+        return Ok(());
+    }
+    let held = match stream::ask(&link.connection, &SnapshotQuery { container }, SNAPSHOTS_DEADLINE).await? {
+        SnapshotReply::Held(held) => held,
+        SnapshotReply::Failed(cause) => return Err(Retry::Later(cause)),
+    };
+    // After the answer: one that was deleted meanwhile is none.
+    let there = snapshot::list(store.reader(), container).await?;
+    let is_missing = |id: SnapshotId| {
+        let is_ready = there.iter().any(|row| row.id == id && row.state == SnapshotState::Ready);
+        is_ready && !held.iter().any(|held| held.id == id)
+    };
+    match owned.spec.snapshots.iter().find(|moved| is_missing(moved.id)) {
+        None => Ok(()),
+        Some(moved) => {
+            let message = format!("snapshot {} is not on the server that its container moved to", moved.id);
+            Err(Retry::Later(Cause::new("snapshot_missing", message)))
+        }
     }
 }
 
 /// Has the node delete what it keeps of the move and nothing is based on.
 async fn let_go(link: &Link, row: &Move) -> Result<(), Retry> {
     let (store, server) = (&link.context.app.store, link.server());
+    // Where the container just moves there again, the end of that move lets go of everything.
+    let again = moves::active(store.reader(), row.container).await?;
+    if again.is_some_and(|again| again.target == Some(server)) {
+        return cleaned(link, row).await;
+    }
     let order = retain(row.container, transfer::in_use(store, row.container, MAX_KEPT + 1).await?)?;
     match stream::ask(&link.connection, &order, RETAIN_DEADLINE).await? {
         CommandReply::Refused(cause) => Err(Retry::Later(cause)),
-        _ => {
-            let mut tx = store.begin().await?;
-            moves::cleaned(&mut tx, row.id, server).await?;
-            Ok(tx.commit().await.map_err(crate::store::StoreError::from)?)
-        }
+        _ => cleaned(link, row).await,
     }
+}
+
+async fn cleaned(link: &Link, row: &Move) -> Result<(), Retry> {
+    let mut tx = link.context.app.store.begin().await?;
+    moves::cleaned(&mut tx, row.id, link.server()).await?;
+    Ok(tx.commit().await.map_err(StoreError::from)?)
 }
 
 /// What is deleted is what the order does not name: where not all of it can be named, nothing is.

@@ -17,6 +17,7 @@ use crate::{
 };
 use hoody_protocol::{
     container::Cause,
+    id::TransferId,
     link::CommandReply,
     snapshot::Origin,
     stream::{self, AskError},
@@ -118,12 +119,13 @@ async fn follow(link: &Link, sync: &Sync) -> Result<(), Retry> {
 }
 
 /// Whose a transfer is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum For {
     /// A container that is there.
     Container,
-    /// One that moves there: its file system may take `room_bytes`, and while it is `held` it stands still.
-    Move { room_bytes: u64, held: bool },
+    /// One that moves there: its file system and its snapshots, of which these transfers brought some, may take
+    /// `room_bytes`, and while it is `held` it stands still.
+    Move { room_bytes: u64, held: bool, snapshots: Vec<TransferId> },
 }
 
 /// Orders a transfer to the link's server and waits until it has it, whole; or why it cannot have it.
@@ -135,11 +137,12 @@ pub(super) async fn have(link: &Link, row: &Transfer, whose: For) -> Result<Resu
     let from = Origin { container: row.source_container, snapshot: row.snapshot, kept: None };
     let origin = is_local.then_some(from);
     let (transfer, container, base) = (row.id, row.container, row.base);
-    let (room_bytes, held) = match whose {
-        For::Container => (None, false),
-        For::Move { room_bytes, held } => (Some(room_bytes), held),
+    let (room_bytes, held, snapshots) = match whose {
+        For::Container => (None, false, Vec::new()),
+        For::Move { room_bytes, held, snapshots } => (Some(room_bytes), held, snapshots),
     };
-    let order = ReceiveOrder { transfer, container, base, origin, keep, room_bytes, held };
+    let Ok(snapshots) = snapshots.try_into() else { return Ok(Err(too_many())) };
+    let order = ReceiveOrder { transfer, container, base, origin, keep, room_bytes, held, snapshots };
     Ok(Err(match stream::ask(&link.connection, &order, TRANSFER_DEADLINE).await {
         Ok(CommandReply::Accepted) => return Ok(Ok(())),
         Ok(CommandReply::Refused(cause)) => cause,

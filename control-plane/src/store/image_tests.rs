@@ -63,6 +63,7 @@ pub(crate) async fn insert_container(store: &Store, image: &ImageSpec) -> Contai
         origin: None,
         transfer: None,
         moved: false,
+        snapshots: Default::default(),
     };
     let mut transaction = store.begin().await.unwrap();
     for (sql, binds) in [

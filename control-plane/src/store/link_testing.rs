@@ -85,6 +85,7 @@ pub(super) async fn container(store: &Store, server: ServerId, generation: u64, 
         origin: None,
         transfer: None,
         moved: false,
+        snapshots: Default::default(),
     };
     let json = serde_json::to_string(&spec).unwrap();
     let id = spec.id;

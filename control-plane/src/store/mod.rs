@@ -33,6 +33,7 @@ pub(crate) mod link_testing;
 pub mod mail;
 pub mod migrations;
 pub mod move_record;
+pub mod move_snapshots;
 pub mod moves;
 pub mod node;
 pub mod notification;

@@ -2,7 +2,7 @@
 //! or `pending → expired`; each step is one conditional update, so that dispatch and expiry cannot both
 //! win. Dispatch and outcomes are in [`super::dispatch`].
 
-use super::{Store, StoreError, container, event, idempotency, snapshot, sync};
+use super::{Queries, Store, StoreError, container, event, idempotency, snapshot, sync};
 use crate::event::{Actor, EventKind, container::Identity};
 use hoody_protocol::{
     container::Cause,
@@ -203,6 +203,36 @@ pub async fn expire_all(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Ends every operation of a container that was not sent, as [`expire`] does.
+pub async fn expire_unsent(
+    connection: &mut AnyConnection,
+    container: ContainerId,
+    cause: &Cause,
+    now: i64,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query(
+        "UPDATE operations SET state = 'expired', failure = $2, finished_at = $3 \
+         WHERE container_id = $1 AND state = 'pending' RETURNING id, container_id, user_id, kind, state",
+    )
+    .bind(container.to_string())
+    .bind(text(cause)?)
+    .bind(now)
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in rows {
+        record(connection, &row, Some(cause), None, now).await?;
+    }
+    Ok(())
+}
+
+/// True while an operation of the container has not ended.
+pub async fn is_under_way<'e>(queries: impl Queries<'e>, container: ContainerId) -> Result<bool, StoreError> {
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM operations \
+        WHERE container_id = $1 AND state IN ('pending', 'dispatched')";
+    let count: i64 = sqlx::query_scalar(sql).bind(container.to_string()).fetch_one(queries).await?;
+    Ok(count > 0)
 }
 
 fn text<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {

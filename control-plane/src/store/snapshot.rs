@@ -167,11 +167,13 @@ pub async fn due(store: &Store, now: i64, limit: i64) -> Result<Vec<SnapshotRow>
     rows.iter().map(read).collect()
 }
 
-/// True while a container is still to be made from the snapshot.
+/// True while another container is still to be made from the snapshot. What it is sent for when its own container moves does
+/// not need it: that goes on without it.
 pub async fn is_being_copied(connection: &mut AnyConnection, id: SnapshotId) -> Result<bool, StoreError> {
     let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM containers WHERE status = 'copying' AND spec LIKE $1";
     let copies: i64 = sqlx::query_scalar(sql).bind(format!("%\"{id}\"%")).fetch_one(&mut *connection).await?;
-    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers WHERE snapshot_id = $1 AND state = 'open'";
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers WHERE snapshot_id = $1 AND state = 'open' \
+        AND purpose <> 'move'";
     let transfers: i64 = sqlx::query_scalar(sql).bind(id.to_string()).fetch_one(connection).await?;
     Ok(copies + transfers > 0)
 }

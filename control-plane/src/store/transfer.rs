@@ -66,9 +66,9 @@ pub async fn insert(connection: &mut AnyConnection, transfer: &Transfer, now: i6
 }
 
 /// The transfer, whatever became of it.
-pub async fn get(store: &Store, id: TransferId) -> Result<Option<Transfer>, StoreError> {
+pub async fn get<'e>(queries: impl super::Queries<'e>, id: TransferId) -> Result<Option<Transfer>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM transfers WHERE id = $1");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(store.reader()).await?;
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(queries).await?;
     row.as_ref().map(from_row).transpose()
 }
 

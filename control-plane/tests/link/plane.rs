@@ -167,6 +167,7 @@ impl Plane {
             origin: None,
             transfer: None,
             moved: false,
+            snapshots: Default::default(),
         };
         let json = serde_json::to_string(&spec).unwrap();
         self.execute(format!(

@@ -445,7 +445,8 @@ impl Owner {
         let new_epoch = spec.version.epoch > held.version.epoch;
         let moved = (spec.owner, spec.project) != (held.owner, held.project);
         let made_from = |spec: &ContainerSpec| (spec.image.digest, spec.origin, spec.transfer, spec.moved);
-        if made_from(&spec) != made_from(held) || (moved && !new_epoch) {
+        let made_anew = made_from(&spec) != made_from(held) || spec.snapshots != held.snapshots;
+        if made_anew || (moved && !new_epoch) {
             return refused("immutable", "image, origin, owner and project of a container do not change");
         }
         if moved {

@@ -12,11 +12,13 @@ use crate::{
     firewall::Policy,
     network::{NetworkError, host_interface},
     runtime::{Bundle, Process},
+    storage::StorageError,
     timing::step,
     transfer::Incoming,
 };
 use hoody_protocol::{
-    container::{Cause, Desired, State},
+    container::{Cause, ContainerSpec, Desired, State},
+    snapshot::MovedSnapshot,
     time::now_ms,
 };
 use std::{
@@ -72,6 +74,8 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
             unless_requested(cell, capabilities.transfers.receive(&Incoming::of(spec, transfer, None))).await?;
         let received =
             received.map_err(failed("transfer", "transfer_failed", "the file system could not be received"))?;
+        // First: where the root file system is, they are too.
+        receive_snapshots(cell, spec).await.map_err(storage_failed("take over the snapshots"))?;
         let made = capabilities.storage.receive(spec.id, &received, spec.limits.disk_bytes, spec.moved).await;
         made.map_err(storage_failed("create the root file system"))?;
         hoody_fault::point!("root.received");
@@ -85,6 +89,17 @@ pub(super) async fn ensure_root(cell: &Cell, record: &Record) -> Result<(), Pass
     created.map_err(storage_failed("create the root file system"))?;
     hoody_fault::point!("root.created");
     cell.set_progress(|progress| progress.disk_bytes = Some(spec.limits.disk_bytes));
+    Ok(())
+}
+
+/// Makes what moved here with the container its snapshots.
+async fn receive_snapshots(cell: &Cell, spec: &ContainerSpec) -> Result<(), StorageError> {
+    let (capabilities, id) = (&cell.context.capabilities, spec.id);
+    for MovedSnapshot { id: snapshot, transfer } in spec.snapshots.iter().copied() {
+        let received = capabilities.transfers.held(id, transfer).await?;
+        let received = received.ok_or(StorageError::NoTransfer { id, transfer })?;
+        capabilities.storage.receive_snapshot(id, snapshot, &received).await?;
+    }
     Ok(())
 }
 

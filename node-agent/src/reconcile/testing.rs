@@ -533,6 +533,7 @@ pub(super) fn spec(generation: u64, desired: Desired) -> ContainerSpec {
         origin: None,
         transfer: None,
         moved: false,
+        snapshots: Default::default(),
     }
 }
 

@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn one_that_is_on_its_way_out_is_recognised() {
-        let stat = |flags: u64| format!("7 (a) S 1 2 3 4 5 {flags} {} 4242", vec!["0"; 12].join(" "));
+        let stat = |flags: u64| format!("7 (a) S 1 2 3 4 5 {flags} {} 4242", ["0"; 12].join(" "));
         assert!(parse_stat(stat(0x0040_0104).as_bytes()).unwrap().exiting);
         assert!(!parse_stat(stat(0x0040_0100).as_bytes()).unwrap().exiting);
         let status = |own: &str, shared: &str| format!("Name:\ta\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t0\n");

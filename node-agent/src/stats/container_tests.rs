@@ -136,6 +136,9 @@ impl Storage for Node {
     async fn take_snapshot(&self, _: ContainerId, _: SnapshotId) -> Result<u64, StorageError> {
         unreachable!()
     }
+    async fn receive_snapshot(&self, _: ContainerId, _: SnapshotId, _: &Path) -> Result<(), StorageError> {
+        unreachable!()
+    }
     async fn delete_snapshot(&self, _: ContainerId, _: SnapshotId) -> Result<(), StorageError> {
         unreachable!()
     }

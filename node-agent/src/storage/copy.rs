@@ -119,7 +119,7 @@ impl Shared {
     }
 }
 
-fn open_kept(path: &Path) -> Result<OwnedFd, StorageError> {
+pub(super) fn open_kept(path: &Path) -> Result<OwnedFd, StorageError> {
     subvolume::open(path)
         .and_then(|top| top.ok_or_else(|| io::ErrorKind::NotFound.into()))
         .map_err(StorageError::io("open", path))

@@ -177,6 +177,26 @@ impl Lineages {
         .await
     }
 
+    /// Bytes that the subvolumes of these transfers take on the disk, what they share counted once; `None`: not all of them
+    /// are here, complete.
+    pub async fn taken(&self, container: ContainerId, transfers: &[TransferId]) -> Result<Option<u64>, StorageError> {
+        let paths: Vec<_> = transfers.iter().map(|transfer| self.path(container, *transfer)).collect();
+        self.run("measure", LOOKUP_DEADLINE, self.folder_of(container), move |pool| {
+            let mut taken = 0u64;
+            for path in paths {
+                if !is_complete(&path)? {
+                    return Ok(None);
+                }
+                let used = subvolume::open_folder(&path)
+                    .and_then(|top| ioctl::subvolume_id(top.as_fd()))
+                    .and_then(|group| quota::usage(pool.as_fd(), group));
+                taken = taken.saturating_add(used.map_err(StorageError::io("measure", &path))?.0);
+            }
+            Ok(Some(taken))
+        })
+        .await
+    }
+
     /// Begins to receive a transfer: into an empty subvolume, or, where the stream is the difference from `base`, into
     /// a snapshot of that. It may take `room_bytes` on the disk, and the stream may have `stream_bytes`.
     pub async fn stage(

@@ -114,6 +114,14 @@ pub trait Storage: Send + Sync + std::fmt::Debug {
     /// Keeps the root file system as it is now, read-only; gives the bytes of the container's own that the snapshot may
     /// keep from being freed. Success where the snapshot exists.
     async fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError>;
+    /// Makes what came from another server, read-only at `received`, a snapshot of the container, which moved here with it.
+    /// Its root file system need not be there yet. Success where the snapshot exists.
+    async fn receive_snapshot(
+        &self,
+        id: ContainerId,
+        snapshot: SnapshotId,
+        received: &Path,
+    ) -> Result<(), StorageError>;
     /// Deletes a snapshot; success where there is none.
     async fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError>;
     /// The container's snapshots, in the order of their ids.

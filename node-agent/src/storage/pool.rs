@@ -164,6 +164,17 @@ impl Storage for BtrfsPool {
         self.run("snapshot", CREATE_DEADLINE, Some(id), move |s| s.take_snapshot(id, snapshot)).await
     }
 
+    async fn receive_snapshot(
+        &self,
+        id: ContainerId,
+        snapshot: SnapshotId,
+        received: &Path,
+    ) -> Result<(), StorageError> {
+        let received = received.to_owned();
+        let receive = move |shared: &Shared| shared.receive_snapshot(id, snapshot, &received);
+        self.run("receive a snapshot of", CREATE_DEADLINE, Some(id), receive).await
+    }
+
     async fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
         self.run("delete a snapshot of", DELETE_DEADLINE, Some(id), move |s| s.delete_snapshot(id, snapshot)).await
     }

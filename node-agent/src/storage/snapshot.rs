@@ -12,7 +12,7 @@
 
 use super::{
     QuotaMode, Replacement, StorageError,
-    copy::Room,
+    copy::{Room, open_kept},
     identity, ioctl,
     pool::{Shared, make_folder},
     quota, subvolume,
@@ -94,18 +94,9 @@ impl Shared {
     }
 
     pub(super) fn take_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<u64, StorageError> {
-        let path = self.snapshot_path(id, snapshot);
         if self.find_snapshot(id, snapshot)?.is_none() {
             let root = self.find(id)?.ok_or(StorageError::Missing { id })?;
-            if self.ids_of(id)?.len() >= MAX_SNAPSHOTS {
-                return Err(StorageError::TooManySnapshots { id, most: MAX_SNAPSHOTS });
-            }
-            let folder = self.folder_of(id);
-            make_folder(&folder, 0o700)?;
-            hoody_fault::point!("snapshot.folder");
-            subvolume::open_folder(&folder)
-                .and_then(|folder| ioctl::read_only_snapshot(root.as_fd(), folder.as_fd(), &snapshot.to_string()))
-                .map_err(StorageError::io("snapshot to", &path))?;
+            self.keep_snapshot(id, snapshot, root.as_fd())?;
             hoody_fault::point!("snapshot.taken");
         }
         match self.mode {
@@ -113,6 +104,34 @@ impl Shared {
             QuotaMode::Simple => Ok(self.usage(id)?.used_bytes),
             QuotaMode::Full => Ok(self.exclusive(id, snapshot)?.unwrap_or(0)),
         }
+    }
+
+    pub(super) fn receive_snapshot(
+        &self,
+        id: ContainerId,
+        snapshot: SnapshotId,
+        received: &Path,
+    ) -> Result<(), StorageError> {
+        if self.find_snapshot(id, snapshot)?.is_some() {
+            return Ok(());
+        }
+        let received = open_kept(received)?;
+        self.keep_snapshot(id, snapshot, received.as_fd())?;
+        hoody_fault::point!("snapshot.received");
+        Ok(())
+    }
+
+    /// Keeps `source` as it is under the snapshot's name, whole or not at all.
+    fn keep_snapshot(&self, id: ContainerId, snapshot: SnapshotId, source: BorrowedFd<'_>) -> Result<(), StorageError> {
+        if self.ids_of(id)?.len() >= MAX_SNAPSHOTS {
+            return Err(StorageError::TooManySnapshots { id, most: MAX_SNAPSHOTS });
+        }
+        let folder = self.folder_of(id);
+        make_folder(&folder, 0o700)?;
+        hoody_fault::point!("snapshot.folder");
+        subvolume::open_folder(&folder)
+            .and_then(|folder| ioctl::read_only_snapshot(source, folder.as_fd(), &snapshot.to_string()))
+            .map_err(StorageError::io("snapshot to", &self.snapshot_path(id, snapshot)))
     }
 
     pub(super) fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
@@ -161,9 +180,7 @@ impl Shared {
                 let missing = StorageError::NoSnapshot { id, snapshot: *snapshot };
                 self.find_snapshot(id, *snapshot)?.ok_or(missing)?
             }
-            Replacement::Other { path, .. } => subvolume::open(path)
-                .and_then(|top| top.ok_or_else(|| io::ErrorKind::NotFound.into()))
-                .map_err(StorageError::io("open", path))?,
+            Replacement::Other { path, .. } => open_kept(path)?,
         };
         // As it is in force: what the specification says is put in force before the next start.
         let limit = self.usage(id)?.total_bytes;
@@ -172,7 +189,8 @@ impl Shared {
         match with {
             Replacement::Snapshot(_) => {
                 subvolume::delete(self.handle.as_fd(), &staged).map_err(StorageError::io("delete", &staged))?;
-                self.writable(id, source.as_fd(), &format!("{STAGED}{id}"), limit)?;
+                let made = self.writable(id, source.as_fd(), &format!("{STAGED}{id}"), limit)?;
+                self.carry_inherited(id, root.as_fd(), made.as_fd(), limit)?;
             }
             Replacement::Other { origin, .. } => {
                 let made = self.stage_copy(id, source.as_fd(), *origin, Room::Within(limit))?;
@@ -191,6 +209,27 @@ impl Shared {
         }
         hoody_fault::point!("swap.done");
         Ok(())
+    }
+
+    /// Where the root file system before began with more than its snapshot did, that goes on counting. So it is in a
+    /// container that moved: what its snapshots brought, each says for itself as of when it was sent, and others of them
+    /// may hold the rest.
+    fn carry_inherited(
+        &self,
+        id: ContainerId,
+        before: BorrowedFd<'_>,
+        made: BorrowedFd<'_>,
+        limit: u64,
+    ) -> Result<(), StorageError> {
+        let carry = || {
+            let begun_with = inherited(before)?;
+            if self.mode == QuotaMode::Full || begun_with <= inherited(made)? {
+                return Ok(());
+            }
+            set_inherited(made, begun_with)?;
+            self.limit(id, made, limit)
+        };
+        carry().map_err(StorageError::io("limit", &self.staged(id)))
     }
 
     /// Where a swap was cut off between its renames: brings back what is aside.

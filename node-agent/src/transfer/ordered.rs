@@ -94,11 +94,17 @@ impl BulkTransfers {
     }
 
     async fn carry_out(&self, order: ReceiveOrder, room_bytes: u64) -> CommandReply {
-        let ReceiveOrder { transfer, container, base, origin, keep, held, .. } = order;
+        let ReceiveOrder { transfer, container, base, origin, keep, held, snapshots, .. } = order;
         let mut keep = keep.into_inner();
-        keep.extend(base.into_iter().chain([transfer]));
+        keep.extend(snapshots.iter().copied().chain(base).chain([transfer]));
         let had = async {
             self.lineages.retain(container, keep).await.map_err(|error| send::cause(&error))?;
+            let taken = self.lineages.taken(container, &snapshots).await.map_err(|error| send::cause(&error))?;
+            let Some(taken) = taken else {
+                let message = "a snapshot that was sent before is no longer on the new server";
+                return Err(Cause::new("transfer_snapshot_missing", message));
+            };
+            let room_bytes = room_bytes.saturating_sub(taken);
             match origin {
                 Some(from) => {
                     let source = self.source(from.container, from.snapshot);

@@ -339,3 +339,51 @@ async fn quota_groups_of_containers_go_with_them() {
     assert_eq!(groups(), 1);
     assert!(f.storage.usage(kept).await.unwrap().total_bytes == 40 * MIB);
 }
+
+/// What came from another server, where as much as this counted as the container's own.
+fn brought(f: &Fixture, name: &str, state: &str, own_bytes: u64) -> PathBuf {
+    let path = f.scratch.pool().join(name);
+    run("btrfs", ["subvolume".as_ref(), "snapshot".as_ref(), f.image.as_os_str(), path.as_os_str()]);
+    fs::write(path.join("state"), state).unwrap();
+    xattr::set(&path, "trusted.hoody.inherited_bytes", own_bytes.to_string().as_bytes()).unwrap();
+    let read_only = ["property", "set", "-ts", path.to_str().unwrap(), "ro", "true"];
+    run("btrfs", read_only.map(std::ffi::OsStr::new));
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_that_moved_are_the_containers_and_what_they_hold_counts() {
+    let f = Fixture::new().await;
+    let id = ContainerId::generate();
+    // The snapshot was sent first; what was written since counted as the container's own too.
+    let (old, new) = (brought(&f, "old", "one", 8 * MIB), brought(&f, "new", "two", 24 * MIB));
+    let snapshot = SnapshotId::generate();
+    for _ in 0..2 {
+        f.storage.receive_snapshot(id, snapshot, &old).await.unwrap();
+    }
+    assert_eq!(f.storage.inventory().await.unwrap(), [id], "nobody would look for it");
+    let missing = f.storage.receive_snapshot(id, SnapshotId::generate(), &f.scratch.pool().join("none")).await;
+    assert!(matches!(missing, Err(StorageError::Io { .. })), "{missing:?}");
+    f.storage.receive(id, &new, 64 * MIB, true).await.unwrap();
+    // What it came by goes.
+    for path in [&old, &new] {
+        run("btrfs", ["subvolume".as_ref(), "delete".as_ref(), path.as_os_str()]);
+    }
+    assert_eq!(f.storage.snapshots(id).await.unwrap().iter().map(|held| held.id).collect::<Vec<_>>(), [snapshot]);
+    assert!(fs::write(f.held(id, snapshot).join("state"), "x").is_err(), "it is writable");
+    assert_eq!(f.read(id), "two");
+    f.storage.swap_in(id, &Replacement::Snapshot(snapshot)).await.unwrap();
+    f.storage.forget_aside(id).await.unwrap();
+    assert_eq!(f.read(id), "one");
+    f.sync();
+    let usage = f.storage.usage(id).await.unwrap();
+    assert_eq!(usage.total_bytes, 64 * MIB);
+    assert!(
+        (24 * MIB..26 * MIB).contains(&usage.used_bytes),
+        "{usage:?}: what others of its snapshots hold was given away"
+    );
+    assert!(!fill(&f, id, "much", 48).await, "it took more than its limit");
+    f.storage.unmount(id).await.unwrap();
+    f.storage.delete(id).await.unwrap();
+    assert!(!f.held(id, snapshot).exists());
+}

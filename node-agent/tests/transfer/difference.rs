@@ -141,3 +141,50 @@ async fn what_is_being_received_stays_while_others_go() {
     staging.finish(stream.len() as u64, hoody_protocol::stream_digest::StreamDigest::of(&stream)).await.unwrap();
     assert_same(&f.root(), &f.received(second));
 }
+
+/// As a container moves: its snapshots, each as the difference from the one before it, then what it is now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_snapshots_shares_what_it_has_in_common() {
+    let f = Fixture::new().await;
+    fs::write(f.root().join("common"), content(8 << 20, 1)).unwrap();
+    fs::write(f.root().join("only"), "the oldest").unwrap();
+    let (mut base, mut chain, mut trees, mut sent) = (None, Vec::new(), Vec::new(), 0);
+    for state in ["one", "two", "three"] {
+        fs::write(f.root().join("state"), state).unwrap();
+        let (transfer, stream) = f.stream(base).await;
+        f.receive(transfer, base, &stream).await.unwrap();
+        sent += stream.len();
+        (base, trees) = (Some(transfer), [trees, vec![tree(&f.root())]].concat());
+        chain.push(transfer);
+        // Only the oldest has it.
+        _ = fs::remove_file(f.root().join("only"));
+    }
+    for (transfer, was) in chain.iter().zip(&trees) {
+        assert_eq!(&tree(&f.received(*transfer)), was);
+    }
+    assert!(sent < 10 << 20, "{sent} bytes were sent");
+    let taken = f.target.taken(f.container, &chain).await.unwrap().unwrap();
+    assert!((8 * MIB..10 * MIB).contains(&taken), "{taken} bytes are taken");
+    assert_eq!(f.target.taken(f.container, &[]).await.unwrap(), Some(0));
+    assert_eq!(f.target.taken(f.container, &[chain[0], TransferId::generate()]).await.unwrap(), None);
+    // Without one in the middle the others are what they were.
+    f.target.retain(f.container, vec![chain[0], chain[2]]).await.unwrap();
+    assert_eq!(tree(&f.received(chain[2])), trees[2]);
+    // They may move on: what was received is sent again, and fits the same base.
+    fs::create_dir(f.scratch.pool().join("further")).unwrap();
+    let further = crate::fixture::open(&f.scratch, "further").await;
+    let mut base = None;
+    for (transfer, was) in [chain[0], chain[2]].iter().zip([&trees[0], &trees[2]]) {
+        let kept = TransferId::generate();
+        f.target.keep(f.container, kept, &f.received(*transfer)).await.unwrap();
+        let mut sending = f.target.send(f.container, kept, base).await.unwrap();
+        let mut stream = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut sending.output, &mut stream).await.unwrap();
+        sending.ended.await.unwrap().unwrap();
+        let mut staging = further.stage(f.container, kept, base, ROOM, ROOM).await.unwrap();
+        staging.write(&stream).await.unwrap();
+        staging.finish(stream.len() as u64, hoody_protocol::stream_digest::StreamDigest::of(&stream)).await.unwrap();
+        assert_eq!(&tree(&further.path(f.container, kept)), was);
+        base = Some(kept);
+    }
+}

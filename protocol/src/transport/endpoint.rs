@@ -2,7 +2,6 @@
 //! process: a node whose packet reaches a process that does not know its connection is told so at once
 //! (a stateless reset, RFC 9000 section 10.3), and does not have to wait for the idle timeout.
 
-use super::quic::MAX_PACKET_BYTES;
 use aws_lc_rs::hmac;
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
@@ -22,8 +21,8 @@ const ID_KEY_BYTES: usize = 8;
 /// back at once. With the kernel's default it is less than a hundred, and each one lost costs its agent a
 /// second or more.
 const LISTENER_BUFFER_BYTES: usize = 16 << 20;
-/// What an agent's socket holds while others have the processor: what may be on its way to it, with what the kernel counts
-/// for each packet. Should some be lost, quinn takes large packets for what the path does not carry, and sends small ones.
+/// What an agent's socket holds while others have the processor: what may be on its way of a transfer, with what the kernel
+/// counts for each packet. What is lost is sent again, and slower.
 const DIALLER_BUFFER_BYTES: usize = 16 << 20;
 
 /// Listens on `address`.
@@ -33,7 +32,6 @@ pub fn listen(address: SocketAddr, config: ServerConfig, secret: &[u8; RESET_SEC
     let id_key = u64::from_be_bytes(id_key);
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &secret[ID_KEY_BYTES..]);
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
-    take_large_packets(&mut endpoint)?;
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
     let socket = UdpSocket::bind(address)?;
     enlarge_receive_buffer(&socket, LISTENER_BUFFER_BYTES)?;
@@ -44,14 +42,7 @@ pub fn listen(address: SocketAddr, config: ServerConfig, secret: &[u8; RESET_SEC
 pub fn dialler(address: SocketAddr) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(address)?;
     enlarge_receive_buffer(&socket, DIALLER_BUFFER_BYTES)?;
-    let mut endpoint = EndpointConfig::default();
-    take_large_packets(&mut endpoint)?;
-    Endpoint::new(endpoint, None, socket, Arc::new(TokioRuntime))
-}
-
-fn take_large_packets(endpoint: &mut EndpointConfig) -> io::Result<()> {
-    endpoint.max_udp_payload_size(MAX_PACKET_BYTES).map_err(io::Error::other)?;
-    Ok(())
+    Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
 }
 
 /// Beyond net.core.rmem_max where we may (CAP_NET_ADMIN), up to it otherwise.

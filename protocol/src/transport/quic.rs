@@ -7,7 +7,7 @@ use super::{
 };
 use crate::image::Digest;
 use quinn::{
-    AckFrequencyConfig, Connection, IdleTimeout, MtuDiscoveryConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    AckFrequencyConfig, Connection, IdleTimeout, TransportConfig, ValidationTokenConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -61,10 +61,6 @@ const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(20);
 /// send an acknowledgement for every other one, which is a third of the packets of a transfer.
 const ACKNOWLEDGED_PACKETS: u32 = 10;
 
-/// The largest packet that is tried: what is left of a frame of 9,000 bytes behind the heads of IPv6 and UDP. Networks of
-/// data centres often carry those; where they do not, path MTU discovery finds out (RFC 8899).
-pub(super) const MAX_PACKET_BYTES: u16 = 9_000 - 40 - 8;
-
 /// What every connection has in common.
 fn transport(stream_window: u32, window: u32, send_window: u32, bidi: u32, uni: u32) -> Arc<TransportConfig> {
     Arc::new(transport_with((KEEP_ALIVE, IDLE_TIMEOUT), (stream_window, window, send_window), (bidi, uni)))
@@ -78,11 +74,8 @@ pub(super) fn transport_with(
 ) -> TransportConfig {
     let mut acknowledgements = AckFrequencyConfig::default();
     acknowledgements.ack_eliciting_threshold(ACKNOWLEDGED_PACKETS.into());
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(MAX_PACKET_BYTES);
     let mut config = TransportConfig::default();
     config
-        .mtu_discovery_config(Some(discovery))
         .keep_alive_interval(Some(keep_alive))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_timeout.as_millis() as u32))))
         .stream_receive_window(stream_window.into())

@@ -250,31 +250,6 @@ async fn a_frame_that_never_ends_is_cut_off_and_the_connection_goes_on() {
     assert!(server.close_reason().is_none() && client.close_reason().is_none());
 }
 
-/// The loopback interface carries packets of any size.
-#[tokio::test]
-async fn packets_become_as_large_as_the_network_carries() {
-    let authority = Authority::create(SystemTime::now()).unwrap();
-    let identity = authority.issue_server(DAY, SystemTime::now()).unwrap();
-    let config = server_config(identity, &[authority.certificate().clone()], Arc::<Counting>::default()).unwrap();
-    let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), config, &[7; RESET_SECRET_BYTES]).unwrap();
-    let key = generate_node_key().unwrap();
-    let chain = authority.issue_node(ServerId::generate(), &key.public_key(), SystemTime::now()).unwrap();
-    let node = Identity::of_node(chain, &key);
-    let config = client_config(Some(&node), &[authority.certificate().clone()], BULK).unwrap();
-    let dialler = super::dialler((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let accepting = async { listener.accept().await.unwrap().await.unwrap() };
-    let dialling = dialler.connect_with(config, listener.local_addr().unwrap(), SERVER_NAME).unwrap();
-    let (ours, theirs) = tokio::join!(accepting, dialling);
-    for connection in [ours, theirs.unwrap()] {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        // The search ends within 20 bytes of the largest.
-        while connection.stats().path.current_mtu < quic::MAX_PACKET_BYTES - 20 {
-            assert!(tokio::time::Instant::now() < deadline, "{:?}", connection.stats().path);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-}
-
 #[test]
 fn a_signing_request_proves_the_key_and_nothing_else() {
     let key = generate_node_key().unwrap();

@@ -210,15 +210,6 @@ impl Server {
         &self.pool.mounted
     }
 
-    /// Has its uplink carry packets of so many bytes.
-    pub fn set_mtu(&self, bytes: u32) -> Result<()> {
-        let (name, bytes) = (self.name.as_str(), bytes.to_string());
-        for arguments in [["link", "set", name, "mtu"].as_slice(), &["-n", name, "link", "set", "uplink", "mtu"]] {
-            run(Command::new("ip").args(arguments).arg(&bytes))?;
-        }
-        Ok(())
-    }
-
     /// Its run folder.
     pub fn run_dir(&self) -> PathBuf {
         PathBuf::from(format!("/run/{}", self.name))

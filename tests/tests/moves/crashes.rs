@@ -2,7 +2,7 @@
 //! container comes to be on one server, the one that it must be on, never runs on both, and nothing of it is left on the
 //! other.
 
-use crate::{World, alone};
+use crate::{World, alone, content::noise};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hoody_tests::{
     cluster::Plan,
@@ -39,20 +39,25 @@ enum Outcome {
 
 use Outcome::{Done, Failed, Nothing};
 
-/// The point, which time that it is reached (a move has three transfers), and what becomes of the move.
-const POINTS: [(Role, &str, Outcome); 21] = [
+/// The point, which time that it is reached (a move has five transfers: two snapshots, and three of what it has itself), and
+/// what becomes of the move.
+const POINTS: [(Role, &str, Outcome); 25] = [
     (Role::Source, "transfer.kept", Done),
-    (Role::Source, "transfer.ordered:3", Done),
+    (Role::Source, "transfer.kept:2", Done),
+    (Role::Source, "transfer.ordered:5", Done),
     (Role::Source, "stop.marked", Done),
     (Role::Source, "run.cleared", Done),
     (Role::Source, "root.deleted", Done),
     (Role::Target, "transfer.staged:2", Done),
-    (Role::Target, "transfer.received:3", Done),
+    (Role::Target, "transfer.received:5", Done),
+    (Role::Target, "snapshot.received", Done),
+    (Role::Target, "snapshot.received:2", Done),
     (Role::Target, "root.received", Done),
-    (Role::ControlPlane, "transfer.recorded:3", Done),
+    (Role::ControlPlane, "transfer.recorded:5", Done),
     (Role::ControlPlane, "move.writing", Nothing),
     (Role::ControlPlane, "move.committed", Done),
     (Role::ControlPlane, "move.arrived", Done),
+    (Role::ControlPlane, "move.snapshot_sent", Done),
     (Role::ControlPlane, "move.copied", Done),
     (Role::ControlPlane, "move.holding", Done),
     (Role::ControlPlane, "move.held", Done),
@@ -92,6 +97,10 @@ async fn survives(dies: fn(Role) -> bool) -> Result<()> {
 async fn moves(world: &mut World, deaths: &Deaths, dies: fn(Role) -> bool) -> Result<()> {
     let id = world.writer.clone();
     let mut at = 0;
+    for state in ["one", "two"] {
+        fs::write(world.root(at, &id).join("srv/state"), state)?;
+        world.take(&id, state).await?;
+    }
     for (role, point, expected) in POINTS.into_iter().filter(|(role, ..)| dies(*role)) {
         let said = format!("{role:?} at {point}");
         let victim = match role {
@@ -102,7 +111,7 @@ async fn moves(world: &mut World, deaths: &Deaths, dies: fn(Role) -> bool) -> Re
         let before = world.api.get(&format!("/api/v1/containers/{id}/move")).await?.body["data"]["id"].clone();
         if expected == Failed {
             // There is time to change something while it is copied.
-            fs::write(world.root(at, &id).join("srv/bulk"), noise(48 << 20))?;
+            fs::write(world.root(at, &id).join("srv/bulk"), noise(48 << 20, 1))?;
         }
         deaths.arm(victim, point)?;
         let asked = tokio::spawn({
@@ -111,10 +120,9 @@ async fn moves(world: &mut World, deaths: &Deaths, dies: fn(Role) -> bool) -> Re
             async move { api.post(&path, json!({ "target_server_id": target })).await }
         });
         if expected == Failed {
-            let snapshots = format!("/api/v1/containers/{id}/snapshots");
             asked.await??.data()?;
-            // The answer may be lost; the cause says that it was taken.
-            let _ = world.api.post(&snapshots, json!({ "name": "kept" })).await;
+            // The answer may be lost; the cause says that it was done.
+            let _ = world.api.operate(&id, "pause").await;
             deaths.wait(&mut world.cluster, victim).await.context(said.clone())?;
         } else {
             deaths.wait(&mut world.cluster, victim).await.context(said.clone())?;
@@ -125,9 +133,13 @@ async fn moves(world: &mut World, deaths: &Deaths, dies: fn(Role) -> bool) -> Re
         if expected == Done {
             at = 1 - at;
         }
-        world.writes(&id, at).await.with_context(|| format!("{said}: {ended}"))?;
         if expected == Failed {
-            world.api.delete(&format!("/api/v1/containers/{id}/snapshots/kept"), None).await?.data()?;
+            world.api.operate(&id, "resume").await?;
+        }
+        world.writes(&id, at).await.with_context(|| format!("{said}: {ended}"))?;
+        let held = world.snapshots(at, &id, "srv/state").await.with_context(|| said.clone())?;
+        ensure!(held.len() == 2 && held.contains_key("one") && held.contains_key("two"), "{said}: {held:?}");
+        if expected == Failed {
             fs::remove_file(world.root(at, &id).join("srv/bulk"))?;
         }
         println!("{said}: {expected:?}, pause {} ms", ended["pause_ms"]);
@@ -146,22 +158,10 @@ async fn ended(world: &World, id: &str, before: &Value, expected: Outcome) -> Re
     ensure!(ended["id"] != *before, "it was lost: {ended}");
     match (expected, ended["state"].as_str()) {
         (Done, Some("done")) => {}
-        (Failed, Some("failed")) => ensure!(ended["cause"]["code"] == "has_snapshots", "{ended}"),
+        (Failed, Some("failed")) => ensure!(ended["cause"]["code"] == "paused", "{ended}"),
         _ => bail!("expected {expected:?}: {ended}"),
     }
     Ok(ended)
-}
-
-/// Bytes that nothing makes shorter.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.take(bytes / 8).flatten().collect()
 }
 
 /// Sees all the time that the container does not run on both servers.

@@ -4,9 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
+#[path = "../transfers/content.rs"]
+mod content;
 mod crashes;
 mod drain;
 mod pause;
+mod snapshots;
 
 use anyhow::{Context, Result, ensure};
 use hoody_tests::{
@@ -15,7 +18,7 @@ use hoody_tests::{
     traces, wait,
 };
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -57,6 +60,33 @@ impl World {
             );
         }
         Ok(count)
+    }
+
+    /// Where each of the container's snapshots is on the server's pool, by what `file` says in it; an error where there are
+    /// others than those that are listed.
+    pub(crate) async fn snapshots(
+        &self,
+        server: usize,
+        container: &str,
+        file: &str,
+    ) -> Result<HashMap<String, PathBuf>> {
+        let folder = self.cluster.servers[server].pool().join("snapshots").join(container);
+        let mut there = HashMap::new();
+        if folder.exists() {
+            for entry in folder.read_dir()? {
+                let path = entry?.path();
+                let said = fs::read_to_string(path.join(file)).with_context(|| format!("{}/{file}", path.display()))?;
+                there.insert(said, path);
+            }
+        }
+        let listed = self.get(container, "/snapshots").await?;
+        ensure!(listed["snapshot_count"] == there.len(), "{there:?} are there, listed are {listed}");
+        Ok(there)
+    }
+
+    pub(crate) async fn take(&self, container: &str, name: &str) -> Result<Value> {
+        let body = json!({ "name": name, "alias": format!("{name} it"), "expiry": 9 });
+        self.api.post(&format!("/api/v1/containers/{container}/snapshots"), body).await?.data()
     }
 
     pub(crate) async fn get(&self, container: &str, what: &str) -> Result<Value> {

@@ -60,7 +60,7 @@ pub(crate) fn same(left: &Path, right: &Path) -> Result<()> {
 }
 
 /// Kind, mode, owner, size, time, links, attributes and content of each.
-fn tree(top: &Path) -> Result<BTreeMap<PathBuf, String>> {
+pub(crate) fn tree(top: &Path) -> Result<BTreeMap<PathBuf, String>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -85,8 +85,8 @@ impl From<Seen> for MoveData {
 
 /// Move a container to another server
 ///
-/// It goes on after the answer. The container runs until what it has is on the other server, and is then stopped for the
-/// time that the last of it takes.
+/// It goes on after the answer. The container runs until what it has is on the other server, its snapshots too, and is then
+/// stopped for the time that the last of it takes.
 #[utoipa::path(post, path = "/api/v1/containers/{id}/move", operation_id = "containers.move", tag = "containers",
     params(("id" = String, Path)), request_body = MoveInput,
     responses((status = 200, body = Success<MoveData>), (status = 400, body = Failure), (status = 401, body = Failure),

@@ -89,8 +89,8 @@ const READ: &str = "here is how far the server is being emptied";
 
 /// Empty a server you rent
 ///
-/// Nothing is placed on it any more, and its containers are moved to other servers that their owners may use, two at a
-/// time.
+/// Nothing is placed on it any more, and its containers are moved with their snapshots to other servers that their owners may
+/// use, two at a time.
 #[utoipa::path(post, path = "/api/v1/servers/{id}/drain", operation_id = "serverRental.drain", tag = "servers",
     params(("id" = String, Path)),
     responses((status = 200, body = Success<DrainData>), (status = 400, body = Failure), (status = 401, body = Failure),
@@ -122,8 +122,8 @@ async fn stop(State(app): State<App>, caller: Caller, Id(id): Id<ServerId>) -> R
 
 /// Empty a server
 ///
-/// Nothing is placed on it any more, and its containers are moved to other servers that their owners may use, two at a
-/// time.
+/// Nothing is placed on it any more, and its containers are moved with their snapshots to other servers that their owners may
+/// use, two at a time.
 #[utoipa::path(post, path = "/api/v1/admin/servers/{id}/drain", operation_id = "admin.servers.drain", tag = "admin",
     params(("id" = String, Path)),
     responses((status = 200, body = Success<DrainData>), (status = 400, body = Failure), (status = 401, body = Failure),

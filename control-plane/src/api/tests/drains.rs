@@ -43,8 +43,8 @@ async fn a_server_that_is_emptied_takes_nothing_and_says_what_stays() {
     each_backend(|store| async move {
         let two = Two::new(&store).await;
         let (world, app) = (&two.world, &two.world.app);
-        let (one, stays) = (two.running().await, two.create(json!({"name": "stays"})).await);
-        world.client.post(&format!("{stays}/snapshots"), json!({"name": "kept"})).await.expect(200);
+        let (one, stays) = (two.running().await, two.create(json!({"name": "stays", "ramdisk": true})).await);
+        world.client.post(&format!("{one}/snapshots"), json!({"name": "kept"})).await.expect(200);
         let drain = format!("/api/v1/servers/{}/drain", world.server);
         let (stranger, _) = Client::new_user(app, "stranger", false).await;
         stranger.post(&drain, json!({})).await.expect(404);
@@ -66,9 +66,9 @@ async fn a_server_that_is_emptied_takes_nothing_and_says_what_stays() {
         let read = admin.get(&any).await.expect(200);
         let (moved, failed) = (&read.data()["moved"], &read.data()["failed"]);
         assert_eq!((moved, failed, &read.data()["remaining"]), (&json!(1), &json!(1), &json!(1)), "{}", read.data());
-        assert!(read.data()["containers"].to_string().contains("has snapshots"), "{}", read.data());
+        assert!(read.data()["containers"].to_string().contains("RAM disk"), "{}", read.data());
         // What could not be moved is tried again when that is asked for.
-        world.client.delete(&format!("{stays}/snapshots/kept")).await.expect(200);
+        world.client.put(&stays, json!({"ramdisk": false})).await.expect(200);
         drain::begin_next(app, &drains[0]).await.unwrap();
         assert_eq!(two.last(&stays).await.state, State::Failed);
         world.client.post(&drain, json!({})).await.expect(200);

@@ -25,6 +25,7 @@ mod mailbox;
 mod members;
 mod moves;
 mod moves_refused;
+mod moves_snapshots;
 mod open;
 mod pools;
 mod projects;

@@ -246,9 +246,6 @@ async fn what_cannot_move_is_refused_with_the_reason() {
     world.client.post(&format!("{path}/pause"), json!({})).await.expect(200);
     assert!(world.client.post(&asked, json!({})).await.expect(409).json.to_string().contains("paused"));
     world.client.post(&format!("{path}/resume"), json!({})).await.expect(200);
-    world.client.post(&format!("{path}/snapshots"), json!({"name": "kept"})).await.expect(200);
-    assert!(world.client.post(&asked, json!({})).await.expect(409).json.to_string().contains("snapshots"));
-    world.client.delete(&format!("{path}/snapshots/kept")).await.expect(200);
     world.sql(&format!("UPDATE servers SET online = 0 WHERE id = '{}'", world.server)).await;
     world.client.post(&asked, json!({})).await.expect(503);
     assert_eq!(two.reserved().await, (1, 0));

@@ -205,6 +205,7 @@ async fn insert_container(store: &Store, server: &str) -> Rows {
         origin: None,
         transfer: None,
         moved: false,
+        snapshots: Default::default(),
     };
     let (container, json) = (spec.id, serde_json::to_string(&spec).unwrap());
     let mut tx = store.begin().await.unwrap();

@@ -228,7 +228,7 @@ async fn place(
     let source = container::lock(&mut tx, from).await?.ok_or(ServiceError::NotFound("container"))?;
     super::authorise(&mut *tx, caller, &source, Level::Edit).await?;
     snapshots::check_present(&source)?;
-    moving::check_not_held(&source)?;
+    moving::check_arrived(&mut tx, &source).await?;
     let taken = match &wanted.snapshot {
         Some(called) => Some(snapshots::ready(snapshot::list(&mut *tx, from).await?, called)?),
         None => None,
@@ -326,6 +326,7 @@ fn new_row(
         origin: Some(Origin { container: from.id, snapshot: taken.map(|taken| taken.id), kept: None }),
         transfer: None,
         moved: false,
+        snapshots: Default::default(),
         shares: Default::default(),
         ..from.clone()
     };

@@ -204,6 +204,7 @@ fn new_row(
         origin: None,
         transfer: None,
         moved: false,
+        snapshots: Default::default(),
     };
     check_size(&spec)?;
     Ok(ContainerRow {

@@ -133,8 +133,8 @@ async fn begin(app: &App, caller: &Caller, id: ContainerId, from: ContainerId) -
     let source = container::lock(&mut tx, from).await?.ok_or_else(gone)?;
     authorise(&mut *tx, caller, &row, Level::Edit).await?;
     snapshots::check_present(&row)?;
-    moving::check_not_held(&row)?;
-    moving::check_not_held(&source)?;
+    moving::check_arrived(&mut tx, &row).await?;
+    moving::check_arrived(&mut tx, &source).await?;
     if source.spec.desired == Desired::Deleted {
         return Err(gone());
     }

@@ -185,6 +185,21 @@ impl Storage for Kernel {
         Ok(self.step("take", effect).await?)
     }
 
+    async fn receive_snapshot(
+        &self,
+        id: ContainerId,
+        snapshot: SnapshotId,
+        received: &Path,
+    ) -> Result<(), StorageError> {
+        let transfer: TransferId = received.to_string_lossy().parse().expect("a transfer's path");
+        let effect = |world: &mut World| {
+            world.demand(!world.roots.contains_key(&id), "a snapshot came after the root file system");
+            let content = world.received.get(&(id, transfer)).copied().unwrap_or(0);
+            world.snapshots.entry((id, snapshot)).or_insert(content);
+        };
+        Ok(self.step("take over", effect).await?)
+    }
+
     async fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
         Ok(self.step("drop", |world| _ = world.snapshots.remove(&(id, snapshot))).await?)
     }

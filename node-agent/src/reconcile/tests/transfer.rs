@@ -3,9 +3,10 @@
 use crate::reconcile::testing::*;
 use hoody_protocol::{
     container::{ContainerSpec, Desired, State},
-    id::TransferId,
+    id::{SnapshotId, TransferId},
     link::CommandReply,
     operation::{OperationKind, OperationRequest},
+    snapshot::MovedSnapshot,
 };
 
 fn received(generation: u64) -> ContainerSpec {
@@ -45,6 +46,78 @@ fn a_transfer_that_fails_is_tried_again_and_gives_way_to_a_deletion() {
         agent.forgotten().await;
     });
     node.kernel.world().assert_empty();
+}
+
+/// A container that moved here with two snapshots, whose content is 3 and 4.
+fn moved(node: &Node, generation: u64) -> ContainerSpec {
+    let brought =
+        |number| MovedSnapshot { id: SNAPSHOTS[number], transfer: TransferId::from_bytes([8 + number as u8; 12]) };
+    let snapshots = [brought(0), brought(1)];
+    for (moved, content) in snapshots.iter().zip([3, 4]) {
+        node.kernel.world().received.insert((ID, moved.transfer), content);
+    }
+    ContainerSpec { moved: true, snapshots: snapshots.to_vec().try_into().unwrap(), ..received(generation) }
+}
+
+const SNAPSHOTS: [SnapshotId; 2] = [SnapshotId::from_bytes([10; 12]), SnapshotId::from_bytes([11; 12])];
+
+fn taken_over(node: &Node) -> Vec<(SnapshotId, u32)> {
+    node.kernel.world().snapshots.iter().map(|((_, snapshot), content)| (*snapshot, *content)).collect()
+}
+
+#[test]
+fn a_container_that_moved_has_its_snapshots_before_it_starts() {
+    let node = Node::new();
+    let spec = moved(&node, 1);
+    node.run(async |agent| {
+        agent.reach(&spec).await;
+        assert_eq!(taken_over(agent.node), [(SNAPSHOTS[0], 3), (SNAPSHOTS[1], 4)]);
+        // What became of them since is not undone.
+        let delete = operation(1, 2, OperationKind::DeleteSnapshot { snapshot: SNAPSHOTS[0] });
+        agent.reconciler.operate(delete.clone()).await;
+        assert_eq!(agent.outcome(delete.id).await.failure, None);
+        agent.reach(&ContainerSpec { desired: Desired::Stopped { force: false }, ..moved(agent.node, 3) }).await;
+        assert_eq!(taken_over(agent.node), [(SNAPSHOTS[1], 4)]);
+        // They are what it was made from.
+        let fewer = ContainerSpec { snapshots: Default::default(), ..moved(agent.node, 4) };
+        let refused = agent.reconciler.apply(fewer).await;
+        assert!(matches!(&refused, CommandReply::Refused(cause) if &*cause.code == "immutable"), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_container_whose_snapshot_did_not_come_is_not_there() {
+    let node = Node::new();
+    let spec = moved(&node, 1);
+    let lost = node.kernel.world().received.pop_last().unwrap();
+    node.run(async |agent| {
+        agent.apply(&spec).await;
+        agent.in_state(State::Failed).await;
+        assert!(agent.node.kernel.world().roots.is_empty());
+        agent.node.kernel.world().received.insert(lost.0, lost.1);
+        agent.in_state(State::Running).await;
+        assert_eq!(taken_over(agent.node).len(), 2);
+    });
+}
+
+#[test]
+fn snapshots_are_taken_over_whenever_the_agent_dies() {
+    let dies = |call, after_effect| {
+        let node = Node::new();
+        let spec = moved(&node, 1);
+        node.kernel.world().crash = Some(CrashAt { call, after_effect });
+        let ended = node.life(async |agent| _ = agent.reach(&spec).await);
+        node.run(async |agent| {
+            agent.reach(&spec).await;
+            assert_eq!(taken_over(agent.node), [(SNAPSHOTS[0], 3), (SNAPSHOTS[1], 4)], "call {call}, {after_effect}");
+        });
+        ended.is_none()
+    };
+    let mut call = 1;
+    while dies(call, false) | dies(call, true) {
+        call += 1;
+    }
+    assert!(call > 8, "only {call} calls");
 }
 
 /// The transfer that a sync puts in place.

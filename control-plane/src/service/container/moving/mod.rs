@@ -1,6 +1,7 @@
 //! Moving a container to another server: it keeps its id, name, rules and everything else that is written down of it, and
-//! gets a place and an address there. All of it is copied while it runs, then what changed meanwhile; then its server stops
-//! and holds it, what changed since is sent, and one transaction makes it the target's ([`steps`]).
+//! gets a place and an address there. Its snapshots are copied while it runs, each as the difference from the one before it,
+//! then all else that it has, then what changed meanwhile; then its server stops and holds it, what changed since is sent,
+//! and one transaction makes it the target's ([`steps`]). A snapshot that is taken meanwhile is sent before what comes next.
 //!
 //! Until that transaction the source is in charge, and whatever goes wrong leaves it so. After it the source has a
 //! tombstone only, and that is sent when the target has the container as it should be.
@@ -19,7 +20,7 @@ use crate::{
     store::{
         StoreError,
         container::{self, ContainerRow},
-        departure, move_record,
+        departure, move_record, move_snapshots,
         moves::{self, Move, State},
         reservation,
         transfer::{self, Transfer},
@@ -31,6 +32,7 @@ use hoody_protocol::{
     time::now_ms,
 };
 use serde::Deserialize;
+use sqlx::AnyConnection;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
@@ -97,6 +99,22 @@ pub(in crate::service) fn check_not_held(row: &ContainerRow) -> Result<(), Servi
     Err(ServiceError::Conflict("the container is just being moved to another server: try again in a moment".to_owned()))
 }
 
+/// 409 as [`check_not_held`] says, and until the container, which is locked, was seen on its new server: nothing is copied to
+/// it or from it there before it has what came with it.
+pub(in crate::service) async fn check_arrived(
+    connection: &mut AnyConnection,
+    row: &ContainerRow,
+) -> Result<(), ServiceError> {
+    check_not_held(row)?;
+    let going_on = moves::active(connection, row.spec.id).await?;
+    if going_on.is_none_or(|going_on| going_on.state != State::Starting) {
+        return Ok(());
+    }
+    let message =
+        "the container has just moved to another server, which has not said that it is there: try again in a moment";
+    Err(ServiceError::Conflict(message.to_owned()))
+}
+
 /// Why a move was not begun.
 #[derive(Debug)]
 pub(in crate::service) struct NotBegun {
@@ -160,10 +178,8 @@ pub(in crate::service) async fn begin(
         return Err(NotBegun { error, passes: true });
     };
     let now = now_ms() as i64;
-    let transfer = new_transfer(&row, target, None);
-    let new = Move::new(&row, Some(target), wanted.user, wanted.drain, now);
-    let begun = Move { transfer: Some(transfer.id), ..new };
-    insert_transfer(&mut tx, &transfer, now).await?;
+    let mut begun = Move::new(&row, Some(target), wanted.user, wanted.drain, now);
+    begun.transfer = Some(send_next(&mut tx, &row, target, None, now).await?);
     moves::insert(&mut tx, &begun).await?;
     move_record::tell(&mut tx, &row, &begun, true, now).await?;
     hoody_fault::point!("move.writing");
@@ -202,17 +218,19 @@ pub(in crate::service) async fn refuse(
     Ok(())
 }
 
-/// The next transfer of the container to the target, the difference from `base`.
-fn new_transfer(row: &ContainerRow, target: ServerId, base: Option<TransferId>) -> Transfer {
-    let (id, container) = (TransferId::generate(), row.spec.id);
-    Transfer { id, container, target, source_container: container, source: row.server, snapshot: None, base }
-}
-
-async fn insert_transfer(
-    connection: &mut sqlx::AnyConnection,
-    transfer: &Transfer,
+/// Writes down what is sent next, as the difference from `base`: the oldest snapshot that the target does not have, or,
+/// where it has all of them, the container's file system.
+async fn send_next(
+    connection: &mut AnyConnection,
+    row: &ContainerRow,
+    target: ServerId,
+    base: Option<TransferId>,
     now: i64,
-) -> Result<(), StoreError> {
-    transfer::insert(connection, transfer, now).await?;
-    moves::mark_transfer(connection, transfer.id).await
+) -> Result<TransferId, StoreError> {
+    let (id, container) = (TransferId::generate(), row.spec.id);
+    let snapshot = move_snapshots::next(&mut *connection, container).await?;
+    let next = Transfer { id, container, target, source_container: container, source: row.server, snapshot, base };
+    transfer::insert(&mut *connection, &next, now).await?;
+    moves::mark_transfer(connection, id).await?;
+    Ok(id)
 }

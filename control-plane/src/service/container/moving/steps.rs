@@ -1,7 +1,7 @@
 //! The steps of a move, each one transaction that begins by locking the container and looking where the move is: a step
 //! that was taken before, by whomever, is not taken again.
 
-use super::{insert_transfer, new_transfer, target, ties};
+use super::{send_next, target, ties};
 use crate::{
     app::App,
     error::ServiceError,
@@ -13,9 +13,9 @@ use crate::{
     store::{
         StoreError, Transaction,
         container::{self, ContainerRow, Status},
-        departure, move_record,
+        departure, move_record, move_snapshots,
         moves::{self, Move, State},
-        operation, reservation, sync,
+        operation, reservation, snapshot, sync, transfer,
     },
 };
 use hoody_protocol::{
@@ -56,11 +56,17 @@ async fn go_on(app: &App, found: &Move) -> Result<(), ServiceError> {
     }
     let now = now_ms() as i64;
     row.bytes += moves::kept(&mut tx, transfer, now).await?;
+    let of_snapshot = transfer::get(&mut *tx, transfer).await?.is_some_and(|sent| sent.snapshot.is_some());
     match row.state {
+        State::Copying | State::Syncing | State::Finishing if of_snapshot => {
+            row.transfer = Some(send_next(&mut tx, &owned, target, Some(transfer), now).await?);
+            moves::advance(&mut tx, row.state, &row).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+            hoody_fault::point!("move.snapshot_sent");
+        }
         State::Copying if owned.status == Status::Running => {
-            let next = new_transfer(&owned, target, Some(transfer));
-            insert_transfer(&mut tx, &next, now).await?;
-            (row.state, row.transfer) = (State::Syncing, Some(next.id));
+            row.transfer = Some(send_next(&mut tx, &owned, target, Some(transfer), now).await?);
+            row.state = State::Syncing;
             moves::advance(&mut tx, State::Copying, &row).await?;
             tx.commit().await.map_err(StoreError::from)?;
             hoody_fault::point!("move.copied");
@@ -70,6 +76,25 @@ async fn go_on(app: &App, found: &Move) -> Result<(), ServiceError> {
         State::Stopping | State::Starting | State::Done | State::Failed => {}
     }
     Ok(())
+}
+
+/// The snapshot that is to be sent was deleted: what comes after it is sent, as the difference from what came before it.
+pub(crate) async fn skip(app: &App, found: &Move) -> Result<(), ServiceError> {
+    let mut tx = app.store.begin().await?;
+    let Some((mut row, Some(owned))) = lock(&mut tx, found).await? else { return Ok(()) };
+    let (Some(id), Some(target), true) = (row.transfer, row.target, row.state.is_before_switch()) else {
+        return Ok(());
+    };
+    let Some(skipped) = transfer::get(&mut *tx, id).await? else { return Ok(()) };
+    let held = snapshot::list(&mut *tx, row.container).await?;
+    if skipped.snapshot.is_none_or(|skipped| held.iter().any(|held| held.id == skipped)) {
+        return Ok(());
+    }
+    let now = now_ms() as i64;
+    transfer::end(&mut tx, id, now).await?;
+    row.transfer = Some(send_next(&mut tx, &owned, target, skipped.base, now).await?);
+    moves::advance(&mut tx, row.state, &row).await?;
+    Ok(tx.commit().await.map_err(StoreError::from)?)
 }
 
 /// Has the source stop the container and hold it.
@@ -127,7 +152,8 @@ pub(crate) fn is_stopped(row: &Move, owned: &ContainerRow) -> bool {
         })
 }
 
-/// The source has stopped it and holds it: what changed since is sent.
+/// The source has stopped it and holds it: what changed since is sent. From here on it has the snapshots that it has: what
+/// would take or delete one has ended, and nothing of the kind is accepted.
 pub(crate) async fn stopped(app: &App, found: &Move) -> Result<(), ServiceError> {
     let mut tx = app.store.begin().await?;
     let Some((mut row, Some(owned))) = lock(&mut tx, found).await? else { return Ok(()) };
@@ -138,9 +164,16 @@ pub(crate) async fn stopped(app: &App, found: &Move) -> Result<(), ServiceError>
         return Ok(());
     };
     let now = now_ms() as i64;
-    let next = new_transfer(&owned, target, row.transfer);
-    insert_transfer(&mut tx, &next, now).await?;
-    (row.state, row.transfer) = (State::Finishing, Some(next.id));
+    // The source would refuse them by now: they come before what it has accepted.
+    let cause = Cause::new("moved", "the container is being moved to another server");
+    operation::expire_unsent(&mut tx, row.container, &cause, now).await?;
+    if move_snapshots::is_unsettled(&mut tx, row.container).await? {
+        tx.commit().await.map_err(StoreError::from)?;
+        let message = "whether the container has a snapshot that was being taken or deleted is not known yet";
+        return Err(ServiceError::Unavailable(message.to_owned()));
+    }
+    row.transfer = Some(send_next(&mut tx, &owned, target, row.transfer, now).await?);
+    row.state = State::Finishing;
     moves::advance(&mut tx, State::Stopping, &row).await?;
     tx.commit().await.map_err(StoreError::from)?;
     hoody_fault::point!("move.stopped");
@@ -173,6 +206,10 @@ async fn switch(
     if let Some(objection) = target::objection(&mut tx, &owned, target).await? {
         return give_up(app, tx, row, Some(owned), objection).await;
     }
+    let missing = move_snapshots::next(&mut tx, row.container).await?.is_some();
+    if missing || move_snapshots::is_unsettled(&mut tx, row.container).await? {
+        return give_up(app, tx, row, Some(owned), changed()).await;
+    }
     let now = now_ms() as i64;
     let mut tombstone =
         ContainerSpec { desired: Desired::Deleted, shares: Default::default(), egress: None, ..owned.spec.clone() };
@@ -181,6 +218,8 @@ async fn switch(
     owned.attributes.copied_from = owned.attributes.copied_from.or(origin);
     owned.spec.desired = desired;
     (owned.spec.transfer, owned.spec.moved) = (Some(transfer), true);
+    let snapshots = move_snapshots::sent(&mut *tx, row.container).await?;
+    owned.spec.snapshots = snapshots.try_into().map_err(ServiceError::internal)?;
     owned.server = target;
     // What the containers of its project share on the new server.
     owned.spec.shares = share::mounts(&mut tx, &owned).await?.try_into().map_err(ServiceError::internal)?;
@@ -190,8 +229,6 @@ async fn switch(
     container::relocate(&mut tx, &owned).await?;
     // And what it shares with them.
     let neighbours = share::apply(&mut tx, shared_with, Actor::System).await?;
-    let cause = Cause::new("moved", "the container was moved to another server");
-    operation::expire_all(&mut tx, row.container, &cause, now).await?;
     departure::insert(&mut tx, row.source, &tombstone, now).await?;
     row.state = State::Starting;
     moves::advance(&mut tx, State::Finishing, &row).await?;

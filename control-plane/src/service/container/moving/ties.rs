@@ -3,7 +3,7 @@
 use crate::{
     error::ServiceError,
     service::snapshot as snapshots,
-    store::{container::ContainerRow, image_pull::PullState, moves, snapshot, sync},
+    store::{container::ContainerRow, image_pull::PullState, moves, sync},
 };
 use hoody_protocol::container::{Cause, Desired};
 use sqlx::AnyConnection;
@@ -43,9 +43,6 @@ pub(super) async fn of(connection: &mut AnyConnection, row: &ContainerRow) -> Re
     }
     if ties.copied_by > 0 || sync::is_under_way(connection, row.spec.id).await? {
         return tie("being_copied", "the container is just being copied or synced: wait until that is done");
-    }
-    if !snapshot::list(&mut *connection, row.spec.id).await?.is_empty() {
-        return tie("has_snapshots", "the container has snapshots, which would stay behind: delete them first");
     }
     Ok(None)
 }

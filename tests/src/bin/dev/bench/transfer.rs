@@ -33,17 +33,8 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// Where memory is a file system.
 const MEMORY: &str = "/dev/shm";
 const POOL_BYTES: u64 = 8 << 30;
-/// Bytes of the packets that networks carry: everywhere, and within many data centres.
-const NETWORKS: [u32; 2] = [1500, 9000];
 
 pub(super) async fn run_part() -> Result<()> {
-    for packet_bytes in NETWORKS {
-        on_network(packet_bytes).await?;
-    }
-    Ok(())
-}
-
-async fn on_network(packet_bytes: u32) -> Result<()> {
     let database = tempfile::tempdir_in(MEMORY)?;
     let plan = Plan {
         servers: 2,
@@ -54,9 +45,6 @@ async fn on_network(packet_bytes: u32) -> Result<()> {
         ..Plan::default()
     };
     let cluster = Cluster::start(plan).await?;
-    for server in &cluster.servers {
-        server.set_mtu(packet_bytes)?;
-    }
     let api = cluster.tenant.unchecked();
     let project = api.project("bench-transfer").await?;
     let specs = json!({ "cpu_cores": 0.5, "memory_mb": 64, "storage_mb": 2048 });
@@ -88,7 +76,7 @@ async fn on_network(packet_bytes: u32) -> Result<()> {
         }
     }
     table::part(&format!(
-        "{} MiB in {} files from one server to another, {ROUNDS} rounds, packets of {packet_bytes} bytes",
+        "{} MiB in {} files from one server to another, {ROUNDS} rounds",
         bytes >> 20,
         SMALL_FILES + 1
     ));
