@@ -61,7 +61,7 @@ pub(super) struct CrashAt {
 }
 
 /// What strangers take away from a running container, or from the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Damage {
     Link,
     Rules,
@@ -130,6 +130,8 @@ pub(super) struct World {
     /// First processes started.
     pub(super) starts: usize,
     pub(super) violations: Vec<String>,
+    /// What strangers took since the agent last looked whether it is there: it cannot know.
+    unseen: HashSet<Damage>,
     pids: i32,
 }
 
@@ -165,6 +167,11 @@ impl World {
         assert!(self.processes.is_empty(), "processes left: {self:?}");
         assert!(self.links.is_empty() && self.rules.is_empty(), "network left: {self:?}");
         assert!(self.violations.is_empty(), "{:?}", self.violations);
+    }
+
+    /// As [`Self::demand`]; what strangers took since the agent looked need not be there.
+    fn demand_unless(&mut self, taken: Damage, holds: bool, what: &str) {
+        self.demand(holds || self.unseen.contains(&taken), what);
     }
 
     fn demand(&mut self, holds: bool, what: &str) {
@@ -222,6 +229,7 @@ impl Kernel {
         if !world.is_alive(id) {
             return;
         }
+        world.unseen.insert(damage);
         match damage {
             Damage::Link => _ = world.links.remove(&id),
             Damage::Rules => _ = world.rules.remove(&id),

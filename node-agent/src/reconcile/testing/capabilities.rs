@@ -1,6 +1,6 @@
 //! The traits over the kernel in memory, with the demands that the real ones make on order.
 
-use super::{Faulted, Kernel, World};
+use super::{Damage, Faulted, Kernel, World};
 use crate::{
     egress::{Egress, EgressError},
     firewall::{Answer, Firewall, FirewallError, Policy},
@@ -415,7 +415,9 @@ impl Network for Kernel {
             return Err(NetworkError::OpenNamespace { pid, source: std::io::ErrorKind::NotFound.into() });
         }
         let effect = |world: &mut World| {
-            world.demand(world.rules.contains_key(&id), "attached before its policy stood");
+            let stands = world.rules.contains_key(&id);
+            world.demand_unless(Damage::Rules, stands, "attached before its policy stood");
+            world.unseen.remove(&Damage::Link);
             let target = match world.processes.get(&id) {
                 Some(Process::Created { pid } | Process::Running { pid } | Process::Paused { pid }) => Some(*pid),
                 _ => None,
@@ -433,7 +435,8 @@ impl Network for Kernel {
             return Err(NetworkError::OpenNamespace { pid, source: std::io::ErrorKind::NotFound.into() });
         }
         let effect = |world: &mut World| {
-            world.demand(world.links.contains_key(&id), "a rate without a link");
+            let stands = world.links.contains_key(&id);
+            world.demand_unless(Damage::Link, stands, "a rate without a link");
             world.rates.insert(id, mbit);
         };
         Ok(self.step("rate", effect).await?)
@@ -448,7 +451,11 @@ impl Network for Kernel {
             self.step("attached?", |_| ()).await?;
             return Err(NetworkError::OpenNamespace { pid, source: std::io::ErrorKind::NotFound.into() });
         }
-        Ok(self.step("attached?", |world| world.links.get(&id) == Some(&address)).await?)
+        let look = |world: &mut World| {
+            world.unseen.remove(&Damage::Link);
+            world.links.get(&id) == Some(&address)
+        };
+        Ok(self.step("attached?", look).await?)
     }
 
     async fn detach(&self, id: ContainerId) -> Result<(), NetworkError> {
@@ -495,7 +502,10 @@ impl Firewall for Kernel {
     }
 
     async fn is_applied(&self, id: ContainerId) -> Result<bool, FirewallError> {
-        let look = |world: &mut World| world.applied.contains(&id) && world.rules.contains_key(&id);
+        let look = |world: &mut World| {
+            world.unseen.remove(&Damage::Rules);
+            world.applied.contains(&id) && world.rules.contains_key(&id)
+        };
         Ok(self.step("applied?", look).await?)
     }
 
