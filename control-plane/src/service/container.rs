@@ -68,6 +68,12 @@ pub async fn get(app: &App, caller: &Caller, id: ContainerId) -> Result<Containe
     Ok(row)
 }
 
+/// True where there is no such container any more. What was in it has ended and says so by itself: whoever is connected to it
+/// has lost no right.
+pub async fn is_gone(app: &App, id: ContainerId) -> bool {
+    matches!(container::get(&app.store, id).await, Ok(None))
+}
+
 /// Ok where the caller may go as far as `needed` with the container: see [`object::in_project`].
 pub(in crate::service) async fn authorise<'e>(
     queries: impl Queries<'e>,

@@ -66,8 +66,10 @@ impl ControlPlane {
         };
         let ports = [Port::take()?, Port::take()?, Port::take()?];
         let [free_port, node_port, replica_port] = ports.each_ref().map(Port::number);
+        if let Some(wanted) = http_port {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).context("the API's port")?;
+        }
         let http_port = http_port.unwrap_or(free_port);
-        TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).context("the API's port")?;
         // Simulated agents, the only ones of a cluster without servers, are on this machine.
         let node_addresses = if node_addresses.is_empty() { vec![Ipv4Addr::LOCALHOST] } else { node_addresses };
         let node_addresses = node_addresses.iter().map(|address| format!("{address}:{node_port}")).collect();

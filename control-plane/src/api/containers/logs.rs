@@ -10,6 +10,7 @@ use crate::{
     app::App,
     error::ServiceError,
     service::{
+        container::is_gone,
         exec::Conversation,
         logs::{self as service, Follower, LogInput, LogPage, MAX_TAIL},
     },
@@ -326,7 +327,7 @@ enum Handed {
 
 async fn still_may(rights: &mut Watched, app: &App, container: ContainerId) -> bool {
     match rights.caller(app).await {
-        Ok(caller) => service::still_may(app, &caller, container).await.is_ok(),
+        Ok(caller) => service::still_may(app, &caller, container).await.is_ok() || is_gone(app, container).await,
         Err(_) => false,
     }
 }

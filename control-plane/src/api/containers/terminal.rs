@@ -13,7 +13,10 @@ use crate::{
     app::App,
     error::ServiceError,
     nodes::remote::{RemoteError, RemoteInput, RemoteProcess},
-    service::exec::{self as service, Connected},
+    service::{
+        container::is_gone,
+        exec::{self as service, Connected},
+    },
 };
 use axum::{
     extract::{
@@ -300,7 +303,10 @@ impl Session {
     async fn still_may(&mut self) -> bool {
         let caller = self.rights.caller(&self.app).await;
         match caller {
-            Ok(caller) => service::still_may(&self.app, &caller, self.container).await.is_ok(),
+            Ok(caller) => {
+                service::still_may(&self.app, &caller, self.container).await.is_ok()
+                    || is_gone(&self.app, self.container).await
+            }
             Err(_) => false,
         }
     }
