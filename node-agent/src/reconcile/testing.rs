@@ -29,7 +29,10 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 
-mod capabilities;
+// The traits over it, with the demands that the real ones make on order.
+mod network;
+mod runtime;
+mod storage;
 
 /// The container of most tests.
 pub(super) const ID: ContainerId = ContainerId::from_bytes([7; 12]);
