@@ -24,7 +24,7 @@ pub const AGENT: &[&str] = &[
     // Snapshots, restorations and copies.
     "snapshot.folder",
     "snapshot.taken",
-    "snapshot.deleted",
+    "snapshot.gone",
     "swap.staged",
     "swap.aside",
     "swap.done",
@@ -185,6 +185,9 @@ pub const CONTROL_PLANE_MOVES: &[&str] = &[
     "move.failing",
     "move.failed",
 ];
+
+/// Points of a replica of the control plane that passes on to another what a server of its own offers.
+pub const CONTROL_PLANE_RELAYS: &[&str] = &["relay.waiting", "relay.offered"];
 
 /// Points of the agent that an export of a container reaches.
 pub const AGENT_EXPORTS: &[&str] = &["export.kept", "export.sending"];

@@ -137,7 +137,7 @@ impl Shared {
     pub(super) fn delete_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<(), StorageError> {
         let path = self.snapshot_path(id, snapshot);
         subvolume::delete(self.handle.as_fd(), &path).map_err(StorageError::io("delete", &path))?;
-        hoody_fault::point!("snapshot.deleted");
+        hoody_fault::point!("snapshot.gone");
         self.remove_folder(id)
     }
 

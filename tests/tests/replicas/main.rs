@@ -2,6 +2,7 @@
 //! to listeners of both, and when the one is killed its server goes to the other and nothing is lost. What needs the
 //! server's node at once goes through the one that has its link.
 
+mod interrupted;
 mod through;
 
 use anyhow::{Context, Result, ensure};

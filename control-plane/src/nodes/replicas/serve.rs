@@ -115,6 +115,7 @@ async fn offer<O: Message>(
         return stream::write(&mut ends.0, &RelayReply::NotLinked).await;
     }
     stream::write(&mut ends.0, &RelayReply::Opened).await?;
+    hoody_fault::point!("relay.waiting");
     let given_up = ends.0.stopped();
     let arrived = tokio::select! {
         arrived = timeout(OFFER_DEADLINE, arrival) => arrived.ok().flatten(),
@@ -123,6 +124,7 @@ async fn offer<O: Message>(
     // Nobody waits any more, or the node has offered nothing: both see the end of the stream.
     let Some((node, offer)) = arrived else { return Ok(()) };
     stream::write(&mut ends.0, &offer).await?;
+    hoody_fault::point!("relay.offered");
     pass(ends, node, GATHERED).await;
     Ok(())
 }
