@@ -79,7 +79,10 @@ release: root ## release binaries of everything; checks that no fault point is i
 	@scripts/check-release.sh $(TARGET)/release
 
 bench: release ## times, traffic and memory beside peers measured in the same run, from a release build
-	@$(TARGET)/release/dev bench
+	@trap 'scripts/postgres.sh stop' EXIT
+	HOODY_TEST_POSTGRES=$$(scripts/postgres.sh start)
+	export HOODY_TEST_POSTGRES
+	$(TARGET)/release/dev bench
 
 bench-scale: release ## 10,000 simulated agents on one control plane (AGENTS=1000 for fewer)
 	@$(TARGET)/release/dev bench-scale

@@ -45,7 +45,7 @@ impl Bulk {
         let identity = self.identity.load().map_err(|error| unusable(&error))?.ok_or(Unreachable)?;
         let config = transport::client_config(Some(&identity.identity), &identity.authorities, transport::BULK)
             .map_err(|error| unusable(&error))?;
-        let dialling = self.background.run(async move { dial(&identity.addresses, &config).await });
+        let dialling = self.background.run(async move { dial(&identity.addresses, &config, transport::BULK).await });
         let (_, connection) = dialling.await.map_err(|error: DialError| unusable(&error))?;
         *kept = Some(connection.clone());
         Ok(connection)

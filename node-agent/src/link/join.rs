@@ -55,7 +55,7 @@ pub async fn join(store: &IdentityStore, token: &JoinToken) -> Result<ServerId, 
         agent_version: Text::truncated(env!("CARGO_PKG_VERSION")),
     };
     let addresses: Vec<String> = token.addresses.iter().map(ToString::to_string).collect();
-    let (_, connection) = dial(&addresses, &transport::enrol_client_config(token.authority)?).await?;
+    let (_, connection) = dial(&addresses, &transport::enrol_client_config(token.authority)?, transport::ENROL).await?;
     let reply: EnrolReply = stream::ask(&connection, &request, ENROL_DEADLINE).await?;
     transport::Close::Done.close(&connection);
     match reply {

@@ -75,7 +75,7 @@ pub async fn probe(
     node: &identity::NodeIdentity,
 ) -> Result<std::net::SocketAddr, Box<dyn std::error::Error + Send + Sync>> {
     let config = transport::client_config(Some(&node.identity), &node.authorities, transport::NODE)?;
-    let (_, connection) = dial(&node.addresses, &config).await?;
+    let (_, connection) = dial(&node.addresses, &config, transport::NODE).await?;
     if let Ok(closed) = tokio::time::timeout(REFUSAL_TIME, connection.closed()).await {
         return Err(closed.into());
     }
@@ -84,14 +84,15 @@ pub async fn probe(
     Ok(remote)
 }
 
-/// Connects to the first of `addresses` that answers. The endpoint lives as long as the connection.
+/// Connects to the first of `addresses` that answers, with this protocol. The endpoint lives as long as the connection.
 async fn dial(
     addresses: &[String],
     config: &quinn::ClientConfig,
+    alpn: &[u8],
 ) -> Result<(quinn::Endpoint, quinn::Connection), DialError> {
     let mut last = DialError::NoAddress;
     for address in addresses {
-        match tokio::time::timeout(DIAL_DEADLINE, dial_one(address, config.clone())).await {
+        match tokio::time::timeout(DIAL_DEADLINE, dial_one(address, config.clone(), alpn)).await {
             Ok(Ok(dialled)) => return Ok(dialled),
             Ok(Err(error)) => last = error,
             Err(_) => last = DialError::Deadline { address: address.clone() },
@@ -103,6 +104,7 @@ async fn dial(
 async fn dial_one(
     address: &str,
     config: quinn::ClientConfig,
+    alpn: &[u8],
 ) -> Result<(quinn::Endpoint, quinn::Connection), DialError> {
     let resolved = tokio::net::lookup_host(address).await;
     let mut resolved = resolved.map_err(|source| DialError::Resolve { address: address.to_owned(), source })?;
@@ -114,7 +116,7 @@ async fn dial_one(
     } else {
         std::net::SocketAddr::from(([0u16; 8], 0))
     };
-    let endpoint = transport::dialler(local).map_err(DialError::Socket)?;
+    let endpoint = transport::dialler(local, alpn).map_err(DialError::Socket)?;
     let connecting = endpoint
         .connect_with(config, remote, hoody_protocol::transport::SERVER_NAME)
         .map_err(|source| DialError::Dial { address: address.to_owned(), source })?;

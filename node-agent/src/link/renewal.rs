@@ -71,7 +71,7 @@ pub(super) fn is_expired(identity: &NodeIdentity) -> bool {
 /// the control plane has pinned proves who asks. The control plane is verified by its authority as always.
 pub(super) async fn renew_expired(store: &IdentityStore, identity: &NodeIdentity) -> Result<(), SessionEnd> {
     let config = transport::client_config(None, &identity.authorities, transport::ENROL)?;
-    let (_, connection) = super::dial(&identity.addresses, &config).await?;
+    let (_, connection) = super::dial(&identity.addresses, &config, transport::ENROL).await?;
     let renewed = renew(&connection, store, identity).await;
     transport::Close::Done.close(&connection);
     renewed

@@ -146,7 +146,7 @@ impl Link {
         let dialled = tokio::select! {
             dialled = async {
                 self.close_to_containers().await;
-                dial(&identity.addresses, &config).await
+                dial(&identity.addresses, &config, transport::NODE).await
             } => dialled,
             () = stopped(&mut stop) => return LinkEnd::Stopped,
         };

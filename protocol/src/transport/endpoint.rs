@@ -2,6 +2,7 @@
 //! process: a node whose packet reaches a process that does not know its connection is told so at once
 //! (a stateless reset, RFC 9000 section 10.3), and does not have to wait for the idle timeout.
 
+use super::{BULK, quic::LARGEST_PACKET, socket};
 use aws_lc_rs::hmac;
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
@@ -33,16 +34,31 @@ pub fn listen(address: SocketAddr, config: ServerConfig, secret: &[u8; RESET_SEC
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &secret[ID_KEY_BYTES..]);
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
-    let socket = UdpSocket::bind(address)?;
-    enlarge_receive_buffer(&socket, LISTENER_BUFFER_BYTES)?;
-    Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
+    open(address, LISTENER_BUFFER_BYTES, largest_packets(endpoint)?, Some(config))
 }
 
-/// A socket to dial from, at `address`. Its packets are read where it is made.
-pub fn dialler(address: SocketAddr) -> io::Result<Endpoint> {
+/// A socket to dial from, at `address`, for connections with this protocol. Its packets are read where it is made.
+pub fn dialler(address: SocketAddr, alpn: &[u8]) -> io::Result<Endpoint> {
+    let endpoint = EndpointConfig::default();
+    let endpoint = if alpn == BULK { largest_packets(endpoint)? } else { endpoint };
+    open(address, DIALLER_BUFFER_BYTES, endpoint, None)
+}
+
+fn largest_packets(mut endpoint: EndpointConfig) -> io::Result<EndpointConfig> {
+    endpoint.max_udp_payload_size(LARGEST_PACKET).map_err(io::Error::other)?;
+    Ok(endpoint)
+}
+
+fn open(
+    address: SocketAddr,
+    buffer_bytes: usize,
+    endpoint: EndpointConfig,
+    server: Option<ServerConfig>,
+) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(address)?;
-    enlarge_receive_buffer(&socket, DIALLER_BUFFER_BYTES)?;
-    Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+    enlarge_receive_buffer(&socket, buffer_bytes)?;
+    let socket = socket::wrap(socket, endpoint.get_max_udp_payload_size())?;
+    Endpoint::new_with_abstract_socket(endpoint, server, socket, Arc::new(TokioRuntime))
 }
 
 /// Beyond net.core.rmem_max where we may (CAP_NET_ADMIN), up to it otherwise.

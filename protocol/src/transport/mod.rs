@@ -14,6 +14,7 @@ mod endpoint;
 mod identity;
 mod quic;
 mod replica;
+mod socket;
 mod tls;
 
 pub use authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFETIME, RENEW_AFTER, verify_signing_request};

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::image::Digest;
 use quinn::{
-    AckFrequencyConfig, Connection, IdleTimeout, TransportConfig, ValidationTokenConfig, VarInt,
+    AckFrequencyConfig, Connection, IdleTimeout, MtuDiscoveryConfig, TransportConfig, ValidationTokenConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -61,9 +61,22 @@ const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(20);
 /// send an acknowledgement for every other one, which is a third of the packets of a transfer.
 const ACKNOWLEDGED_PACKETS: u32 = 10;
 
+/// Bytes of the largest packets, which are tried where much is sent; what the network carries is found out. A packet takes
+/// as much of the processor whatever its size. quinn hands the kernel ten at once, and one call takes 64 KiB with its
+/// headers: larger ones would be lost ten at a time.
+pub(super) const LARGEST_PACKET: u16 = 6_500;
+
 /// What every connection has in common.
-fn transport(stream_window: u32, window: u32, send_window: u32, bidi: u32, uni: u32) -> Arc<TransportConfig> {
-    Arc::new(transport_with((KEEP_ALIVE, IDLE_TIMEOUT), (stream_window, window, send_window), (bidi, uni)))
+fn transport(stream_window: u32, window: u32, send_window: u32, bidi: u32, uni: u32) -> TransportConfig {
+    transport_with((KEEP_ALIVE, IDLE_TIMEOUT), (stream_window, window, send_window), (bidi, uni))
+}
+
+/// Tries packets as large as the peer takes, up to [`LARGEST_PACKET`].
+pub(super) fn with_large_packets(mut config: TransportConfig) -> TransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(LARGEST_PACKET);
+    config.mtu_discovery_config(Some(discovery));
+    config
 }
 
 /// The same with other pauses: of keep-alives, and of silence after which the peer is gone.
@@ -96,20 +109,22 @@ pub fn server_config(
     check: Arc<dyn PeerCheck>,
 ) -> Result<quinn::ServerConfig, TransportError> {
     let tls = tls::server(identity, authorities, check)?;
-    server_with(tls, transport(SERVER_STREAM_WINDOW, STRANGER_WINDOW, STRANGER_WINDOW, 0, 0))
+    let transport = transport(SERVER_STREAM_WINDOW, STRANGER_WINDOW, STRANGER_WINDOW, 0, 0);
+    // Of agents, only bulk connections take them.
+    server_with(tls, with_large_packets(transport))
 }
 
 /// A listener's side: bounded handshakes, and no tokens by which a connection could skip one.
 pub(super) fn server_with(
     tls: rustls::ServerConfig,
-    transport: Arc<TransportConfig>,
+    transport: TransportConfig,
 ) -> Result<quinn::ServerConfig, TransportError> {
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| TransportError::Suite)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut validation = ValidationTokenConfig::default();
     validation.sent(0);
     config
-        .transport_config(transport)
+        .transport_config(Arc::new(transport))
         .validation_token_config(validation)
         .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
         .max_incoming(MAX_INCOMING)
@@ -126,7 +141,7 @@ pub fn client_config(
     alpn: &'static [u8],
 ) -> Result<quinn::ClientConfig, TransportError> {
     let transport = if alpn == BULK {
-        transport(BULK_STREAM_WINDOW, BULK_WINDOW, BULK_UPLOAD_WINDOW, 0, 0)
+        with_large_packets(transport(BULK_STREAM_WINDOW, BULK_WINDOW, BULK_UPLOAD_WINDOW, 0, 0))
     } else {
         transport(STREAM_WINDOW, LINK_WINDOW, LINK_WINDOW, COMMAND_STREAMS + EXEC_STREAMS, 0)
     };
@@ -141,11 +156,11 @@ pub fn enrol_client_config(authority: Digest) -> Result<quinn::ClientConfig, Tra
 
 pub(super) fn client(
     tls: rustls::ClientConfig,
-    transport: Arc<TransportConfig>,
+    transport: TransportConfig,
 ) -> Result<quinn::ClientConfig, TransportError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| TransportError::Suite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport);
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 

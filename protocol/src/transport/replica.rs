@@ -10,7 +10,7 @@ use super::{
 use crate::time::UnixMs;
 use quinn::Connection;
 use rustls::pki_types::CertificateDer;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use x509_parser::extensions::GeneralName;
 
 /// ALPN of a connection between replicas.
@@ -63,8 +63,9 @@ impl ReplicaPeer {
     }
 }
 
-fn transport(stream_window: u32) -> Arc<quinn::TransportConfig> {
-    Arc::new(quic::transport_with((KEEP_ALIVE, IDLE_TIMEOUT), (stream_window, WINDOW, WINDOW), (0, 0)))
+fn transport(stream_window: u32) -> quinn::TransportConfig {
+    let windows = (stream_window, WINDOW, WINDOW);
+    quic::with_large_packets(quic::transport_with((KEEP_ALIVE, IDLE_TIMEOUT), windows, (0, 0)))
 }
 
 /// The side that listens, for both protocols. Connections begin without the right to open a stream; [`admit_replica`]

@@ -142,7 +142,7 @@ async fn every_connection_shows_its_certificate_again() {
     let mut eager = tls::client(Some(&replica(&authority, "here")), &trusted(&authority), REPLICA).unwrap();
     eager.resumption = Resumption::in_memory_sessions(8);
     eager.enable_early_data = true;
-    let config = quic::client(eager, Arc::default()).unwrap();
+    let config = quic::client(eager, quinn::TransportConfig::default()).unwrap();
     let there = replica_name("there");
     for _ in 0..2 {
         outcome(&listener, config.clone(), &there).await.unwrap();

@@ -1,6 +1,6 @@
 //! Two endpoints on the loopback interface: who gets in, and who does not.
 
-use super::*;
+use super::{quic::LARGEST_PACKET, *};
 use crate::{
     id::ServerId,
     image::Digest,
@@ -46,7 +46,7 @@ impl Listener {
         let check = Arc::new(Counting { refused, ..Default::default() });
         let identity = authority.issue_server(DAY, SystemTime::now()).unwrap();
         let config = server_config(identity, &[authority.certificate().clone()], check.clone()).unwrap();
-        let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let endpoint = listen((Ipv4Addr::LOCALHOST, 0).into(), config, &[7; RESET_SECRET_BYTES]).unwrap();
         let address = endpoint.local_addr().unwrap();
         Self { endpoint, address, authority, check }
     }
@@ -111,6 +111,44 @@ async fn a_node_with_its_certificate_gets_in_on_both_protocols() {
         let remaining = Duration::from_millis(peer.not_after - crate::time::now_ms());
         assert!(remaining > NODE_CERTIFICATE_LIFETIME - DAY && remaining <= NODE_CERTIFICATE_LIFETIME);
     }
+}
+
+/// Sends to and fro until `enough` of both sides' largest packets; gives those.
+async fn packets_of(listener: &Listener, alpn: &'static [u8], enough: impl Fn(usize, u16) -> bool) -> u16 {
+    const BYTES: usize = 64 << 10;
+    let (identity, _) = listener.node(ServerId::generate(), SystemTime::now());
+    let config = client_config(Some(&identity), &listener.authorities(), alpn).unwrap();
+    let endpoint = super::dialler((Ipv4Addr::LOCALHOST, 0).into(), alpn).unwrap();
+    let connecting = endpoint.connect_with(config, listener.address, SERVER_NAME).unwrap();
+    let (client, server) = tokio::join!(connecting, listener.next());
+    let (client, (server, admitted)) = (client.unwrap(), server.unwrap());
+    admitted.unwrap();
+    let (mut send, mut recv) = client.open_bi().await.unwrap();
+    let mut echoed = vec![0; BYTES];
+    send.write_all(&echoed).await.unwrap();
+    let (mut back, mut there) = server.accept_bi().await.unwrap();
+    for round in 0.. {
+        there.read_exact(&mut echoed).await.unwrap();
+        back.write_all(&echoed).await.unwrap();
+        recv.read_exact(&mut echoed).await.unwrap();
+        let [one, other] = [&client, &server].map(|connection| connection.stats().path.current_mtu);
+        if enough(round, one.min(other)) {
+            return one.max(other);
+        }
+        send.write_all(&echoed).await.unwrap();
+    }
+    unreachable!("rounds do not end")
+}
+
+#[tokio::test]
+async fn bulk_finds_out_that_the_network_carries_large_packets_and_a_link_never_tries() {
+    let listener = Listener::start(None);
+    let large = packets_of(&listener, BULK, |_, packet| packet > LARGEST_PACKET - 100);
+    let large = tokio::time::timeout(Duration::from_secs(60), large).await.expect("large packets");
+    assert!(large <= LARGEST_PACKET, "{large}");
+    // As many exchanges as are plenty for bulk.
+    let small = packets_of(&listener, NODE, |round, _| round == 300).await;
+    assert!(small <= 1_472, "{small}");
 }
 
 #[tokio::test]

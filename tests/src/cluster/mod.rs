@@ -45,6 +45,8 @@ pub struct Plan {
     pub pool_bytes: u64,
     /// Pools are as on disks of their own: their room is allocated, and nothing of them is in memory a second time.
     pub pool_disks: bool,
+    /// Bytes of the largest packets between servers and control plane.
+    pub packet_bytes: u16,
     /// Bytes of a file system for each server's state folder; `None`: a folder on the machine's.
     pub state_bytes: Option<u64>,
     /// More lines for each agent's settings.
@@ -71,6 +73,7 @@ impl Default for Plan {
             images: vec!["busybox"],
             pool_bytes: 16 << 30,
             pool_disks: false,
+            packet_bytes: 1_500,
             state_bytes: None,
             agent_settings: String::new(),
             commands: String::new(),

@@ -59,6 +59,8 @@ struct Namespace {
     theirs: Ipv4Addr,
     /// The network of its containers.
     containers: String,
+    /// Bytes of the largest packets of the uplink.
+    packet_bytes: u16,
 }
 
 /// The boot id that an agent believes.
@@ -70,7 +72,7 @@ impl Server {
         let folder = cluster.join(&name);
         fs::create_dir_all(&folder)?;
         remains(&name)?;
-        let namespace = Namespace::make(slot, number)?;
+        let namespace = Namespace::make(slot, number, plan.packet_bytes)?;
         let proxy = Proxy::make(&name, &folder)?;
         let pool = Disk::pool(&folder, plan.pool_bytes, plan.pool_disks)?;
         let state = plan.state_bytes.map(|bytes| Disk::state(&folder, bytes)).transpose()?;
@@ -343,21 +345,22 @@ impl Drop for Server {
 }
 
 impl Namespace {
-    fn make(slot: &Slot, number: usize) -> Result<Self> {
+    fn make(slot: &Slot, number: usize, packet_bytes: u16) -> Result<Self> {
         let name = slot.name(number);
         let (ours, theirs) = (slot.uplink_host(number), slot.uplink_server(number));
-        let this = Self { name: name.clone(), cgroup: name, ours, theirs, containers: slot.containers(number) };
+        let this =
+            Self { name: name.clone(), cgroup: name, ours, theirs, containers: slot.containers(number), packet_bytes };
         this.make_anew()?;
         Ok(this)
     }
 
     /// Removes what there is of it and makes it.
     fn make_anew(&self) -> Result<()> {
-        let Self { name, ours, theirs, containers, .. } = self;
+        let Self { name, ours, theirs, containers, packet_bytes, .. } = self;
         remove(name);
         let ip = |arguments: &str| run(Command::new("ip").args(arguments.split_whitespace())).map(|_| ());
         ip(&format!("netns add {name}"))?;
-        ip(&format!("link add {name} type veth peer name uplink netns {name}"))?;
+        ip(&format!("link add {name} mtu {packet_bytes} type veth peer name uplink mtu {packet_bytes} netns {name}"))?;
         ip(&format!("addr add {ours}/30 dev {name}"))?;
         ip(&format!("link set {name} up"))?;
         ip(&format!("-n {name} addr add {theirs}/30 dev uplink"))?;

@@ -1,6 +1,6 @@
 //! A container's file system from one server to another, beside `btrfs send | btrfs receive` between the same two pools;
 //! and what a change of another container takes meanwhile, with either. The pools are as on disks of their own; the control
-//! plane, which is not on its servers, has its database in memory.
+//! plane, which is not on its servers, has its database in memory, but for two of them, which have a PostgreSQL.
 
 use super::table;
 use crate::measure::Times;
@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use hoody_tests::{
     api::Api,
     cluster::{Cluster, Database, Plan, run},
+    postgres::FreshDatabase,
     wait,
 };
 use rand::Rng;
@@ -34,11 +35,43 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const MEMORY: &str = "/dev/shm";
 const POOL_BYTES: u64 = 8 << 30;
 
+/// What lies between the servers.
+#[derive(Debug, Clone, Copy)]
+struct Between {
+    /// Bytes of the packets that the network carries.
+    packet_bytes: u16,
+    /// Control planes: one for both servers, or one for each.
+    planes: usize,
+}
+
+/// The packets that every network carries, and those of one that is set up for large ones.
+const BETWEEN: [Between; 3] = [
+    Between { packet_bytes: 1_500, planes: 1 },
+    Between { packet_bytes: 9_000, planes: 1 },
+    Between { packet_bytes: 9_000, planes: 2 },
+];
+
 pub(super) async fn run_part() -> Result<()> {
-    let database = tempfile::tempdir_in(MEMORY)?;
+    for between in BETWEEN {
+        let memory = tempfile::tempdir_in(MEMORY)?;
+        if between.planes == 1 {
+            measured(between, Database::SqliteIn(memory.path().to_owned())).await?;
+        } else {
+            let database = FreshDatabase::create()?;
+            measured(between, Database::Postgres(database.url())).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn measured(between: Between, database: Database) -> Result<()> {
+    let Between { packet_bytes, planes } = between;
     let plan = Plan {
         servers: 2,
-        database: Database::SqliteIn(database.path().to_owned()),
+        database,
+        replicas: planes - 1,
+        spread: planes > 1,
+        packet_bytes,
         pool_bytes: POOL_BYTES,
         pool_disks: true,
         settings: vec![("HOODY_CONTAINER_NETWORK_MBIT", "0".to_owned())],
@@ -76,7 +109,8 @@ pub(super) async fn run_part() -> Result<()> {
         }
     }
     table::part(&format!(
-        "{} MiB in {} files from one server to another, {ROUNDS} rounds",
+        "{} MiB in {} files from one server to another, packets of {packet_bytes} bytes, through {planes} control plane(s), \
+         {ROUNDS} rounds",
         bytes >> 20,
         SMALL_FILES + 1
     ));
