@@ -530,6 +530,44 @@ async fn images_that_cannot_fit_are_refused_before_a_byte_is_fetched() {
     f.nothing_left();
 }
 
+/// Kilobytes that become more than there is room for leave the reserve, and are not unpacked again before there is more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outgrows_the_room_while_it_is_unpacked_leaves_the_reserve() {
+    const BOMB: usize = 300 << 20;
+    const FILLER: u64 = 3 << 29;
+    let f = Fixture::with(|c| {
+        // Counts how often it is started.
+        let (program, count) = (c.unpacker.display().to_string(), c.blobs.with_extension("count"));
+        let script = format!("#!/bin/sh\necho x >> {}\nexec {program} \"$@\"\n", count.display());
+        c.unpacker = c.blobs.with_extension("sh");
+        fs::write(&c.unpacker, script).unwrap();
+        run("chmod", ["755", c.unpacker.to_str().unwrap()]);
+    })
+    .await;
+    let filler = f.scratch.pool().join("filler");
+    run("fallocate", ["-l", &FILLER.to_string(), filler.to_str().unwrap()]);
+    let bomb = zstd::encode_all(Archive::default().file("zeros", &vec![0; BOMB]).end().as_slice(), 1).unwrap();
+    assert!(bomb.len() < 1 << 20);
+    let bomb = image(vec![f.layer(bomb, Compression::Zstd)]);
+    let started =
+        || fs::read_to_string(f.scratch.path("blobs").with_extension("count")).map_or(0, |text| text.lines().count());
+    for _ in 0..3 {
+        let error = f.store.ensure(&bomb).await.unwrap_err();
+        assert!(matches!(error.root(), ImageError::NoSpace { .. }) && error.is_retryable(), "{error:?}");
+        assert_eq!(started(), 1);
+        tokio::time::timeout(Duration::from_secs(10), f.store.short_of_room()).await.unwrap();
+    }
+    assert_eq!(entries(&f.scratch.pool().join("staging")), [""; 0]);
+    // Others have theirs meanwhile.
+    f.store.ensure(&f.image([Archive::default().file("x", b"small")])).await.unwrap();
+    fs::remove_file(filler).unwrap();
+    run("btrfs", ["filesystem", "sync", f.scratch.pool().to_str().unwrap()]);
+    let root = f.store.ensure(&bomb).await.unwrap();
+    assert_eq!(fs::metadata(root.join("zeros")).unwrap().len(), BOMB as u64);
+    assert_eq!(started(), 3);
+    assert_eq!(entries(&f.scratch.pool().join("staging")), [""; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unpacker_that_hangs_or_dies_is_ended_and_named() {
     let scratch_script = |f: &Fixture, body: &str| {

@@ -35,13 +35,13 @@ pub enum ImageError {
         limit: u64,
     },
     /// The pool or the state folder has too little room left.
-    #[error("{} has {available} bytes left, the image needs {needed}", path.display())]
+    #[error("{} has {available} bytes left, the image needs at least {needed}", path.display())]
     NoSpace {
         /// Where.
         path: PathBuf,
         /// What is there.
         available: u64,
-        /// What would be needed, the reserve included.
+        /// What would be needed at least, the reserve included.
         needed: u64,
     },
     /// The blob could not be had; what has arrived is kept, and the next try goes on from there.

@@ -8,8 +8,9 @@ use super::{
     ImageError,
     blobs::Claim,
     chain::{self, Tree},
+    room::Promise,
     store::{COMMIT_DEADLINE, LOOKUP_DEADLINE, Store},
-    unpack::{Limits, Tally, run},
+    unpack::{Limits, Refusal, Tally, run},
 };
 use crate::storage::{blocking::Step, charge, ioctl, space, subvolume};
 use hoody_protocol::image::{Digest, ImageSpec, Layer, MAX_LAYER_BYTES};
@@ -105,7 +106,8 @@ impl Store {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let staged = self.staging.join(format!("{}-{number}", tree.chain.hex()));
         let made = match self.fill(tree, below, &staged, fetching).await {
-            Ok(()) => {
+            // Promised until what was written is counted as taken.
+            Ok(_promise) => {
                 hoody_fault::point!("image.unpacked");
                 let layers = &fetching.layers[tree.layers.clone()];
                 self.commit(tree.chain, &staged, layers.iter().any(|layer| layer.archive_bytes.is_some())).await
@@ -127,21 +129,33 @@ impl Store {
         below: Option<&Path>,
         staged: &Path,
         fetching: &mut Fetching<'_>,
-    ) -> Result<(), ImageError> {
+    ) -> Result<Promise, ImageError> {
         let mut unpacked = self.stage(below, staged).await?;
         hoody_fault::point!("image.staged");
+        let promise = self.promise(tree.chain, &fetching.layers[tree.layers.clone()]).await?;
+        let mut left = promise.bytes;
         for at in tree.layers.clone() {
             let blob = fetching.take(at).await?;
             hoody_fault::point!("image.fetched");
             let layer = &fetching.layers[at];
-            let bytes = self.config.max_unpacked_bytes.saturating_sub(unpacked);
-            let limits = Limits { entries: self.config.max_entries, bytes };
+            let allowed = self.config.max_unpacked_bytes.saturating_sub(unpacked);
+            let limits = Limits { entries: self.config.max_entries, bytes: allowed.min(left) };
             // Both to their end: the unpacker must not be at work when the staging is removed.
             let (tally, ()) = tokio::join!(self.unpack(layer, blob, staged, limits), fetching.fetch_ahead(at + 1));
-            unpacked = unpacked.saturating_add(tally?.bytes);
+            let tally = match tally {
+                Err(ImageError::LayerRefused { refusal: Refusal::TooManyBytes, .. }) if left < allowed => {
+                    self.room.outgrown(tree.chain, promise.bytes);
+                    return Err(self.no_room(promise.bytes).await);
+                }
+                tally => tally?,
+            };
+            unpacked = unpacked.saturating_add(tally.bytes);
+            left = left.saturating_sub(tally.bytes);
         }
+        self.room.forget(tree.chain);
         let (path, text) = (staged.to_owned(), unpacked.to_string());
-        self.quick("count", staged, move || File::open(path)?.set_xattr(UNPACKED, text.as_bytes())).await
+        self.quick("count", staged, move || File::open(path)?.set_xattr(UNPACKED, text.as_bytes())).await?;
+        Ok(promise)
     }
 
     async fn unpack(&self, layer: &Layer, blob: File, staged: &Path, limits: Limits) -> Result<Tally, ImageError> {
@@ -199,18 +213,55 @@ impl Store {
 
     /// Refuses an image that is too large, or for which there is no room, before anything is fetched.
     async fn check(&self, image: &ImageSpec, missing: &[Layer]) -> Result<(), ImageError> {
-        let sum = |layers: &[Layer]| layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
-        let (bytes, limit) = (sum(&image.layers), self.config.max_compressed_bytes);
+        let (bytes, limit) = (compressed(&image.layers), self.config.max_compressed_bytes);
         if bytes > limit || image.layers.iter().any(|layer| layer.size > MAX_LAYER_BYTES) {
             return Err(ImageError::TooLarge { image: image.digest, bytes, limit });
         }
         self.blobs.remove_stale().await?;
-        let checked = self.check_space(missing, sum(missing)).await;
+        let checked = self.check_space(missing, compressed(missing)).await;
         if matches!(checked, Err(ImageError::NoSpace { .. })) {
-            self.short.store(true, Ordering::Relaxed);
-            self.shortage.notify_one();
+            self.is_short();
         }
         checked
+    }
+
+    /// Has unused trees collected.
+    fn is_short(&self) {
+        self.short.store(true, Ordering::Relaxed);
+        self.shortage.notify_one();
+    }
+
+    /// Bytes of the pool beyond its reserve.
+    async fn free(&self) -> Result<u64, ImageError> {
+        let step = Step::new("measure", &self.config.pool, LOOKUP_DEADLINE);
+        let (handle, pool, reserve) = (self.handle.clone(), self.config.pool.clone(), self.config.reserve_bytes);
+        let work = move || {
+            let usage = space(handle.as_fd(), &pool)?;
+            Ok::<_, ImageError>((usage.total_bytes - usage.used_bytes).saturating_sub(reserve))
+        };
+        self.blocking.run(step, async { None }, work).await
+    }
+
+    /// Room for the tree of these layers.
+    async fn promise(&self, tree: Digest, layers: &[Layer]) -> Result<Promise, ImageError> {
+        let expected = compressed(layers).saturating_mul(SPACE_FACTOR);
+        match self.room.promise(tree, self.free().await?, expected) {
+            Ok(promise) => Ok(promise),
+            Err(needed) => Err(self.no_room(needed).await),
+        }
+    }
+
+    /// There is no room for so many bytes of a tree.
+    async fn no_room(&self, bytes: u64) -> ImageError {
+        self.is_short();
+        let (path, reserve) = (self.config.pool.clone(), self.config.reserve_bytes);
+        match self.free().await {
+            Ok(free) => {
+                let [available, needed] = [free, bytes].map(|bytes| bytes.saturating_add(reserve));
+                ImageError::NoSpace { path, available, needed }
+            }
+            Err(error) => error,
+        }
     }
 
     async fn check_space(&self, layers: &[Layer], bytes: u64) -> Result<(), ImageError> {
@@ -234,6 +285,11 @@ impl Store {
         };
         self.blocking.run(step, async { None }, work).await
     }
+}
+
+/// Bytes of the layers' blobs.
+fn compressed(layers: &[Layer]) -> u64 {
+    layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size))
 }
 
 /// Bytes that were unpacked into a tree; nothing where that is not written down.

@@ -6,6 +6,7 @@ pub mod chain;
 pub mod collect;
 mod error;
 mod make;
+mod room;
 mod store;
 pub mod unpack;
 

@@ -9,7 +9,7 @@
 //! One task makes one image; callers that want the same one wait for it. The task goes on when its callers
 //! give up: each of its steps has a deadline.
 
-use super::{BlobSource, ImageError, Images, InUse, blobs::Blobs, chain};
+use super::{BlobSource, ImageError, Images, InUse, blobs::Blobs, chain, room::Room};
 use crate::storage::{
     StorageError,
     blocking::{Blocking, Locks, Step},
@@ -111,6 +111,7 @@ pub(super) struct Store {
     pub(super) shortage: Notify,
     /// Held by whoever makes a tree.
     pub(super) making: Locks<Digest>,
+    pub(super) room: Arc<Room>,
     pub(super) handle: Arc<OwnedFd>,
     pub(super) blobs: Arc<Blobs>,
     pub(super) blocking: Blocking,
@@ -139,6 +140,7 @@ impl ImageStore {
             short: AtomicBool::default(),
             shortage: Notify::new(),
             making: Locks::default(),
+            room: Arc::default(),
             handle: Arc::new(handle),
             blobs,
             blocking,

@@ -13,7 +13,7 @@ use crate::desired::{
     DesiredError,
     record::{Accepted, Phase, Record},
 };
-use crate::firewall::Egress;
+use crate::{firewall::Egress, transfer::TransferError};
 use futures::FutureExt;
 use hoody_protocol::{
     container::Limits,
@@ -38,6 +38,8 @@ use tokio::{
 
 /// Operations of one container that are accepted and not done.
 const MAX_OPERATIONS: usize = 32;
+/// Longest pause before a file system is asked for again that came in vain: all of it comes again.
+const RETRY_OF_STREAM: Duration = Duration::from_secs(1800);
 
 /// What an owner is asked.
 #[derive(Debug)]
@@ -289,7 +291,7 @@ impl Owner {
                     self.failures = self.failures.saturating_add(1);
                     tracing::error!(%container, failures = self.failures, "a pass panicked; it is tried again");
                     self.panicked = true;
-                    self.pause = Some(self.retry_pause());
+                    self.pause = Some(self.retry_pause(self.cell.context.settings.retry_longest));
                 }
             }
         }
@@ -332,10 +334,13 @@ impl Owner {
                 );
                 self.failures = self.failures.saturating_add(1);
                 self.cell.set_progress(|progress| progress.cause = Some(failure.cause.clone()));
-                self.cell.report(&record, State::Failed, false, Some(failure.cause)).await;
+                let settings = &self.cell.context.settings;
+                let in_vain = failure.error.downcast_ref().is_some_and(TransferError::is_of_the_stream);
+                let pause = self.retry_pause(if in_vain { RETRY_OF_STREAM } else { settings.retry_longest });
                 // An operation whose time is over is ended then, not only after a long pause.
-                let left = operation::time_left(&record, &self.cell.context.settings);
-                left.map_or(self.retry_pause(), |left| left.min(self.retry_pause()))
+                let pause = operation::time_left(&record, settings).map_or(pause, |left| left.min(pause));
+                self.cell.report(&record, State::Failed, false, Some(failure.cause)).await;
+                pause
             }
         };
         if *self.cell.requests.borrow() != seen || self.woken {
@@ -397,11 +402,11 @@ impl Owner {
         }
     }
 
-    fn retry_pause(&self) -> Duration {
+    fn retry_pause(&self, longest: Duration) -> Duration {
         let settings = &self.cell.context.settings;
         let doubled = settings.retry_first.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
         // Half of it random, so that many containers that failed together do not retry together.
-        doubled.min(settings.retry_longest).mul_f64(0.5 + rand::random::<f64>() / 2.0)
+        doubled.min(longest).mul_f64(0.5 + rand::random::<f64>() / 2.0)
     }
 
     async fn accept(&mut self, request: Request) {

@@ -94,6 +94,8 @@ pub(super) struct World {
     pub(super) contents: HashMap<ContainerId, u32>,
     /// The content that each snapshot keeps.
     pub(super) snapshots: BTreeMap<(ContainerId, SnapshotId), u32>,
+    /// What is transferred does not fit.
+    pub(super) too_large: bool,
     /// The content that each transfer brought.
     pub(super) received: BTreeMap<(ContainerId, TransferId), u32>,
     /// The content that was before a restoration.

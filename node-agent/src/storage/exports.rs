@@ -3,7 +3,7 @@
 
 use super::{
     StorageError,
-    blocking::{Blocking, Step},
+    blocking::{Blocking, Locks, Step},
     ioctl,
     layout::{CONTAINERS, CREATE_DEADLINE, DELETE_DEADLINE, EXPORTS},
     subvolume,
@@ -24,6 +24,8 @@ pub struct Exports {
     folder: PathBuf,
     containers: PathBuf,
     blocking: Blocking,
+    /// One step on an export at a time: one that nobody waits for any more still comes to its end, and is forgotten after it.
+    locks: Arc<Locks<ExportId>>,
 }
 
 impl Exports {
@@ -33,7 +35,7 @@ impl Exports {
         let step = Step::new("open", &folder, DELETE_DEADLINE);
         let (pool, opening) = (pool.to_owned(), folder.clone());
         let pool = blocking.run(step, async { None }, move || open(&pool, &opening)).await?;
-        Ok(Self { pool: Arc::new(pool), folder, containers, blocking })
+        Ok(Self { pool: Arc::new(pool), folder, containers, blocking, locks: Arc::default() })
     }
 
     /// Keeps the container's root file system as it is now; gives where that is.
@@ -49,7 +51,7 @@ impl Exports {
                 .map_err(StorageError::io("keep", &source))?;
             Ok(path)
         };
-        self.blocking.run(step, async { None }, work).await
+        self.blocking.run(step, async { Some(self.locks.lock(export).await) }, work).await
     }
 
     /// Deletes what was kept; success where there is nothing.
@@ -57,7 +59,7 @@ impl Exports {
         let (pool, path) = (self.pool.clone(), self.folder.join(export.to_string()));
         let step = Step::new("delete", &path, DELETE_DEADLINE);
         let work = move || subvolume::delete(pool.as_fd(), &path).map_err(StorageError::io("delete", &path));
-        self.blocking.run(step, async { None }, work).await
+        self.blocking.run(step, async { Some(self.locks.lock(export).await) }, work).await
     }
 }
 

@@ -374,15 +374,18 @@ impl Staging {
         }
         tracing::debug!(path = %path.display(), ?tally, "a stream was carried out");
         let complete = path.clone();
-        let done = lineages.run_alone(container, Step::new("complete", &path, FLUSH_DEADLINE), move |_| {
+        let done = lineages.run_alone(container, Step::new("complete", &path, FLUSH_DEADLINE), move |pool| {
             let top = subvolume::open_folder(&partial).map_err(StorageError::io("open", &partial))?;
             nix::unistd::syncfs(top.as_fd()).map_err(|e| StorageError::io("flush", &partial)(e.into()))?;
             let received = snapshot::set_inherited(top.as_fd(), own_bytes)
-                .and_then(|()| transfer_ioctl::set_received(top.as_fd(), tally.uuid, tally.generation))
-                .and_then(|()| ioctl::set_read_only(top.as_fd(), true));
+                .and_then(|()| transfer_ioctl::set_received(top.as_fd(), tally.uuid, tally.generation));
             received.map_err(StorageError::io("complete", &partial))?;
-            hoody_fault::point!("transfer.received");
+            // Something incomplete may be in the place.
+            delete(pool, &complete)?;
             fs::rename(&partial, &complete).map_err(StorageError::io("rename", &partial))?;
+            hoody_fault::point!("transfer.received");
+            // Last, because this commits: only what has both its name and this is complete, and with both it is on the disk.
+            ioctl::set_read_only(top.as_fd(), true).map_err(StorageError::io("complete", &complete))?;
             Ok(complete)
         });
         Ok(done.await?)

@@ -71,6 +71,18 @@ pub enum TransferError {
 }
 
 impl TransferError {
+    /// True where all of it came, or as much as may come, in vain: the same would come again.
+    pub fn is_of_the_stream(&self) -> bool {
+        use crate::storage::ReceiveError;
+        match self {
+            Self::Stage(StageError::Digest { .. } | StageError::TooLong { .. }) => true,
+            Self::Stage(StageError::Receive(error)) => {
+                matches!(error, ReceiveError::Refused { .. } | ReceiveError::Apply(_))
+            }
+            Self::Stage(_) | Self::Storage(_) | Self::Refused(_) | Self::Silent(_) => false,
+        }
+    }
+
     /// For the control plane and the container's owner.
     pub fn cause(&self) -> Cause {
         match self {

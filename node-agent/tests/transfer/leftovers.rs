@@ -1,8 +1,11 @@
 //! What a crash leaves is gone after the next start.
 
-use crate::fixture::{Fixture, ROOM, content, open};
+use crate::{
+    fixture::{Fixture, ROOM, content, open},
+    support::run,
+};
 use hoody_protocol::id::TransferId;
-use std::fs;
+use std::{ffi::OsStr, fs};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_half_done_goes_and_what_is_complete_stays() {
@@ -21,6 +24,28 @@ async fn what_is_half_done_goes_and_what_is_complete_stays() {
     assert!(f.held().is_empty());
     again.retain(f.container, Vec::new()).await.unwrap();
     assert!(!again.has(f.container, TransferId::generate()).await.unwrap());
+}
+
+/// Who hears that a transfer is here may let go of the last other copy: the disk has it by then, and by its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_be_here_is_here_when_the_power_fails_just_then() {
+    let f = Fixture::new().await;
+    fs::write(f.root().join("file"), content(1 << 20, 3)).unwrap();
+    let transfer = f.copy(None).await;
+    let after = tempfile::Builder::new().prefix("hoody-after-").tempdir().unwrap();
+    let (disk, found) = (after.path().join("disk"), after.path().join("found"));
+    run("cp", [OsStr::new("--sparse=always"), f.scratch.path("disk").as_os_str(), disk.as_os_str()]);
+    let place = f.received(transfer).strip_prefix(f.scratch.pool()).unwrap().to_owned();
+    // Two of one file system are not mounted at once.
+    drop(f);
+    fs::create_dir(&found).unwrap();
+    run("mount", [OsStr::new("-o"), OsStr::new("loop,ro"), disk.as_os_str(), found.as_os_str()]);
+    let property = ["property", "get", "-ts"].map(OsStr::new);
+    let received = found.join(place);
+    let read_only =
+        received.exists().then(|| run("btrfs", property.into_iter().chain([received.as_os_str(), OsStr::new("ro")])));
+    run("umount", [&found]);
+    assert_eq!(read_only.as_deref(), Some("ro=true\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use crate::{
     images::{ImageError, Images, InUse},
     ramdisk::{RamdiskError, Ramdisks, Wanted},
     shares::{Converged, ShareError, Shares},
-    storage::{IdRange, Replacement, Storage, StorageError, Usage},
+    storage::{IdRange, Replacement, StageError, Storage, StorageError, Usage},
     transfer::{Incoming, TransferError, Transfers},
 };
 use async_trait::async_trait;
@@ -54,8 +54,9 @@ impl Images for Kernel {
 #[async_trait]
 impl Transfers for Kernel {
     async fn receive(&self, _incoming: &Incoming) -> Result<PathBuf, TransferError> {
-        let received = self.step("transfer", |_| PathBuf::from("/image")).await;
-        received.map_err(|fault| TransferError::Storage(fault.into()))
+        let received = self.step("transfer", |world| !world.too_large).await;
+        let fits = received.map_err(|fault| TransferError::Storage(fault.into()))?;
+        fits.then(|| PathBuf::from("/image")).ok_or(TransferError::Stage(StageError::TooLong { limit: 0 }))
     }
 
     async fn held(&self, container: ContainerId, transfer: TransferId) -> Result<Option<PathBuf>, StorageError> {

@@ -8,6 +8,10 @@ use hoody_protocol::{
     operation::{OperationKind, OperationRequest},
     snapshot::MovedSnapshot,
 };
+use std::time::Duration;
+use tokio::time::Instant;
+
+const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 
 fn received(generation: u64) -> ContainerSpec {
     let transfer = Some(TransferId::from_bytes([6; 12]));
@@ -46,6 +50,29 @@ fn a_transfer_that_fails_is_tried_again_and_gives_way_to_a_deletion() {
         agent.forgotten().await;
     });
     node.kernel.world().assert_empty();
+}
+
+/// All of it comes again with each try: soon at first, in case its origin has become smaller, then each half an hour, and at once
+/// where the container's disk has become larger.
+#[test]
+fn what_does_not_fit_is_not_sent_again_every_minute() {
+    let node = Node::new();
+    node.kernel.world().too_large = true;
+    node.run(async |agent| {
+        let kernel = &agent.node.kernel;
+        agent.apply(&received(1)).await;
+        let mut tries = Vec::new();
+        for count in 1..=16 {
+            kernel.until("the next try", |world| world.count("transfer") >= count).await;
+            tries.push(Instant::now());
+        }
+        let last = tries[15] - tries[14];
+        assert!((HALF_AN_HOUR / 2..=HALF_AN_HOUR + Duration::from_millis(5)).contains(&last), "{last:?}");
+        kernel.world().too_large = false;
+        let asked = Instant::now();
+        assert_eq!(agent.reach(&received(2)).await.state, State::Running);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    });
 }
 
 /// A container that moved here with two snapshots, whose content is 3 and 4.
