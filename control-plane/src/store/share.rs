@@ -3,9 +3,11 @@
 
 mod choice;
 mod list;
+mod room;
 
 pub use choice::{Choice, choice, choose};
 pub use list::{Side, incoming, list, of_source};
+pub use room::{offered_by, taken_by, taken_by_all_of};
 
 use super::{Queries, StoreError, idempotency};
 use hoody_protocol::id::{ContainerId, InvalidId, ProjectId, RealmId, ServerId, ShareId, UserId};

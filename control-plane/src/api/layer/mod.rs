@@ -1,4 +1,4 @@
-//! What every request passes on its way to a handler, from the outside in: request id, signature,
+//! What every request passes on its way to a handler, from the outside in: what is left of its body, request id, signature,
 //! metrics, CORS, panics, deadline, authentication, activity, rate limit, the table of operations,
 //! idempotency.
 
@@ -10,6 +10,7 @@ mod limit;
 mod measure;
 mod recovered;
 mod signature;
+mod unread;
 
 pub(super) use limit::with_headers as with_rate_limit;
 
@@ -36,6 +37,7 @@ pub(super) fn apply(routes: Router<App>, app: &App, rules: access::Rules) -> Rou
     // it, for every request.
     routes.layer(
         ServiceBuilder::new()
+            .layer(middleware::from_fn(unread::layer))
             .layer(middleware::from_fn(request_id::layer))
             .layer(middleware::from_fn_with_state(with_app(), signature::layer))
             .layer(middleware::from_fn(measure::layer))

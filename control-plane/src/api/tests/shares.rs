@@ -333,6 +333,65 @@ async fn there_are_as_many_shares_as_there_can_be() {
         }
         // The most of one container.
         refused(&targets[2], "shares").await;
+
+        // What is over is not in the way of another.
+        let body = json!({"source_path": "/srv", "mode": "ro", "target_container_id": id_of(&targets[0])});
+        let again = async || world.client.post(&format!("{}/storage/shares", targets[2]), body.clone()).await;
+        again().await.expect(422);
+        execute(&store, "UPDATE shares SET expired = 1").await;
+        again().await.expect(201);
+    })
+    .await;
+}
+
+/// Twenty for a container and twenty for its project are more than it mounts: the newest are not said to be refused.
+#[tokio::test]
+async fn what_a_container_has_no_room_for_is_said() {
+    each_backend(|store| async move {
+        let world = World::new(&store).await;
+        let source = world.create(json!({"name": "source"})).await;
+        let target = world.create(json!({"name": "target"})).await;
+        let mut last = Value::Null;
+        for field in ["target_container_id", "target_project_id"] {
+            let to = if field == "target_project_id" { world.project.to_string() } else { id_of(&target).to_owned() };
+            for number in 0..20 {
+                let body = json!({"source_path": format!("/srv/{number}"), "mode": "ro", field: to});
+                last = world.client.post(&format!("{source}/storage/shares"), body).await.expect(201).data().clone();
+            }
+        }
+        assert_eq!(last["status_message"], "1 of 1 containers mount 32 older ones already, the most they can");
+        let choice = format!("{target}/storage/incoming/{}/mount", last["id"].as_str().unwrap());
+        world.client.patch(&choice, json!({"mount": false})).await.expect(200);
+        world.client.patch(&choice, json!({"mount": true})).await.expect(422);
+        assert_eq!(mounted(&world, &target).await.len(), MAX_SHARES);
+    })
+    .await;
+}
+
+/// Somebody who only sees a project offers it what they like, and keeps nobody there from sharing.
+#[tokio::test]
+async fn offers_take_no_room_and_are_bounded_for_who_makes_them() {
+    each_backend(|store| async move {
+        let world = World::new(&store).await;
+        let own = world.create(json!({"name": "own"})).await;
+        let (bob, user) = Client::new_user(&world.app, "bob", false).await;
+        add_server(&store, "bobs", user).await;
+        let project = bob.post("/api/v1/projects", json!({"alias": "Bob"})).await.expect(201);
+        let containers = format!("/api/v1/projects/{}/containers", project.data()["id"].as_str().unwrap());
+        let made = bob.post(&containers, json!({"name": "source"})).await.expect(200);
+        let shares = format!("/api/v1/containers/{}/storage/shares", made.data()["id"].as_str().unwrap());
+        let permission = json!({"user_id": user.to_string(), "permission_level": "read"});
+        world.client.post(&format!("/api/v1/projects/{}/permissions", world.project), permission).await.expect(201);
+        let body = |path: usize| {
+            let path = format!("/srv/{path}");
+            json!({"source_path": path, "mode": "ro", "target_project_id": world.project.to_string()})
+        };
+        for number in 0..32 {
+            bob.post(&shares, body(number)).await.expect(201);
+        }
+        let refused = bob.post(&shares, body(32)).await.expect(422);
+        assert!(refused.json["error"]["details"]["target_project_id"].is_string(), "{}", refused.json);
+        world.client.post(&format!("{own}/storage/shares"), body(0)).await.expect(201);
     })
     .await;
 }

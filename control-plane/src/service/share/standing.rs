@@ -8,7 +8,7 @@ use crate::{
         share::{self, Share},
     },
 };
-use hoody_protocol::{container::State, time::now_ms};
+use hoody_protocol::{container::State, share::MAX_SHARES, time::now_ms};
 
 /// How a share fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +53,19 @@ async fn standing(app: &App, share: &Share) -> Result<Standing, ServiceError> {
         let total = rows.len();
         return Ok(idle(&format!("{elsewhere} of {total} containers are on other servers and do not have it")));
     }
-    let refusing = rows.iter().filter(|row| !mounts(share, row)).count();
+    let (mut refusing, mut full) = (0, 0);
+    for row in rows.iter().filter(|row| !mounts(share, row)) {
+        let choice = share::choice(app.store.reader(), share.id, row.spec.id).await?;
+        let takes_it = choice.map_or(share.accepted, |choice| choice.mount);
+        *(if takes_it { &mut full } else { &mut refusing }) += 1;
+    }
+    let total = rows.len();
     if refusing > 0 {
-        let total = rows.len();
         return Ok(idle(&format!("{refusing} of {total} containers have not accepted it")));
+    }
+    if full > 0 {
+        let message = format!("{full} of {total} containers mount {MAX_SHARES} older ones already, the most they can");
+        return Ok(idle(&message));
     }
     Ok(Standing { failed: false, message: None })
 }

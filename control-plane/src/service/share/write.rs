@@ -33,6 +33,8 @@ use std::collections::BTreeMap;
 
 /// Shares of one container's folders.
 const MAX_OF_SOURCE: usize = 64;
+/// Shares of one account that wait for one target to accept them.
+const MAX_OFFERED: usize = 32;
 const TARGET: &str = "share's target";
 
 /// Shares a folder of the container and waits until it is mounted.
@@ -47,7 +49,7 @@ pub async fn create(
     let concerned = lock(&mut tx, source, wanted.target).await?;
     let row = editable(&mut tx, caller, source).await?;
     let accepted = may_use(&mut tx, caller, &row, wanted.target).await?;
-    check_room(&mut tx, &row, wanted.target).await?;
+    check_room(&mut tx, &row, wanted.target, accepted).await?;
     let share = new_share(caller, &row, wanted, accepted);
     share::insert(&mut tx, &share).await?;
     let actor = Actor::User(caller.user);
@@ -147,6 +149,9 @@ pub async fn choose(
     };
     let share = share::lock(&mut tx, id).await?.filter(is_for).ok_or(ServiceError::NotFound(SHARE))?;
     let before = share::choice(&mut *tx, id, target).await?.map_or(share.accepted, |choice| choice.mount);
+    if mount && !before && share::taken_by(&mut *tx, target, row.spec.project).await? >= MAX_SHARES {
+        return Err(full("mount", format!("the container takes {MAX_SHARES} shares, the most it can: refuse one")));
+    }
     share::choose(&mut tx, id, target, mount).await?;
     let actor = Actor::User(caller.user);
     let changed = apply(&mut tx, &[target].into(), actor).await?;
@@ -227,27 +232,47 @@ async fn may_use(
     }
 }
 
-/// 422 where the source shares, or a target mounts, as much as it can.
-async fn check_room(tx: &mut Transaction, source: &ContainerRow, target: Target) -> Result<(), ServiceError> {
-    let full = |message: String, field: &str| {
-        let details = BTreeMap::from([(field.to_owned(), message.clone())]);
-        Err(ServiceError::Unprocessable { message, details })
-    };
+/// 422 where the source shares, or the target takes or is offered, as much as it can.
+async fn check_room(
+    tx: &mut Transaction,
+    source: &ContainerRow,
+    target: Target,
+    accepted: bool,
+) -> Result<(), ServiceError> {
     if share::of_source(&mut **tx, source.spec.id).await?.len() >= MAX_OF_SOURCE {
-        return full(format!("the container has {MAX_OF_SOURCE} shares, the most it can have: delete one"), "shares");
+        let message = format!("the container has {MAX_OF_SOURCE} shares, the most it can have: delete one");
+        return Err(full("shares", message));
     }
-    let (incoming, field) = match target {
+    let field = match target {
+        Target::Container(_) => "target_container_id",
+        Target::Project(_) => "target_project_id",
+    };
+    if !accepted {
+        // Whoever is offered something is not kept from having shares of their own by it.
+        if share::offered_by(&mut **tx, source.spec.owner, target).await? >= MAX_OFFERED {
+            let message = format!("{MAX_OFFERED} of your shares wait for the target to accept them: delete one");
+            return Err(full(field, message));
+        }
+        return Ok(());
+    }
+    let taken = match target {
         Target::Container(id) => {
             let project = container::lock(tx, id).await?.map_or(source.spec.project, |row| row.spec.project);
-            (share::incoming(&mut **tx, id, project).await?.len(), "target_container_id")
+            share::taken_by(&mut **tx, id, project).await?
         }
         // What is for the project alone: its containers' own come on top, and the oldest are mounted.
-        Target::Project(id) => (share::incoming(&mut **tx, source.spec.id, id).await?.len(), "target_project_id"),
+        Target::Project(id) => share::taken_by_all_of(&mut **tx, id).await?,
     };
-    if incoming >= MAX_SHARES {
-        return full(format!("the target has {MAX_SHARES} incoming shares, the most it can have"), field);
+    if taken >= MAX_SHARES {
+        let message =
+            format!("the target takes {MAX_SHARES} shares, the most it can: delete one for it, or refuse one");
+        return Err(full(field, message));
     }
     Ok(())
+}
+
+fn full(field: &str, message: String) -> ServiceError {
+    ServiceError::Unprocessable { details: BTreeMap::from([(field.to_owned(), message.clone())]), message }
 }
 
 fn new_share(caller: &Caller, row: &ContainerRow, wanted: NewShare, accepted: bool) -> Share {
