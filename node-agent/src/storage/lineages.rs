@@ -76,6 +76,37 @@ pub enum StageError {
     },
 }
 
+/// What may be received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that it may take on the disk.
+    pub bytes: u64,
+    /// Bytes that everything that was received for the container may take there, as far as it is still there: also in
+    /// snapshots of the container, whose own limit does not count it.
+    pub all_bytes: u64,
+    /// Bytes that the stream may have.
+    pub stream_bytes: u64,
+}
+
+impl Room {
+    /// Bytes of a stream for each on the disk, which may be compressed there.
+    const STREAM_FACTOR: u64 = 4;
+    /// What is received may take so many times its room while what came before is there too.
+    const ALL_FACTOR: u64 = 2;
+
+    /// For a container whose file system may take `bytes`.
+    pub fn of(bytes: u64) -> Self {
+        let stream_bytes = bytes.saturating_mul(Self::STREAM_FACTOR);
+        Self { bytes, all_bytes: bytes.saturating_mul(Self::ALL_FACTOR), stream_bytes }
+    }
+
+    /// The same, of which so many bytes are taken by what came before and stays.
+    #[must_use]
+    pub fn beside(self, taken: u64) -> Self {
+        Self { all_bytes: self.all_bytes, ..Self::of(self.bytes.saturating_sub(taken)) }
+    }
+}
+
 /// The lineages of a pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lineages {
@@ -198,14 +229,14 @@ impl Lineages {
     }
 
     /// Begins to receive a transfer: into an empty subvolume, or, where the stream is the difference from `base`, into
-    /// a snapshot of that. It may take `room_bytes` on the disk, and the stream may have `stream_bytes`.
+    /// a snapshot of that. It may take `room.bytes` on the disk, with all that was received before and is still there
+    /// `room.all_bytes`, and the stream may have `room.stream_bytes`.
     pub async fn stage(
         &self,
         container: ContainerId,
         transfer: TransferId,
         base: Option<TransferId>,
-        room_bytes: u64,
-        stream_bytes: u64,
+        room: Room,
     ) -> Result<Staging, StageError> {
         let partial = self.partial(container, transfer);
         let from = base.map(|base| self.path(container, base));
@@ -213,7 +244,7 @@ impl Lineages {
         let made = self.run_alone(container, Step::new("stage", &partial, CREATE_DEADLINE), move |pool| {
             let folder = make_folder(&folder)?;
             delete(pool, &staged)?;
-            make_staged(pool, &folder, &staged, from.as_deref(), room_bytes)
+            make_staged(pool, &folder, &staged, from.as_deref(), (container, room))
         });
         let parent = match (made.await?, base) {
             (Made::NoBase, Some(base)) => return Err(StageError::NoBase(base)),
@@ -230,7 +261,7 @@ impl Lineages {
             running,
             hasher: StreamHasher::new(),
             bytes: 0,
-            limit: stream_bytes,
+            limit: room.stream_bytes,
             own_bytes: 0,
         })
     }
@@ -405,7 +436,7 @@ fn make_staged(
     folder: &OwnedFd,
     staged: &Path,
     base: Option<&Path>,
-    room_bytes: u64,
+    (container, room): (ContainerId, Room),
 ) -> Result<Made, StorageError> {
     let failed = StorageError::io;
     let made = match base {
@@ -418,17 +449,27 @@ fn make_staged(
             let Some(from) = transfer_ioctl::received_from(top.as_fd()).map_err(failed("inspect", base))? else {
                 return Ok(Made::NoBase);
             };
-            let snapshot = ioctl::snapshot(top.as_fd(), folder.as_fd(), &name(staged), Charge::Bytes(room_bytes));
+            let snapshot = ioctl::snapshot(top.as_fd(), folder.as_fd(), &name(staged), Charge::Bytes(room.bytes));
             snapshot.map_err(failed("snapshot to", staged))?;
             Made::From(from)
         }
     };
     // With full accounting a snapshot has the limit of what it was made from; an empty subvolume has none.
-    subvolume::open_folder(staged)
-        .and_then(|top| ioctl::subvolume_id(top.as_fd()))
-        .and_then(|id| ioctl::limit_quota(pool.as_fd(), id, Some(room_bytes)))
-        .map_err(failed("limit", staged))?;
+    limit(pool, container, staged, room).map_err(failed("limit", staged))?;
     Ok(made)
+}
+
+fn limit(pool: &OwnedFd, container: ContainerId, staged: &Path, room: Room) -> io::Result<()> {
+    let (pool, top) = (pool.as_fd(), subvolume::open_folder(staged)?);
+    let id = ioctl::subvolume_id(top.as_fd())?;
+    ioctl::limit_quota(pool, id, Some(room.bytes))?;
+    if quota::is_simple(pool)? {
+        let group = quota::group_of_received(container);
+        ioctl::create_qgroup(pool, group)?;
+        ioctl::limit_quota(pool, group, Some(room.all_bytes))?;
+        ioctl::assign_qgroup(pool, id, group)?;
+    }
+    Ok(())
 }
 
 fn open_both(top: &Path, base: Option<&Path>) -> Result<(OwnedFd, Option<u64>), StorageError> {

@@ -11,7 +11,7 @@ use super::{
     blocking::{Blocking, Locks, Step},
     devices,
     ioctl::{self, Charge},
-    layout::{CONTAINERS, CREATE_DEADLINE, DELETE_DEADLINE, LOOKUP_DEADLINE, SNAPSHOTS},
+    layout::{CONTAINERS, CREATE_DEADLINE, DELETE_DEADLINE, LOOKUP_DEADLINE, SNAPSHOTS, TRANSFERS},
     mount, quota, snapshot, subvolume, user_namespace,
 };
 use async_trait::async_trait;
@@ -433,7 +433,9 @@ impl Shared {
                 let entries = fs::read_dir(&self.containers)?.collect::<io::Result<Vec<_>>>()?;
                 let names =
                     entries.iter().filter_map(|entry| entry.file_name().to_str()?.rsplit('-').next()?.parse().ok());
-                let used: BTreeSet<u64> = names.map(quota::group_of).collect();
+                let mut used: BTreeSet<u64> = names.map(quota::group_of).collect();
+                // Made after the container's folder there.
+                used.extend(received_for(&self.pool.join(TRANSFERS))?.into_iter().map(quota::group_of_received));
                 quota::remove_unused(pool, |group| used.contains(&group))?;
             }
             Ok(removed)
@@ -489,6 +491,15 @@ pub(crate) fn space(file: BorrowedFd<'_>, path: &Path) -> Result<Usage, StorageE
     let block = found.block_size() as u64;
     let total_bytes = found.blocks().saturating_mul(block);
     Ok(Usage { used_bytes: total_bytes.saturating_sub(found.blocks_available().saturating_mul(block)), total_bytes })
+}
+
+/// The containers for which something was, or is being, received.
+fn received_for(folder: &Path) -> io::Result<Vec<ContainerId>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?.collect::<io::Result<Vec<_>>>()?,
+    };
+    Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), StorageError> {

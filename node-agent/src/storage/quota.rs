@@ -42,15 +42,31 @@ const LIMIT_EXCLUSIVE_AT: usize = 16;
 const LIMIT_HAS_EXCLUSIVE: u64 = 1 << 1;
 /// Highest group id of level 0; above it the upper 16 bits are the level.
 const LAST_LEVEL_0: u64 = LEVEL_1 - 1;
-/// Bit of groups of level 1.
+/// Bits of groups of levels 1 and 2.
 const LEVEL_1: u64 = 1 << 48;
+const LEVEL_2: u64 = 2 << 48;
 
 /// The group of level 1 that stands for a container. Two containers of one pool could get the same (48 bits of an id
 /// are random): they would then share the smaller room.
 pub(crate) fn group_of(container: ContainerId) -> u64 {
+    LEVEL_1 | number_of(container)
+}
+
+/// The group of level 2 that stands for what was received for a container. What a file system that was received brought, and
+/// a snapshot still holds, goes on counting there when that file system is gone.
+pub(crate) fn group_of_received(container: ContainerId) -> u64 {
+    LEVEL_2 | number_of(container)
+}
+
+fn number_of(container: ContainerId) -> u64 {
     let mut number = [0; 8];
     number[2..].copy_from_slice(&container.as_bytes()[6..]);
-    LEVEL_1 | u64::from_be_bytes(number)
+    u64::from_be_bytes(number)
+}
+
+/// True where extents are charged to the subvolume that wrote them.
+pub(crate) fn is_simple(pool: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(status_flags(pool)?.is_some_and(|flags| flags & STATUS_SIMPLE != 0))
 }
 
 /// Turns quotas on where they are off, in the preferred mode where the kernel has it; full quotas that went
@@ -105,9 +121,9 @@ pub(crate) fn remove_stale(pool: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(removed)
 }
 
-/// Removes the groups of level 1 that are not `in_use`; those that something is still charged to stay for a later call.
+/// Removes the groups of levels 1 and 2 that are not `in_use`; those that something is still charged to stay for a later call.
 pub(crate) fn remove_unused(pool: BorrowedFd<'_>, in_use: impl Fn(u64) -> bool) -> io::Result<()> {
-    for group in ioctl::search(pool, ioctl::QUOTA_TREE, 0, INFO_ITEM, LEVEL_1..=(LEVEL_1 | LAST_LEVEL_0))? {
+    for group in ioctl::search(pool, ioctl::QUOTA_TREE, 0, INFO_ITEM, LEVEL_1..=(LEVEL_2 | LAST_LEVEL_0))? {
         if in_use(group.offset) {
             continue;
         }

@@ -2,6 +2,7 @@
 //! brought to its end once, whichever links come and go meanwhile: an order that comes again waits for the same end.
 
 use super::{BulkTransfers, receive::Incoming, send};
+use crate::storage::Room;
 use hoody_protocol::{
     container::{Cause, ContainerSpec, Desired},
     id::{ContainerId, TransferId},
@@ -104,7 +105,6 @@ impl BulkTransfers {
                 let message = "a snapshot that was sent before is no longer on the new server";
                 return Err(Cause::new("transfer_snapshot_missing", message));
             };
-            let room_bytes = room_bytes.saturating_sub(taken);
             match origin {
                 Some(from) => {
                     let source = self.source(from.container, from.snapshot);
@@ -112,7 +112,8 @@ impl BulkTransfers {
                     kept.map_err(|error| send::cause(&error))
                 }
                 None => {
-                    let incoming = Incoming { held, ..Incoming::within(room_bytes, container, transfer, base) };
+                    let room = Room::of(room_bytes).beside(taken);
+                    let incoming = Incoming { transfer, container, base, room, held };
                     let received = self.pull(&incoming).await;
                     received.map(drop).map_err(|error| error.cause())
                 }

@@ -1,7 +1,7 @@
 //! The target's side: from the request to a read-only subvolume with the transfer's id.
 
 use super::{Broken, BulkTransfers, OPEN_DEADLINE, RESUME_TIME};
-use crate::storage::{StageError, Staging, StorageError};
+use crate::storage::{Room, StageError, Staging, StorageError};
 use hoody_protocol::{
     container::{Cause, ContainerSpec},
     id::{ContainerId, TransferId},
@@ -20,9 +20,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The time in which the verdict has to reach the control plane.
 const VERDICT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Bytes of a stream for each on the disk, which may be compressed there.
-const STREAM_FACTOR: u64 = 4;
-
 /// A transfer to this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incoming {
@@ -32,10 +29,8 @@ pub struct Incoming {
     pub container: ContainerId,
     /// What the stream is the difference from; `None`: from nothing.
     pub base: Option<TransferId>,
-    /// Bytes that it may take on the disk.
-    pub room_bytes: u64,
-    /// Bytes that its stream may have.
-    pub stream_bytes: u64,
+    /// What it may take.
+    pub room: Room,
     /// The container stands still until it is here.
     pub held: bool,
 }
@@ -43,13 +38,8 @@ pub struct Incoming {
 impl Incoming {
     /// For the container of this specification.
     pub fn of(spec: &ContainerSpec, transfer: TransferId, base: Option<TransferId>) -> Self {
-        Self::within(spec.received_bytes(), spec.id, transfer, base)
-    }
-
-    /// For a container whose file system may take `room_bytes`.
-    pub fn within(room_bytes: u64, container: ContainerId, transfer: TransferId, base: Option<TransferId>) -> Self {
-        let stream_bytes = room_bytes.saturating_mul(STREAM_FACTOR);
-        Self { transfer, container, base, room_bytes, stream_bytes, held: false }
+        let room = Room::of(spec.received_bytes());
+        Self { transfer, container: spec.id, base, room, held: false }
     }
 }
 
@@ -190,8 +180,8 @@ impl BulkTransfers {
     }
 
     async fn stage(&self, incoming: &Incoming) -> Result<Staging, TransferError> {
-        let Incoming { transfer, container, base, room_bytes, stream_bytes, .. } = *incoming;
-        self.lineages.stage(container, transfer, base, room_bytes, stream_bytes).await.map_err(TransferError::Stage)
+        let Incoming { transfer, container, base, room, .. } = *incoming;
+        self.lineages.stage(container, transfer, base, room).await.map_err(TransferError::Stage)
     }
 
     /// One stream, from the request to its end.

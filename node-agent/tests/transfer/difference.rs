@@ -5,7 +5,7 @@ use crate::{
     support::run,
     whole::fill,
 };
-use hoody_agent::storage::{BtrfsPool, PoolConfig, QuotaMode, ReceiveError, Refusal, StageError, Storage};
+use hoody_agent::storage::{BtrfsPool, PoolConfig, QuotaMode, ReceiveError, Refusal, Room, StageError, Storage};
 use hoody_protocol::id::TransferId;
 use std::{
     fs::{self, OpenOptions},
@@ -132,7 +132,7 @@ async fn what_is_being_received_stays_while_others_go() {
     fill(&f.root());
     let first = f.copy(None).await;
     let (second, stream) = f.stream(None).await;
-    let mut staging = f.target.stage(f.container, second, None, ROOM, ROOM).await.unwrap();
+    let mut staging = f.target.stage(f.container, second, None, Room::of(ROOM)).await.unwrap();
     staging.write(&stream[..1000]).await.unwrap();
     // An order to send something of the same container comes meanwhile.
     f.target.retain(f.container, vec![second]).await.unwrap();
@@ -181,10 +181,50 @@ async fn a_chain_of_snapshots_shares_what_it_has_in_common() {
         let mut stream = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut sending.output, &mut stream).await.unwrap();
         sending.ended.await.unwrap().unwrap();
-        let mut staging = further.stage(f.container, kept, base, ROOM, ROOM).await.unwrap();
+        let mut staging = further.stage(f.container, kept, base, Room::of(ROOM)).await.unwrap();
         staging.write(&stream).await.unwrap();
         staging.finish(stream.len() as u64, hoody_protocol::stream_digest::StreamDigest::of(&stream)).await.unwrap();
         assert_eq!(&tree(&further.path(f.container, kept)), was);
         base = Some(kept);
     }
+}
+
+/// What was received before and is gone, but for a snapshot of the container, goes on counting: else a container that is
+/// synced again and again would have as many times its room as it has snapshots.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_snapshots_hold_of_earlier_transfers_counts() {
+    let f = Fixture::new().await;
+    let room = Room::of(32 * MIB);
+    let snapshot = |of: &Path, name: &str| {
+        let (of, to) = (of.as_os_str().to_owned(), f.scratch.pool().join(name).into_os_string());
+        run("btrfs", ["subvolume".into(), "snapshot".into(), "-r".into(), of, to]);
+    };
+    let (mut base, mut received) = (None, 0);
+    let full = loop {
+        fs::write(f.root().join("all"), content(20 << 20, received)).unwrap();
+        let (transfer, stream) = f.stream(base).await;
+        if let Err(error) = f.receive_within(transfer, base, &stream, room).await {
+            f.target.discard(f.container, transfer).await.unwrap();
+            break error;
+        }
+        received += 1;
+        snapshot(&f.received(transfer), &format!("held-{received}"));
+        f.target.retain(f.container, vec![transfer]).await.unwrap();
+        base = Some(transfer);
+    };
+    let StageError::Receive(ReceiveError::Apply(error)) = &full else { panic!("{full:?}") };
+    assert_eq!(error.kind(), std::io::ErrorKind::QuotaExceeded, "{error:?}");
+    assert_eq!(received, 3, "as many as fit twice the room");
+    // Nothing but the snapshots was in the way.
+    for name in 1..=received {
+        run(
+            "btrfs",
+            ["subvolume".as_ref(), "delete".as_ref(), f.scratch.pool().join(format!("held-{name}")).as_os_str()],
+        );
+    }
+    for what in ["filesystem", "subvolume"] {
+        run("btrfs", [what.as_ref(), "sync".as_ref(), f.scratch.pool().as_os_str()]);
+    }
+    let (transfer, stream) = f.stream(base).await;
+    f.receive_within(transfer, base, &stream, room).await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! A pool with a source and a target side, and the comparison of two trees.
 
 use crate::support::{ScratchPool, run};
-use hoody_agent::storage::{BtrfsPool, Lineages, PoolConfig, QuotaMode, StageError};
+use hoody_agent::storage::{BtrfsPool, Lineages, PoolConfig, QuotaMode, Room, StageError};
 use hoody_protocol::{
     id::{ContainerId, TransferId},
     stream_digest::StreamDigest,
@@ -79,7 +79,7 @@ impl Fixture {
         base: Option<TransferId>,
         stream: &[u8],
     ) -> Result<PathBuf, StageError> {
-        self.receive_within(transfer, base, stream, ROOM, ROOM).await
+        self.receive_within(transfer, base, stream, Room::of(ROOM)).await
     }
 
     pub async fn receive_within(
@@ -87,10 +87,9 @@ impl Fixture {
         transfer: TransferId,
         base: Option<TransferId>,
         stream: &[u8],
-        room: u64,
-        limit: u64,
+        room: Room,
     ) -> Result<PathBuf, StageError> {
-        let mut staging = self.target.stage(self.container, transfer, base, room, limit).await?;
+        let mut staging = self.target.stage(self.container, transfer, base, room).await?;
         for piece in stream.chunks(100_000) {
             staging.write(piece).await?;
         }

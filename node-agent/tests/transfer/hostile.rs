@@ -4,7 +4,7 @@ use crate::{
     crafted::{OWN, Stream, number},
     fixture::{Fixture, MIB, ROOM},
 };
-use hoody_agent::storage::{ReceiveError, Refusal, StageError};
+use hoody_agent::storage::{ReceiveError, Refusal, Room, StageError};
 use hoody_protocol::id::TransferId;
 use std::{fs, io, os::unix::fs::MetadataExt};
 
@@ -125,10 +125,10 @@ async fn a_stream_takes_no_more_than_its_room() {
     }
     let stream = stream.end();
     let transfer = TransferId::generate();
-    let full = f.receive_within(transfer, None, &stream, 16 * MIB, ROOM).await;
+    let full = f.receive_within(transfer, None, &stream, Room { bytes: 16 * MIB, ..Room::of(ROOM) }).await;
     let Err(StageError::Receive(ReceiveError::Apply(error))) = full else { panic!("{full:?}") };
     assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded, "{error:?}");
-    let long = f.receive_within(transfer, None, &stream, ROOM, 16 * MIB).await;
+    let long = f.receive_within(transfer, None, &stream, Room { stream_bytes: 16 * MIB, ..Room::of(ROOM) }).await;
     assert!(matches!(long, Err(StageError::TooLong { .. })), "{long:?}");
     assert!(!f.target.has(f.container, transfer).await.unwrap());
     // A hole costs nothing, however large it says it is.

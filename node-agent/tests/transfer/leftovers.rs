@@ -4,6 +4,7 @@ use crate::{
     fixture::{Fixture, ROOM, content, open},
     support::run,
 };
+use hoody_agent::storage::Room;
 use hoody_protocol::id::TransferId;
 use std::{ffi::OsStr, fs};
 
@@ -13,7 +14,7 @@ async fn what_is_half_done_goes_and_what_is_complete_stays() {
     fs::write(f.root().join("file"), content(1 << 20, 3)).unwrap();
     let first = f.copy(None).await;
     let (second, stream) = f.stream(None).await;
-    let mut staging = f.target.stage(f.container, second, None, ROOM, ROOM).await.unwrap();
+    let mut staging = f.target.stage(f.container, second, None, Room::of(ROOM)).await.unwrap();
     staging.write(&stream[..500_000]).await.unwrap();
     assert_eq!(f.held().len(), 2);
     drop(staging);
@@ -51,7 +52,7 @@ async fn what_is_said_to_be_here_is_here_when_the_power_fails_just_then() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_receiver_of_a_transfer_that_is_given_up_ends() {
     let f = Fixture::new().await;
-    let staging = f.target.stage(f.container, TransferId::generate(), None, ROOM, ROOM).await.unwrap();
+    let staging = f.target.stage(f.container, TransferId::generate(), None, Room::of(ROOM)).await.unwrap();
     let receivers = || {
         let of_this = |pid: &str| {
             fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|stat| {

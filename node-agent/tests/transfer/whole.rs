@@ -4,7 +4,7 @@ use crate::{
     fixture::{Fixture, MIB, assert_same, content, tree},
     support::run,
 };
-use hoody_agent::storage::StageError;
+use hoody_agent::storage::{Room, StageError};
 use hoody_protocol::{id::TransferId, stream_digest::StreamDigest};
 use std::{
     fs::{self, File},
@@ -83,7 +83,7 @@ async fn a_stream_of_which_something_is_missing_is_not_kept() {
     let (transfer, stream) = f.stream(None).await;
     let whole = StreamDigest::of(&stream);
     for end in [10, 100, stream.len() / 2, stream.len() - 1] {
-        let mut staging = f.target.stage(f.container, transfer, None, 256 * MIB, 256 * MIB).await.unwrap();
+        let mut staging = f.target.stage(f.container, transfer, None, Room::of(256 * MIB)).await.unwrap();
         staging.write(&stream[..end]).await.unwrap();
         let ended = staging.finish(stream.len() as u64, whole).await;
         assert!(ended.is_err(), "{end} bytes were taken for all");
@@ -93,7 +93,7 @@ async fn a_stream_of_which_something_is_missing_is_not_kept() {
     let mut changed = stream.clone();
     let at = changed.windows(64).position(|window| window == &content(64, 1)[..]).unwrap();
     changed[at] ^= 1;
-    let mut staging = f.target.stage(f.container, transfer, None, 256 * MIB, 256 * MIB).await.unwrap();
+    let mut staging = f.target.stage(f.container, transfer, None, Room::of(256 * MIB)).await.unwrap();
     staging.write(&changed).await.unwrap();
     let ended = staging.finish(stream.len() as u64, whole).await;
     assert!(matches!(ended, Err(StageError::Digest { .. })), "{ended:?}");

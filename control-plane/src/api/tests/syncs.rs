@@ -121,7 +121,10 @@ async fn who_may_sync_what() {
     world.sql("UPDATE servers SET online = 0").await;
     let offline = world.client.post(&sync, json!({})).await.expect(503);
     assert!(offline.json["message"].as_str().unwrap().contains("offline"));
-    world.sql("UPDATE servers SET online = 1").await;
+    world.sql("UPDATE servers SET online = 1, pool_level = 95").await;
+    let full = world.client.post(&sync, json!({})).await.expect(409);
+    assert!(full.json["message"].as_str().unwrap().contains("is full"), "{}", full.json);
+    world.sql("UPDATE servers SET pool_level = 0").await;
     world.client.delete(&source).await.expect(200);
     world.client.post(&sync, json!({})).await.expect(409);
     assert_eq!(sync::waiting(&store, world.server).await.unwrap(), []);

@@ -8,7 +8,7 @@ use crate::{
     app::App,
     caller::Caller,
     error::ServiceError,
-    service::snapshot as snapshots,
+    service::{server::pool, snapshot as snapshots},
     store::{
         StoreError,
         container::{self, ContainerRow},
@@ -141,6 +141,7 @@ async fn begin(app: &App, caller: &Caller, id: ContainerId, from: ContainerId) -
     if sync::is_under_way(&mut tx, id).await? {
         return Err(ServiceError::Conflict("the container is being synced: wait until it is".to_owned()));
     }
+    pool::check_not_full(&mut tx, &row).await?;
     let most = app.config.snapshot_max_per_container as usize;
     let held = snapshot::list(&mut *tx, id).await?.len().saturating_sub(sync::snapshots(&mut tx, id).await?);
     if held >= most {

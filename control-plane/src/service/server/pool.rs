@@ -4,9 +4,10 @@
 use crate::{
     app::App,
     error::ServiceError,
-    store::{server_pool, server_pool::PoolHealth},
+    store::{container::ContainerRow, server_pool, server_pool::PoolHealth},
 };
 use hoody_protocol::{id::ServerId, stats::NodeStats};
+use sqlx::AnyConnection;
 
 /// Thresholds in percent.
 pub const LEVELS: [i64; 3] = [80, 90, 95];
@@ -14,6 +15,17 @@ pub const LEVELS: [i64; 3] = [80, 90, 95];
 pub const FULL: i64 = LEVELS[2];
 /// Percent below a threshold at which it no longer counts as passed.
 const HYSTERESIS: f64 = 3.0;
+
+/// 409 where the container's server is full.
+pub async fn check_not_full(connection: &mut AnyConnection, row: &ContainerRow) -> Result<(), ServiceError> {
+    if server_pool::level(connection, row.server).await? < FULL {
+        return Ok(());
+    }
+    Err(ServiceError::Conflict(format!(
+        "the storage of server {} is full: delete snapshots, files or containers on it first",
+        row.server_info.name
+    )))
+}
 
 /// The share of the pool that is used, percent; `None` where the node could not measure it.
 pub fn used_percent(stats: &NodeStats) -> Option<f64> {

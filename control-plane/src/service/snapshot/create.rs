@@ -9,7 +9,6 @@ use crate::{
     store::{
         StoreError,
         container::ContainerRow,
-        server_pool,
         snapshot::{self, SnapshotRow, SnapshotState},
     },
 };
@@ -32,12 +31,7 @@ pub async fn create(
     let wanted = input.check()?;
     let mut tx = app.store.begin().await?;
     let mut row = lock(&mut tx, caller, id).await?;
-    if server_pool::level(&mut tx, row.server).await? >= pool::FULL {
-        return Err(ServiceError::Conflict(format!(
-            "the storage of server {} is full: delete snapshots, files or containers on it first",
-            row.server_info.name
-        )));
-    }
+    pool::check_not_full(&mut tx, &row).await?;
     let held = snapshot::list(&mut *tx, id).await?;
     let most = app.config.snapshot_max_per_container;
     if held.len() >= most as usize {
