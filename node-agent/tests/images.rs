@@ -610,7 +610,7 @@ fn the_unpacker_dies_with_whoever_started_it() {
     let root = folder.path().join("root");
     fs::create_dir(&root).unwrap();
     let mut starter = std::process::Command::new("sh")
-        .args(["-c", "\"$0\" unpack-layer none 10 10 layer $$ < ../layer & echo $!; wait"])
+        .args(["-c", "\"$0\" unpack-layer none 10 10 10 layer $$ < ../layer & echo $!; wait"])
         .arg(env!("CARGO_BIN_EXE_hoody-agent"))
         .current_dir(&root)
         .stdout(std::process::Stdio::piped())

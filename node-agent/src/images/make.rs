@@ -139,7 +139,7 @@ impl Store {
             hoody_fault::point!("image.fetched");
             let layer = &fetching.layers[at];
             let allowed = self.config.max_unpacked_bytes.saturating_sub(unpacked);
-            let limits = Limits { entries: self.config.max_entries, bytes: allowed.min(left) };
+            let limits = Limits { entries: self.config.max_entries, bytes: allowed.min(left), file_bytes: allowed };
             // Both to their end: the unpacker must not be at work when the staging is removed.
             let (tally, ()) = tokio::join!(self.unpack(layer, blob, staged, limits), fetching.fetch_ahead(at + 1));
             let tally = match tally {

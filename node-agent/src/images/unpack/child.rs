@@ -39,7 +39,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    pub(crate) fn to_arguments(self) -> [String; 5] {
+    pub(crate) fn to_arguments(self) -> [String; 6] {
         let compression = match self.compression {
             Compression::None => "none",
             Compression::Gzip => "gzip",
@@ -49,6 +49,7 @@ impl Order {
             compression.to_owned(),
             self.limits.entries.to_string(),
             self.limits.bytes.to_string(),
+            self.limits.file_bytes.to_string(),
             self.archive_bytes.map_or_else(|| LAYER.to_owned(), |bytes| bytes.to_string()),
             self.parent.to_string(),
         ]
@@ -56,14 +57,15 @@ impl Order {
 
     fn parse(arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         let arguments: Vec<String> = arguments.map(|a| a.into_string().ok()).collect::<Option<_>>()?;
-        let [compression, entries, bytes, archive, parent] = arguments.as_slice() else { return None };
+        let [compression, entries, bytes, file_bytes, archive, parent] = arguments.as_slice() else { return None };
         let compression = match compression.as_str() {
             "none" => Compression::None,
             "gzip" => Compression::Gzip,
             "zstd" => Compression::Zstd,
             _ => return None,
         };
-        let limits = Limits { entries: entries.parse().ok()?, bytes: bytes.parse().ok()? };
+        let number = |text: &str| text.parse::<u64>().ok();
+        let limits = Limits { entries: number(entries)?, bytes: number(bytes)?, file_bytes: number(file_bytes)? };
         let archive_bytes = if archive == LAYER { None } else { Some(archive.parse().ok()?) };
         Some(Self { compression, limits, archive_bytes, parent: parent.parse().ok()? })
     }
@@ -76,7 +78,7 @@ pub fn child_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("{SUBCOMMAND} is for the agent's own use");
         return ExitCode::from(2);
     };
-    if let Err(error) = sandbox::enter(order.parent, &Confinement::unpacker(order.limits.bytes)) {
+    if let Err(error) = sandbox::enter(order.parent, &Confinement::unpacker(order.limits.file_bytes)) {
         eprintln!("enter the sandbox: {error}");
         return ExitCode::FAILURE;
     }
@@ -137,12 +139,12 @@ mod tests {
     #[test]
     fn an_order_survives_the_command_line() {
         for archive_bytes in [None, Some(8)] {
-            let limits = Limits { entries: 5, bytes: 6 };
+            let limits = Limits { entries: 5, bytes: 6, file_bytes: 9 };
             let order = Order { compression: Compression::Zstd, limits, archive_bytes, parent: 7 };
             assert_eq!(Order::parse(order.to_arguments().into_iter().map(Into::into)), Some(order));
         }
         assert_eq!(Order::parse(["zstd", "1", "2"].into_iter().map(Into::into)), None);
-        assert_eq!(Order::parse(["lzma", "1", "2", "layer", "3"].into_iter().map(Into::into)), None);
+        assert_eq!(Order::parse(["lzma", "1", "2", "3", "layer", "4"].into_iter().map(Into::into)), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
 };
 
 /// What one input may unpack to.
-const LIMITS: Limits = Limits { entries: 64, bytes: 64 << 10 };
+const LIMITS: Limits = Limits { entries: 64, bytes: 64 << 10, file_bytes: 64 << 10 };
 const MAX_ID: u32 = 65_535;
 
 /// Reads an archive to its end or to the first refusal.

@@ -39,6 +39,8 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes of files.
     pub bytes: u64,
+    /// Bytes that one file says it has, holes included, which take nothing.
+    pub file_bytes: u64,
 }
 
 /// What an archive means.
@@ -136,7 +138,7 @@ impl Layer<'_> {
     fn file(&mut self, data: &mut impl Read, entry: &Entry, target: &Path) -> Result<(), Stop> {
         let total = self.tally.bytes.checked_add(entry.size).filter(|total| *total <= self.limits.bytes);
         self.tally.bytes = total.ok_or(Refusal::TooManyBytes)?;
-        if entry.real_size.is_some_and(|size| size > self.limits.bytes) {
+        if entry.real_size.is_some_and(|size| size > self.limits.file_bytes) {
             return Err(Refusal::TooManyBytes.into());
         }
         let mut options = OpenOptions::new();
