@@ -167,15 +167,21 @@ pub async fn due(store: &Store, now: i64, limit: i64) -> Result<Vec<SnapshotRow>
     rows.iter().map(read).collect()
 }
 
-/// True while another container is still to be made from the snapshot. What it is sent for when its own container moves does
-/// not need it: that goes on without it.
-pub async fn is_being_copied(connection: &mut AnyConnection, id: SnapshotId) -> Result<bool, StoreError> {
-    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM containers WHERE status = 'copying' AND spec LIKE $1";
-    let copies: i64 = sqlx::query_scalar(sql).bind(format!("%\"{id}\"%")).fetch_one(&mut *connection).await?;
-    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers WHERE snapshot_id = $1 AND state = 'open' \
-        AND purpose <> 'move'";
-    let transfers: i64 = sqlx::query_scalar(sql).bind(id.to_string()).fetch_one(connection).await?;
-    Ok(copies + transfers > 0)
+/// Copies that are still to be made from snapshot `$2` of container `$1`.
+const COPIES: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers t JOIN containers c ON c.id = t.container_id \
+    WHERE t.source_container_id = $1 AND t.snapshot_id = $2 AND t.purpose <> 'move' \
+    AND (t.state = 'open' OR (t.source_server_id = t.target_server_id AND c.status = 'copying'))";
+
+/// True while another container is still to be made from the snapshot, which is one of `container`. What it is sent for when
+/// its own container moves does not need it: that goes on without it.
+pub async fn is_being_copied(
+    connection: &mut AnyConnection,
+    container: ContainerId,
+    id: SnapshotId,
+) -> Result<bool, StoreError> {
+    let copies: i64 =
+        sqlx::query_scalar(COPIES).bind(container.to_string()).bind(id.to_string()).fetch_one(connection).await?;
+    Ok(copies > 0)
 }
 
 /// What the end of an operation means for its snapshot: the change of the row, and the event that tells of it; `None`

@@ -4,7 +4,7 @@ use crate::store::{
     dispatch::{self, mark_dispatched},
     link_testing,
     operation::{self, NewOperation},
-    testing::each_backend,
+    testing::{each_backend, is_indexed},
 };
 use hoody_protocol::{
     container::Cause,
@@ -173,6 +173,11 @@ async fn names_and_aliases_are_unique_within_their_container() {
         assert_eq!(what(world.add(&named("four", Some("first"))).await), "this snapshot alias");
     })
     .await;
+}
+
+#[tokio::test]
+async fn copies_of_a_snapshot_are_in_an_index() {
+    is_indexed(COPIES).await;
 }
 
 #[tokio::test]
