@@ -130,7 +130,7 @@ pub(super) enum For {
 
 /// Orders a transfer to the link's server and waits until it has it, whole; or why it cannot have it.
 pub(super) async fn have(link: &Link, row: &Transfer, whose: For) -> Result<Result<(), Cause>, Retry> {
-    let mut keep = transfer::in_use(&link.context.app.store, row.container, MAX_KEPT + 2).await?;
+    let mut keep = transfer::in_use(link.context.app.store.reader(), row.container, MAX_KEPT + 2).await?;
     keep.retain(|other| *other != row.id);
     let Ok(keep) = keep.try_into() else { return Ok(Err(too_many())) };
     let is_local = row.source == row.target;

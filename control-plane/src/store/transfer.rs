@@ -6,6 +6,7 @@ use hoody_protocol::{
     id::{ContainerId, ServerId, SnapshotId, TransferId},
 };
 use sqlx::{AnyConnection, Row, any::AnyRow};
+use std::collections::HashSet;
 
 /// A transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,26 +162,37 @@ pub async fn is_awaited(store: &Store, id: TransferId, server: ServerId) -> Resu
     Ok(count > 0)
 }
 
-/// The transfers from and to a container that something is based on, or that are open: to each target the newest that
-/// it keeps, the newest that the container itself keeps, and all open ones with what they are the difference from. The
-/// oldest are left out where there are more than `most`.
-pub async fn in_use(store: &Store, container: ContainerId, most: usize) -> Result<Vec<TransferId>, StoreError> {
+/// What the server that container `$1` is on may keep of its transfers: what came to the container there, and what was sent
+/// from there. What a copy on the same server was made from is kept by the copy; what was sent from the server before went
+/// with the container.
+const HELD: &str = "c.id = $1 AND t.state <> 'ended' AND \
+    ((t.container_id = $1 AND (t.state = 'open' OR t.target_server_id = c.server_id)) OR \
+    (t.source_container_id = $1 AND t.source_server_id <> t.target_server_id \
+    AND (t.state = 'open' OR t.source_server_id = c.server_id)))";
+
+/// The transfers of a container that something is based on and that its server keeps, or that are open: to each target the
+/// newest that it keeps, the newest that the container itself keeps, and all open ones with what they are the difference
+/// from. The oldest are left out where there are more than `most`.
+pub async fn in_use<'e>(
+    queries: impl super::Queries<'e>,
+    container: ContainerId,
+    most: usize,
+) -> Result<Vec<TransferId>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS}, state FROM transfers WHERE (source_container_id = $1 OR container_id = $1) AND state <> 'ended' \
-         ORDER BY created_at DESC, id DESC"
+        "SELECT t.id, t.container_id, t.target_server_id, t.source_container_id, t.source_server_id, t.snapshot_id, \
+         t.base_id, t.state FROM transfers t, containers c WHERE {HELD} ORDER BY t.created_at DESC, t.id DESC"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_all(store.reader()).await?;
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_all(queries).await?;
     let mut used = Vec::new();
-    let mut targets = std::collections::HashSet::new();
+    let (mut named, mut targets) = (HashSet::new(), HashSet::new());
     for row in rows {
         let transfer = from_row(&row)?;
         let open = row.try_get::<String, _>("state")? == "open";
         if open || targets.insert((transfer.container, transfer.source_container)) {
-            used.push(transfer.id);
-            used.extend(transfer.base.filter(|_| open));
+            let based = transfer.base.filter(|_| open);
+            used.extend([transfer.id].into_iter().chain(based).filter(|id| named.insert(*id)));
         }
     }
-    used.dedup();
     used.truncate(most);
     Ok(used)
 }
