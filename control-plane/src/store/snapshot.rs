@@ -7,7 +7,7 @@ use crate::{
     store::container::ContainerRow,
 };
 use hoody_protocol::{
-    id::{ContainerId, SnapshotId},
+    id::{ContainerId, ServerId, SnapshotId},
     operation::OperationKind,
 };
 use serde_json::json;
@@ -152,19 +152,43 @@ pub async fn used(connection: &mut AnyConnection, row: &SnapshotRow, now: i64) -
     Ok(())
 }
 
-/// Snapshots that have expired and whose servers are online, at most `limit`.
-pub async fn due(store: &Store, now: i64, limit: i64) -> Result<Vec<SnapshotRow>, StoreError> {
+/// A snapshot that has expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Which.
+    pub snapshot: SnapshotRow,
+    /// Where it is.
+    pub server: ServerId,
+    /// When it expired.
+    pub since: i64,
+}
+
+/// Snapshots that have expired and whose servers are online, at most `limit`, the first to expire first; with `after`, what
+/// comes after that one.
+pub async fn due(
+    store: &Store,
+    now: i64,
+    after: Option<(i64, SnapshotId)>,
+    limit: i64,
+) -> Result<Vec<Due>, StoreError> {
+    let (since, id) = after.map_or((i64::MIN, String::new()), |(since, id)| (since, id.to_string()));
     let rows = sqlx::query(
-        "SELECT x.id, x.container_id, x.name, x.alias, x.state, x.size_bytes, x.created_at, x.expires_at, x.last_used_at \
-         FROM snapshots x JOIN containers c ON c.id = x.container_id JOIN servers s ON s.id = c.server_id \
-         WHERE x.expires_at <= $1 AND x.state = 'ready' AND c.deleted_at IS NULL AND s.online = 1 \
-         ORDER BY x.expires_at LIMIT $2",
+        "SELECT x.id, x.container_id, x.name, x.alias, x.state, x.size_bytes, x.created_at, x.expires_at, x.last_used_at, \
+         c.server_id FROM snapshots x JOIN containers c ON c.id = x.container_id JOIN servers s ON s.id = c.server_id \
+         WHERE x.expires_at <= $1 AND x.expires_at >= $2 AND (x.expires_at > $2 OR x.id > $3) AND x.state = 'ready' \
+         AND c.deleted_at IS NULL AND s.online = 1 ORDER BY x.expires_at, x.id LIMIT $4",
     )
     .bind(now)
+    .bind(since)
+    .bind(id)
     .bind(limit)
     .fetch_all(store.reader())
     .await?;
-    rows.iter().map(read).collect()
+    let due = |row: &AnyRow| {
+        let server = row.try_get::<String, _>("server_id")?.parse().map_err(corrupt("containers.server_id"))?;
+        Ok(Due { snapshot: read(row)?, server, since: row.try_get("expires_at")? })
+    };
+    rows.iter().map(due).collect()
 }
 
 /// Copies that are still to be made from snapshot `$2` of container `$1`.

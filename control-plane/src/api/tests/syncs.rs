@@ -78,9 +78,9 @@ async fn a_sync_takes_a_snapshot_and_tells_how_it_ends() {
         world.client.post(&sync, json!({})).await.expect(200);
         arrives(&world, world.server).await;
         settled(&world, &copy, 2).await;
-        let due = crate::store::snapshot::due(&store, i64::MAX, 9).await.unwrap();
-        assert_eq!(due[0].name, name);
-        assert!(due[0].expires_at.unwrap() < due[1].expires_at.unwrap());
+        let due = crate::store::snapshot::due(&store, i64::MAX, None, 9).await.unwrap();
+        assert_eq!(due[0].snapshot.name, name);
+        assert!(due[0].since < due[1].since);
 
         // One that fails leaves no snapshot behind.
         world
