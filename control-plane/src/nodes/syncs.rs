@@ -11,7 +11,7 @@ use crate::{
     service::container::sync as service,
     store::{
         StoreError,
-        sync::{self, Sync},
+        sync::{self, PATIENCE, Sync},
         transfer::{self, Transfer},
     },
 };
@@ -30,8 +30,6 @@ use std::time::Duration;
 const MAX_STANDING: usize = 2;
 /// Time for one transfer.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(12 * 3600);
-/// How long a transfer is ordered again where what it needs is away: nobody expects a sync hours after asking.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// What passes by itself.
 const TEMPORARY: [&str; 8] = [
     "transfer_busy",

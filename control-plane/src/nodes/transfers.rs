@@ -115,7 +115,8 @@ async fn connect(
         refused("transfer_busy", "as many file systems are on their way as there can be at once", true)
     })?;
     // One more than the order holds, and this one: the source deletes what the order does not name.
-    let mut keep = transfer::in_use(store.reader(), row.source_container, MAX_KEPT + 2).await.map_err(|error| failed(&error))?;
+    let mut keep =
+        transfer::in_use(store.reader(), row.source_container, MAX_KEPT + 2).await.map_err(|error| failed(&error))?;
     keep.retain(|other| *other != id);
     let keep = keep.try_into().map_err(|_| {
         refused("too_many_transfers", "as many copies of the container's file system are kept as there can be", false)

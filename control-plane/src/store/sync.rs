@@ -17,6 +17,10 @@ use hoody_protocol::{
 };
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Row, any::AnyRow};
+use std::time::Duration;
+
+/// How long a sync is tried where what it needs is away: nobody expects one hours after asking.
+pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// A sync that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]

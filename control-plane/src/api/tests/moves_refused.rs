@@ -168,7 +168,8 @@ async fn copies_on_its_own_server_do_not_keep_a_container_and_too_many_elsewhere
     copies(&two, &path, quiet, MAX_KEPT - 1).await;
     client.post(&format!("{path}/copy"), there.clone()).await.expect(200);
     // Whatever becomes of that copy, it has the last place; on its own server there is room for more.
-    let open = format!("UPDATE transfers SET state = 'kept' WHERE source_container_id = '{}' AND purpose = 'copy'", id(&path));
+    let open =
+        format!("UPDATE transfers SET state = 'kept' WHERE source_container_id = '{}' AND purpose = 'copy'", id(&path));
     two.world.sql(&open).await;
     for asked in ["move", "copy"] {
         let refused = client.post(&format!("{path}/{asked}"), there.clone()).await.expect(409);

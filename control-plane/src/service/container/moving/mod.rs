@@ -145,7 +145,7 @@ pub(in crate::service) async fn begin(
     wanted: Wanted,
 ) -> Result<Move, NotBegun> {
     let row = container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))?;
-    let candidates = target::candidates(app, &row, target).await?;
+    let candidates = target::candidates(app, &row, target, wanted.drain).await?;
     let mut tx = app.store.begin().await?;
     let row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
     if let Some(tie) = ties::of(&mut tx, &row).await? {
