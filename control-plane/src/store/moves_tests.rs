@@ -217,8 +217,8 @@ async fn what_ties_a_container_is_in_the_tables_and_not_in_what_strangers_write(
         let sql = format!(
             "INSERT INTO shares (id, source_container_id, source_path, target_project_id, mode, enabled, accepted, \
              expires_in_ms, created_by, created_at, updated_at) \
-             VALUES ('{share_id}', '{id}', '/a', '{}', 'readonly', 1, 0, 0, 'u', 1, 1)",
-            other.project
+             VALUES ('{share_id}', '{id}', '/a', '{}', 'readonly', 1, 0, 0, '{}', 1, 1)",
+            other.project, other.owner
         );
         link_testing::execute(&store, sql).await;
         assert!(share::get(store.reader(), share_id).await.unwrap().is_some());

@@ -78,6 +78,13 @@ async fn a_sync_takes_a_snapshot_and_tells_how_it_ends() {
         world.client.post(&sync, json!({})).await.expect(200);
         arrives(&world, world.server).await;
         settled(&world, &copy, 2).await;
+        // Nothing is based any more on what the copy was made from, and what came before.
+        let sql = format!(
+            "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers WHERE container_id = '{}' AND state = 'kept'",
+            id(&copy)
+        );
+        let kept: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(store.reader()).await.unwrap();
+        assert_eq!(kept, 1);
         let due = crate::store::snapshot::due(&store, i64::MAX, None, 9).await.unwrap();
         assert_eq!(due[0].snapshot.name, name);
         assert!(due[0].since < due[1].since);
