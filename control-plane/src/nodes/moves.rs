@@ -231,7 +231,7 @@ async fn let_go(link: &Link, row: &Move) -> Result<(), Retry> {
     if again.is_some_and(|again| again.target == Some(server)) {
         return cleaned(link, row).await;
     }
-    let order = retain(row.container, transfer::in_use(store, row.container, MAX_KEPT + 1).await?)?;
+    let order = retain(row.container, transfer::in_use(store.reader(), row.container, MAX_KEPT + 1).await?)?;
     match stream::ask(&link.connection, &order, RETAIN_DEADLINE).await? {
         CommandReply::Refused(cause) => Err(Retry::Later(cause)),
         _ => cleaned(link, row).await,

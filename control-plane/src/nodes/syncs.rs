@@ -11,7 +11,7 @@ use crate::{
     service::container::sync as service,
     store::{
         StoreError,
-        sync::{self, Sync},
+        sync::{self, PATIENCE, Sync},
         transfer::{self, Transfer},
     },
 };
@@ -30,8 +30,6 @@ use std::time::Duration;
 const MAX_STANDING: usize = 2;
 /// Time for one transfer.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(12 * 3600);
-/// How long a transfer is ordered again where what it needs is away: nobody expects a sync hours after asking.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// What passes by itself.
 const TEMPORARY: [&str; 8] = [
     "transfer_busy",
@@ -130,7 +128,7 @@ pub(super) enum For {
 
 /// Orders a transfer to the link's server and waits until it has it, whole; or why it cannot have it.
 pub(super) async fn have(link: &Link, row: &Transfer, whose: For) -> Result<Result<(), Cause>, Retry> {
-    let mut keep = transfer::in_use(&link.context.app.store, row.container, MAX_KEPT + 2).await?;
+    let mut keep = transfer::in_use(link.context.app.store.reader(), row.container, MAX_KEPT + 2).await?;
     keep.retain(|other| *other != row.id);
     let Ok(keep) = keep.try_into() else { return Ok(Err(too_many())) };
     let is_local = row.source == row.target;

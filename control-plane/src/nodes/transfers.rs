@@ -16,7 +16,7 @@ use super::{
 };
 use crate::store::{
     Store, StoreError, node,
-    transfer::{self, Transfer},
+    transfer::{self, NotOpen, Transfer},
 };
 use bytes::Bytes;
 use hoody_protocol::{
@@ -109,18 +109,14 @@ async fn connect(
     let row = transfer::open(store, id).await.map_err(|error| failed(&error))?;
     // Whether there is such a transfer is nobody else's business.
     let Some(row) = row.filter(|row| row.target == peer.server) else {
-        if transfer::is_awaited(store, id, peer.server).await.map_err(|error| failed(&error))? {
-            let message =
-                "the container that it is copied from was deleted before all of it was there: delete this one";
-            return Err(refused("transfer_source_deleted", message, false));
-        }
-        return Err(refused("transfer_unknown", "there is no such transfer to this server", false));
+        return Err(not_open(store, id, peer.server).await);
     };
     let (claim, offers) = context.app.nodes.transfers.claim(&row).ok_or_else(|| {
         refused("transfer_busy", "as many file systems are on their way as there can be at once", true)
     })?;
     // One more than the order holds, and this one: the source deletes what the order does not name.
-    let mut keep = transfer::in_use(store, row.source_container, MAX_KEPT + 2).await.map_err(|error| failed(&error))?;
+    let mut keep =
+        transfer::in_use(store.reader(), row.source_container, MAX_KEPT + 2).await.map_err(|error| failed(&error))?;
     keep.retain(|other| *other != id);
     let keep = keep.try_into().map_err(|_| {
         refused("too_many_transfers", "as many copies of the container's file system are kept as there can be", false)
@@ -157,6 +153,25 @@ async fn connect(
     claim.begin(offered.offer.offset, offered.offer.total);
     hoody_fault::point!("transfer.connected");
     Ok((row, claim, offered))
+}
+
+/// Why a transfer cannot be had that is not open, or is to another server.
+async fn not_open(store: &Store, id: TransferId, server: ServerId) -> Refused {
+    match transfer::not_open(store, id, server).await {
+        Ok(NotOpen::Unknown) => refused("transfer_unknown", "there is no such transfer to this server", false),
+        Ok(NotOpen::SourceDeleted) => {
+            let message =
+                "the container that it is copied from was deleted before all of it was there: delete this one";
+            refused("transfer_source_deleted", message, false)
+        }
+        // It had said that it has all of it, and was switched off before its disk had.
+        Ok(NotOpen::Lost) => {
+            let message = "this server lost what it had received of the container; the server that it came from may \
+                still have the container's files: ask the operator before anything is deleted";
+            refused("transfer_lost", message, false)
+        }
+        Err(error) => failed(&error),
+    }
 }
 
 /// Where the source's offer comes.

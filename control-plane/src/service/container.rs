@@ -16,6 +16,7 @@ mod list;
 pub mod moving;
 mod operate;
 pub(in crate::service) mod operation;
+pub(crate) mod overdue_syncs;
 pub mod pull;
 mod ramdisk;
 mod restart;

@@ -80,7 +80,7 @@ async fn each_snapshot_is_sent_once_the_oldest_first() {
         // One that is just being deleted may stay after all.
         assert_eq!(seen(&store, container).await, (Some(young.id), vec![old.id], true));
         let mut tx = store.begin().await.unwrap();
-        assert!(!snapshot::is_being_copied(&mut tx, old.id).await.unwrap());
+        assert!(!snapshot::is_being_copied(&mut tx, container, old.id).await.unwrap());
         moves::end_transfers(&mut tx, container, 9).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(seen(&store, container).await, (Some(young.id), Vec::new(), true));

@@ -4,13 +4,13 @@
 
 use super::{Queries, Store, StoreError, container::ContainerRow};
 use hoody_protocol::{
-    container::{Cause, Desired, Limits},
+    container::{Cause, ContainerSpec, Desired, Limits},
     id::{ContainerId, InvalidId, MoveId, ServerId, TransferId, UserId},
     version::SpecVersion,
 };
 use serde::de::DeserializeOwned;
 use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
-use std::str::FromStr;
+use std::{collections::HashSet, str::FromStr};
 
 /// Where a move is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,10 +275,13 @@ pub async fn before_switch(store: &Store) -> Result<Vec<Move>, StoreError> {
     some(store.reader(), condition, State::Starting.as_str().to_owned()).await
 }
 
+/// As [`orphaned`]; of those that go on, which are few, there is an index.
+const ORPHANED: &str = "ended_at IS NULL AND state = $1 \
+    AND NOT EXISTS (SELECT 1 FROM containers WHERE containers.id = moves.container_id)";
+
 /// Moves that are the target's, and whose container is gone: nobody will say any more that it runs there.
 pub async fn orphaned(store: &Store) -> Result<Vec<Move>, StoreError> {
-    let condition = "state = $1 AND NOT EXISTS (SELECT 1 FROM containers WHERE containers.id = moves.container_id)";
-    some(store.reader(), condition, State::Starting.as_str().to_owned()).await
+    some(store.reader(), ORPHANED, State::Starting.as_str().to_owned()).await
 }
 
 /// Moves away from the server that go on, whenever they began, and those that began since that time; in the order in which
@@ -383,28 +386,45 @@ pub struct Ties {
     pub copied_by: i64,
 }
 
+/// Containers that a share of container `$1` is for, directly or by their project, and in whose text `$2` stands.
+const SHARED_WITH: &str = "SELECT c.spec FROM shares s JOIN containers c ON c.id = s.target_container_id \
+    WHERE s.source_container_id = $1 AND c.deleted_at IS NULL AND c.spec LIKE $2 UNION ALL \
+    SELECT c.spec FROM shares s JOIN containers c ON c.project_id = s.target_project_id \
+    WHERE s.source_container_id = $1 AND c.deleted_at IS NULL AND c.spec LIKE $2";
+/// Transfers from container `$1` to others and from others to it that are under way.
+const SENT: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers WHERE (source_container_id = $1 OR container_id = $1) \
+    AND ((purpose = 'copy' AND state = 'open') OR (purpose = 'sync' AND settled_at IS NULL))";
+/// Copies of container `$1` that are being made on its server.
+const MADE: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers t JOIN containers c ON c.id = t.container_id \
+    WHERE t.source_container_id = $1 AND t.purpose = 'copy' AND t.source_server_id = t.target_server_id \
+    AND c.status = 'copying'";
+
 /// Counts what keeps the container where it is.
 pub async fn ties(connection: &mut AnyConnection, container: ContainerId) -> Result<Ties, StoreError> {
-    let count = "SELECT CAST(COUNT(*) AS BIGINT) FROM";
-    let sql = format!("{count} containers WHERE id <> $1 AND deleted_at IS NULL AND spec LIKE $2");
-    let mounted_by: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
-        .bind(container.to_string())
-        .bind(format!("%\"source\":\"{container}\"%"))
-        .fetch_one(&mut *connection)
-        .await?;
-    let sql = format!(
-        "{count} transfers WHERE (source_container_id = $1 OR container_id = $1) AND purpose <> 'move' \
-         AND ((purpose = 'copy' AND state = 'open') OR (purpose = 'sync' AND settled_at IS NULL))"
-    );
-    let sent: i64 =
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(container.to_string()).fetch_one(&mut *connection).await?;
-    let sql = format!("{count} containers WHERE id <> $1 AND status = 'copying' AND spec LIKE $2");
-    let made: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
-        .bind(container.to_string())
-        .bind(format!("%\"origin\":{{\"container\":\"{container}\"%"))
-        .fetch_one(connection)
-        .await?;
+    let mounted_by = mounted_by(connection, container).await?;
+    let sent: i64 = sqlx::query_scalar(SENT).bind(container.to_string()).fetch_one(&mut *connection).await?;
+    let made: i64 = sqlx::query_scalar(MADE).bind(container.to_string()).fetch_one(connection).await?;
     Ok(Ties { mounted_by, copied_by: sent + made })
+}
+
+/// Counts the containers that mount a folder of this one. Who may is in the tables; who does, only the parsed specification
+/// says, since tenants write some of its text.
+async fn mounted_by(connection: &mut AnyConnection, container: ContainerId) -> Result<i64, StoreError> {
+    let rows = sqlx::query(SHARED_WITH)
+        .bind(container.to_string())
+        .bind(format!("%{container}%"))
+        .fetch_all(connection)
+        .await?;
+    let mut mounting = HashSet::new();
+    for row in rows {
+        let spec: ContainerSpec = serde_json::from_str(row.try_get("spec")?)
+            .map_err(|error| StoreError::Corrupt { what: "containers.spec", source: Box::new(error) })?;
+        // One that two shares are for is one.
+        if spec.id != container && spec.shares.iter().any(|share| share.source == container) {
+            mounting.insert(spec.id);
+        }
+    }
+    Ok(i64::try_from(mounting.len()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -6,11 +6,16 @@ use crate::store::{
     container, departure, dispatch,
     link_testing::{self, number},
     report::{self, Applied},
-    testing::each_backend,
+    share, snapshot,
+    testing::{each_backend, is_indexed},
+    transfer::{self, Transfer},
 };
 use hoody_protocol::{
+    bounded::Text,
     container::{ContainerSpec, State as Reported, StatusReport},
+    id::{ShareId, SnapshotId},
     link::InventoryEntry,
+    share::ShareMount,
 };
 
 async fn begun(store: &Store) -> (Move, ContainerSpec) {
@@ -170,4 +175,99 @@ async fn what_moved_away_is_deleted_once_it_is_seen_elsewhere_and_not_before() {
         assert_eq!(number(&store, &used).await, before - 1, "given back once");
     })
     .await;
+}
+
+/// The container, with this specification and status.
+async fn rewrite(store: &Store, spec: &ContainerSpec, status: &str) {
+    let json = serde_json::to_string(spec).unwrap();
+    let sql = "UPDATE containers SET spec = $2, status = $3 WHERE id = $1";
+    let mut tx = store.begin().await.unwrap();
+    let update = sqlx::query(sql).bind(spec.id.to_string()).bind(json).bind(status.to_owned());
+    update.execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn tied(store: &Store, container: ContainerId) -> (i64, i64) {
+    let mut tx = store.begin().await.unwrap();
+    let ties = ties(&mut tx, container).await.unwrap();
+    (ties.mounted_by, ties.copied_by)
+}
+
+#[tokio::test]
+async fn what_ties_a_container_is_in_the_tables_and_not_in_what_strangers_write() {
+    each_backend(|store| async move {
+        let server = link_testing::server(&store, "one").await;
+        let spec = link_testing::container(&store, server, 1, Vec::new()).await;
+        let mut other = link_testing::container(&store, server, 1, Vec::new()).await;
+        let (id, snapshot) = (spec.id, SnapshotId::generate());
+        // Looks in the text as a mount of its folder, and as a copy of its snapshot, would.
+        let said = [("source", id.to_string()), ("snapshot", snapshot.to_string())];
+        let said = said.map(|(name, value)| (Text::truncated(name), Text::truncated(value.as_str())));
+        other.env = std::collections::BTreeMap::from(said).try_into().unwrap();
+        rewrite(&store, &other, "copying").await;
+        assert_eq!(tied(&store, id).await, (0, 0), "a stranger keeps it where it is");
+        let copied = async || {
+            let mut tx = store.begin().await.unwrap();
+            snapshot::is_being_copied(&mut tx, id, snapshot).await.unwrap()
+        };
+        assert!(!copied().await, "a stranger keeps a snapshot");
+
+        // A share with it that it does not mount, although its text names the source, and one that it does.
+        let share_id = ShareId::generate();
+        let sql = format!(
+            "INSERT INTO shares (id, source_container_id, source_path, target_project_id, mode, enabled, accepted, \
+             expires_in_ms, created_by, created_at, updated_at) \
+             VALUES ('{share_id}', '{id}', '/a', '{}', 'readonly', 1, 0, 0, '{}', 1, 1)",
+            other.project, other.owner
+        );
+        link_testing::execute(&store, sql).await;
+        assert!(share::get(store.reader(), share_id).await.unwrap().is_some());
+        assert_eq!(tied(&store, id).await, (0, 0), "it does not mount it");
+        let mount = ShareMount {
+            id: share_id,
+            source: id,
+            path: Text::truncated("/a"),
+            name: Text::truncated("a"),
+            place: None,
+            readonly: true,
+            until: None,
+        };
+        other.shares = vec![mount].try_into().unwrap();
+        rewrite(&store, &other, "copying").await;
+        assert_eq!(tied(&store, id).await, (1, 0));
+
+        // A copy on its own server has all that it comes of from the first moment, and is being made; one that is sent is open.
+        let local = Transfer {
+            id: TransferId::generate(),
+            container: other.id,
+            target: server,
+            source_container: id,
+            source: server,
+            snapshot: Some(snapshot),
+            base: None,
+        };
+        let mut tx = store.begin().await.unwrap();
+        transfer::insert(&mut tx, &local, 1).await.unwrap();
+        transfer::keep(&mut tx, local.id, 0, 1).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!((tied(&store, id).await, copied().await), ((1, 1), true));
+        rewrite(&store, &other, "running").await;
+        assert_eq!((tied(&store, id).await, copied().await), ((1, 0), false), "it is made");
+        let elsewhere = link_testing::server(&store, "two").await;
+        let sent = Transfer { id: TransferId::generate(), target: elsewhere, ..local };
+        let mut tx = store.begin().await.unwrap();
+        transfer::insert(&mut tx, &sent, 2).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!((tied(&store, id).await, copied().await), ((1, 1), true));
+        assert_eq!(tied(&store, other.id).await, (0, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_looked_for_each_second_is_in_an_index() {
+    for statement in [SHARED_WITH, SENT, MADE] {
+        is_indexed(statement).await;
+    }
+    is_indexed(&format!("SELECT {COLUMNS} FROM moves WHERE {ORPHANED}")).await;
 }

@@ -344,7 +344,14 @@ pub(in crate::store) async fn record(
     Ok(())
 }
 
-/// Deletes the server; [`StoreError::MissingReference`] where it still has containers.
+/// True where containers are on the server, also those that are being deleted.
+pub async fn has_containers(store: &Store, id: ServerId) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM containers WHERE server_id = $1 LIMIT 1";
+    let found: Option<String> = sqlx::query_scalar(sql).bind(id.to_string()).fetch_optional(store.reader()).await?;
+    Ok(found.is_some())
+}
+
+/// Deletes the server; [`StoreError::MissingReference`] where it still has containers, or a move goes on from or to it.
 pub async fn delete(connection: &mut AnyConnection, id: ServerId) -> Result<bool, StoreError> {
     // The database would delete them too, but after it has locked the server.
     super::moves::forget_server(connection, id).await?;

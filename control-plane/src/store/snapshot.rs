@@ -7,7 +7,7 @@ use crate::{
     store::container::ContainerRow,
 };
 use hoody_protocol::{
-    id::{ContainerId, SnapshotId},
+    id::{ContainerId, ServerId, SnapshotId},
     operation::OperationKind,
 };
 use serde_json::json;
@@ -152,30 +152,60 @@ pub async fn used(connection: &mut AnyConnection, row: &SnapshotRow, now: i64) -
     Ok(())
 }
 
-/// Snapshots that have expired and whose servers are online, at most `limit`.
-pub async fn due(store: &Store, now: i64, limit: i64) -> Result<Vec<SnapshotRow>, StoreError> {
+/// A snapshot that has expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Which.
+    pub snapshot: SnapshotRow,
+    /// Where it is.
+    pub server: ServerId,
+    /// When it expired.
+    pub since: i64,
+}
+
+/// Snapshots that have expired and whose servers are online, at most `limit`, the first to expire first; with `after`, what
+/// comes after that one.
+pub async fn due(
+    store: &Store,
+    now: i64,
+    after: Option<(i64, SnapshotId)>,
+    limit: i64,
+) -> Result<Vec<Due>, StoreError> {
+    let (since, id) = after.map_or((i64::MIN, String::new()), |(since, id)| (since, id.to_string()));
     let rows = sqlx::query(
-        "SELECT x.id, x.container_id, x.name, x.alias, x.state, x.size_bytes, x.created_at, x.expires_at, x.last_used_at \
-         FROM snapshots x JOIN containers c ON c.id = x.container_id JOIN servers s ON s.id = c.server_id \
-         WHERE x.expires_at <= $1 AND x.state = 'ready' AND c.deleted_at IS NULL AND s.online = 1 \
-         ORDER BY x.expires_at LIMIT $2",
+        "SELECT x.id, x.container_id, x.name, x.alias, x.state, x.size_bytes, x.created_at, x.expires_at, x.last_used_at, \
+         c.server_id FROM snapshots x JOIN containers c ON c.id = x.container_id JOIN servers s ON s.id = c.server_id \
+         WHERE x.expires_at <= $1 AND x.expires_at >= $2 AND (x.expires_at > $2 OR x.id > $3) AND x.state = 'ready' \
+         AND c.deleted_at IS NULL AND s.online = 1 ORDER BY x.expires_at, x.id LIMIT $4",
     )
     .bind(now)
+    .bind(since)
+    .bind(id)
     .bind(limit)
     .fetch_all(store.reader())
     .await?;
-    rows.iter().map(read).collect()
+    let due = |row: &AnyRow| {
+        let server = row.try_get::<String, _>("server_id")?.parse().map_err(corrupt("containers.server_id"))?;
+        Ok(Due { snapshot: read(row)?, server, since: row.try_get("expires_at")? })
+    };
+    rows.iter().map(due).collect()
 }
 
-/// True while another container is still to be made from the snapshot. What it is sent for when its own container moves does
-/// not need it: that goes on without it.
-pub async fn is_being_copied(connection: &mut AnyConnection, id: SnapshotId) -> Result<bool, StoreError> {
-    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM containers WHERE status = 'copying' AND spec LIKE $1";
-    let copies: i64 = sqlx::query_scalar(sql).bind(format!("%\"{id}\"%")).fetch_one(&mut *connection).await?;
-    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers WHERE snapshot_id = $1 AND state = 'open' \
-        AND purpose <> 'move'";
-    let transfers: i64 = sqlx::query_scalar(sql).bind(id.to_string()).fetch_one(connection).await?;
-    Ok(copies + transfers > 0)
+/// Copies that are still to be made from snapshot `$2` of container `$1`.
+const COPIES: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers t JOIN containers c ON c.id = t.container_id \
+    WHERE t.source_container_id = $1 AND t.snapshot_id = $2 AND t.purpose <> 'move' \
+    AND (t.state = 'open' OR (t.source_server_id = t.target_server_id AND c.status = 'copying'))";
+
+/// True while another container is still to be made from the snapshot, which is one of `container`. What it is sent for when
+/// its own container moves does not need it: that goes on without it.
+pub async fn is_being_copied(
+    connection: &mut AnyConnection,
+    container: ContainerId,
+    id: SnapshotId,
+) -> Result<bool, StoreError> {
+    let copies: i64 =
+        sqlx::query_scalar(COPIES).bind(container.to_string()).bind(id.to_string()).fetch_one(connection).await?;
+    Ok(copies > 0)
 }
 
 /// What the end of an operation means for its snapshot: the change of the row, and the event that tells of it; `None`

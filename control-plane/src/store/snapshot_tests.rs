@@ -4,7 +4,7 @@ use crate::store::{
     dispatch::{self, mark_dispatched},
     link_testing,
     operation::{self, NewOperation},
-    testing::each_backend,
+    testing::{each_backend, is_indexed},
 };
 use hoody_protocol::{
     container::Cause,
@@ -176,6 +176,11 @@ async fn names_and_aliases_are_unique_within_their_container() {
 }
 
 #[tokio::test]
+async fn copies_of_a_snapshot_are_in_an_index() {
+    is_indexed(COPIES).await;
+}
+
+#[tokio::test]
 async fn those_are_due_whose_time_has_come_and_whose_server_is_online() {
     each_backend(|store| async move {
         let world = World::new(store).await;
@@ -185,13 +190,25 @@ async fn those_are_due_whose_time_has_come_and_whose_server_is_online() {
         world.add(&expiring("kept", None, SnapshotState::Ready)).await.unwrap();
         world.add(&expiring("going", Some(5), SnapshotState::Deleting)).await.unwrap();
         let names = async || {
-            let due = due(&world.store, 20, 100).await.unwrap();
-            due.into_iter().map(|row| row.name).collect::<Vec<_>>()
+            let due = due(&world.store, 20, None, 100).await.unwrap();
+            due.into_iter().map(|due| due.snapshot.name).collect::<Vec<_>>()
         };
         link_testing::execute(&world.store, "UPDATE servers SET online = 0".to_owned()).await;
         assert_eq!(names().await, [""; 0]);
         link_testing::execute(&world.store, "UPDATE servers SET online = 1".to_owned()).await;
         assert_eq!(names().await, ["past"]);
+        // Those that expired together come one after the other, each once.
+        for name in ["a", "b", "c"] {
+            world.add(&expiring(name, Some(10), SnapshotState::Ready)).await.unwrap();
+        }
+        let (mut seen, mut after) = (Vec::new(), None);
+        while let Some(next) = due(&world.store, 20, after, 1).await.unwrap().pop() {
+            after = Some((next.since, next.snapshot.id));
+            assert_eq!(next.server, world.server);
+            seen.push(next.snapshot.name);
+        }
+        seen.sort();
+        assert_eq!(seen, ["a", "b", "c", "past"]);
     })
     .await;
 }

@@ -7,7 +7,7 @@ use super::{
     event,
     operation::Ended,
     snapshot, status_log,
-    transfer::{self, COLUMNS, Transfer},
+    transfer::{self, COLUMNS, Transfer, supersede},
 };
 use crate::event::{Actor, EventKind, NewEvent, container::Identity};
 use hoody_protocol::{
@@ -17,6 +17,10 @@ use hoody_protocol::{
 };
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Row, any::AnyRow};
+use std::time::Duration;
+
+/// How long a sync is tried where what it needs is away: nobody expects one hours after asking.
+pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// A sync that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +136,8 @@ pub async fn snapshots(connection: &mut AnyConnection, container: ContainerId) -
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Ends a sync whose transfer cannot be had; `owned` is its container, which is locked. Nothing where it is over.
+/// Ends a sync whose transfer cannot be had; `owned` is its container, which is locked. Nothing where it is over, or is just
+/// being put in place.
 pub async fn fail(
     connection: &mut AnyConnection,
     owned: &ContainerRow,
@@ -141,10 +146,11 @@ pub async fn fail(
     now: i64,
 ) -> Result<(), StoreError> {
     let id = sync.transfer.id.to_string();
-    let sql = "SELECT settled_at FROM transfers WHERE id = $1";
-    let row = sqlx::query(sql).bind(id.clone()).fetch_optional(&mut *connection).await?;
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers \
+        WHERE id = $1 AND (settled_at IS NOT NULL OR operation_id IS NOT NULL)";
+    let over: i64 = sqlx::query_scalar(sql).bind(id.clone()).fetch_one(&mut *connection).await?;
     // Without its row, the container that it came from was deleted.
-    if row.map(|row| row.try_get::<Option<i64>, _>("settled_at")).transpose()?.flatten().is_some() {
+    if over > 0 {
         return Ok(());
     }
     sqlx::query(
@@ -156,6 +162,7 @@ pub async fn fail(
     .bind(now)
     .execute(&mut *connection)
     .await?;
+    supersede(connection, sync.transfer.id, now).await?;
     let step = Step::Failed(cause);
     let told = log(connection, owned, sync.transfer.source_container, step, status_log::Trigger::Node, now).await?;
     event::insert(connection, &told_of(owned, Actor::Node, told)).await?;
@@ -181,6 +188,7 @@ pub(super) async fn settle(
     .bind(ended.failure.map(text).transpose()?)
     .fetch_optional(&mut *connection)
     .await?;
+    supersede(connection, transfer, now).await?;
     let step = match ended.failure {
         None => {
             let bytes = i64::try_from(ended.bytes.unwrap_or(0)).unwrap_or(i64::MAX);

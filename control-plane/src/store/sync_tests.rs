@@ -85,7 +85,8 @@ async fn what_cannot_be_had_is_ended_and_told_even_where_its_source_is_gone() {
         fail(&mut tx, &row, &next, &cause, 30).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(logs(&store, "failed").await, 2);
-        assert!(!transfer::is_awaited(&store, next.transfer.id, next.transfer.target).await.unwrap());
+        let asked = transfer::not_open(&store, next.transfer.id, next.transfer.target).await.unwrap();
+        assert_eq!(asked, transfer::NotOpen::Unknown);
     })
     .await;
 }

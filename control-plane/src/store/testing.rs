@@ -45,6 +45,18 @@ pub async fn sqlite() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
+/// Fails where SQLite, whose plans need no statistics, would look at every row for the statement.
+pub async fn is_indexed(statement: &str) {
+    let (_folder, store) = sqlite().await;
+    let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+    let plan: Vec<(i64, i64, i64, String)> =
+        sqlx::query_as(sql).fetch_all(store.reader()).await.expect("ask for the plan");
+    assert!(!plan.is_empty());
+    for (.., step) in plan {
+        assert!(!step.starts_with("SCAN") || step.contains(" USING INDEX "), "{step}: {statement}");
+    }
+}
+
 fn resume(outcome: Result<(), tokio::task::JoinError>) {
     if let Err(error) = outcome {
         std::panic::resume_unwind(error.into_panic());

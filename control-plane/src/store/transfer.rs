@@ -2,10 +2,11 @@
 
 use super::{Store, StoreError};
 use hoody_protocol::{
-    container::Cause,
+    container::{Cause, ContainerSpec},
     id::{ContainerId, ServerId, SnapshotId, TransferId},
 };
 use sqlx::{AnyConnection, Row, any::AnyRow};
+use std::collections::HashSet;
 
 /// A transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,37 +151,103 @@ pub async fn moving(store: &Store, container: ContainerId) -> Result<Option<Movi
     }))
 }
 
-/// True where a container of the server waits for the transfer: without a row of the transfer, its source is gone.
-pub async fn is_awaited(store: &Store, id: TransferId, server: ServerId) -> Result<bool, StoreError> {
-    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM containers WHERE server_id = $1 AND spec LIKE $2";
-    let count: i64 = sqlx::query_scalar(sql)
-        .bind(server.to_string())
-        .bind(format!("%\"transfer\":\"{id}\"%"))
-        .fetch_one(store.reader())
-        .await?;
-    Ok(count > 0)
+/// What is known of a transfer that a server asks for and that is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotOpen {
+    /// No container of the server is to be made from it.
+    Unknown,
+    /// The container that it came from was deleted before all of it was there.
+    SourceDeleted,
+    /// All of it was there, and something may be based on it.
+    Lost,
 }
 
-/// The transfers from and to a container that something is based on, or that are open: to each target the newest that
-/// it keeps, the newest that the container itself keeps, and all open ones with what they are the difference from. The
-/// oldest are left out where there are more than `most`.
-pub async fn in_use(store: &Store, container: ContainerId, most: usize) -> Result<Vec<TransferId>, StoreError> {
+/// Why the transfer, for which the server asks, is not open. Without a row of the transfer, the source of a copy is gone.
+pub async fn not_open(store: &Store, id: TransferId, server: ServerId) -> Result<NotOpen, StoreError> {
+    let rows = sqlx::query("SELECT spec FROM containers WHERE server_id = $1 AND spec LIKE $2")
+        .bind(server.to_string())
+        .bind(format!("%{id}%"))
+        .fetch_all(store.reader())
+        .await?;
+    for row in rows {
+        let spec: ContainerSpec = serde_json::from_str(row.try_get("spec")?)
+            .map_err(|error| StoreError::Corrupt { what: "containers.spec", source: Box::new(error) })?;
+        // Tenants write some of the text.
+        if spec.transfer != Some(id) {
+            continue;
+        }
+        let is_known = get(store.reader(), id).await?.is_some_and(|row| row.target == server);
+        // What a container moved by goes, and nothing tells then when the source did.
+        return Ok(if is_known || spec.moved { NotOpen::Lost } else { NotOpen::SourceDeleted });
+    }
+    Ok(NotOpen::Unknown)
+}
+
+/// Ends what came between the two containers before the transfer, where that is kept: nothing is based on it any more.
+pub(super) async fn supersede(connection: &mut AnyConnection, id: TransferId, now: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE transfers SET state = 'ended', ended_at = $2 WHERE state = 'kept' AND purpose <> 'move' AND id <> $1 \
+         AND container_id = (SELECT container_id FROM transfers WHERE id = $1) \
+         AND source_container_id = (SELECT source_container_id FROM transfers WHERE id = $1 AND state = 'kept') \
+         AND created_at <= (SELECT created_at FROM transfers WHERE id = $1)",
+    )
+    .bind(id.to_string())
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Removes transfers that ended before that time; how many. That by which a container was copied stays with it, so that it is
+/// known that its source was not deleted.
+pub async fn delete_before(store: &Store, before: i64, most: u32) -> Result<u64, StoreError> {
+    let write = store.write(move |connection| {
+        Box::pin(async move {
+            let done = sqlx::query(
+                "DELETE FROM transfers WHERE id IN (SELECT id FROM transfers WHERE state = 'ended' AND ended_at < $1 \
+                 AND (purpose = 'move' OR (purpose = 'sync' AND settled_at IS NOT NULL)) LIMIT $2)",
+            )
+            .bind(before)
+            .bind(i64::from(most))
+            .execute(connection)
+            .await?;
+            Ok(done.rows_affected())
+        })
+    });
+    write.await
+}
+
+/// What the server that container `$1` is on may keep of its transfers: what came to the container there, and what was sent
+/// from there. What a copy on the same server was made from is kept by the copy; what was sent from the server before went
+/// with the container.
+const HELD: &str = "c.id = $1 AND t.state <> 'ended' AND \
+    ((t.container_id = $1 AND (t.state = 'open' OR t.target_server_id = c.server_id)) OR \
+    (t.source_container_id = $1 AND t.source_server_id <> t.target_server_id \
+    AND (t.state = 'open' OR t.source_server_id = c.server_id)))";
+
+/// The transfers of a container that something is based on and that its server keeps, or that are open: to each target the
+/// newest that it keeps, the newest that the container itself keeps, and all open ones with what they are the difference
+/// from. The oldest are left out where there are more than `most`.
+pub async fn in_use<'e>(
+    queries: impl super::Queries<'e>,
+    container: ContainerId,
+    most: usize,
+) -> Result<Vec<TransferId>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS}, state FROM transfers WHERE (source_container_id = $1 OR container_id = $1) AND state <> 'ended' \
-         ORDER BY created_at DESC, id DESC"
+        "SELECT t.id, t.container_id, t.target_server_id, t.source_container_id, t.source_server_id, t.snapshot_id, \
+         t.base_id, t.state FROM transfers t, containers c WHERE {HELD} ORDER BY t.created_at DESC, t.id DESC"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_all(store.reader()).await?;
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(container.to_string()).fetch_all(queries).await?;
     let mut used = Vec::new();
-    let mut targets = std::collections::HashSet::new();
+    let (mut named, mut targets) = (HashSet::new(), HashSet::new());
     for row in rows {
         let transfer = from_row(&row)?;
         let open = row.try_get::<String, _>("state")? == "open";
         if open || targets.insert((transfer.container, transfer.source_container)) {
-            used.push(transfer.id);
-            used.extend(transfer.base.filter(|_| open));
+            let based = transfer.base.filter(|_| open);
+            used.extend([transfer.id].into_iter().chain(based).filter(|id| named.insert(*id)));
         }
     }
-    used.dedup();
     used.truncate(most);
     Ok(used)
 }

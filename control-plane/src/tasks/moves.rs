@@ -1,10 +1,13 @@
-//! Moves of containers: ends those that cannot go on, and begins those of servers that are being emptied. Every replica
-//! may run it.
+//! Moves of containers: ends those that cannot go on, and begins those of servers that are being emptied. Syncs whose server
+//! stays away end too, since they keep their source where it is. Every replica may run it.
 
 use crate::{
     app::App,
     error::{ServiceError, chain},
-    service::{container::moving::overdue, server::drain},
+    service::{
+        container::{moving::overdue, overdue_syncs},
+        server::drain,
+    },
 };
 use std::time::Duration;
 
@@ -24,5 +27,6 @@ pub async fn run(app: App, interval: Duration) {
 /// One round.
 pub(crate) async fn once(app: &App) -> Result<(), ServiceError> {
     overdue::end(app).await?;
+    overdue_syncs::end(app).await?;
     drain::go_on(app).await
 }

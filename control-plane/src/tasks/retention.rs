@@ -1,10 +1,10 @@
-//! Removes what is older than it is kept: events, activity, and notifications that have ended. In small
+//! Removes what is older than it is kept: events, activity, and what has ended and nobody needs. In small
 //! steps, so that nobody waits for it; several replicas may do it at the same time.
 
 use crate::{
     app::App,
     error::chain,
-    store::{Store, StoreError, activity, command::execution, event, moves, notification},
+    store::{Store, StoreError, activity, command::execution, event, moves, notification, transfer},
 };
 use hoody_protocol::time::now_ms;
 use std::time::Duration;
@@ -21,6 +21,8 @@ const NOTIFICATION_DAYS: u32 = 30;
 const EXECUTION_DAYS: u32 = 30;
 /// Days that moves of containers are kept which are over.
 const MOVE_DAYS: u32 = 30;
+/// Days that transfers are kept on which nothing is based any more.
+const TRANSFER_DAYS: u32 = 30;
 
 /// Cleans up every `interval`, for ever; first after one of them.
 pub async fn run(app: App, interval: Duration) {
@@ -47,6 +49,7 @@ async fn clean_up(store: &Store, now: i64, event_days: u32, activity_days: u32) 
             + activity::delete_before(store, before(activity_days), STEP).await?
             + execution::delete_before(store, before(EXECUTION_DAYS), STEP).await?
             + moves::delete_before(store, before(MOVE_DAYS), STEP).await?
+            + transfer::delete_before(store, before(TRANSFER_DAYS), STEP).await?
             + notification::delete_expired(store, before(NOTIFICATION_DAYS), STEP).await?;
         rows += step;
         if step == 0 {

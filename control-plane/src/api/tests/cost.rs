@@ -7,7 +7,7 @@ use crate::{
     store::{
         Backend, Store,
         auth_token::testing::token,
-        testing::{each_backend, sqlite},
+        testing::{each_backend, is_indexed},
     },
 };
 use serde_json::{Value, json};
@@ -114,17 +114,6 @@ async fn a_bearer_token_costs_no_hash_and_one_read_of_an_index() {
         assert_eq!(app.passwords.worked(), worked + 1, "nothing is counted");
     })
     .await;
-}
-
-/// Fails where SQLite, whose plans need no statistics, would look at every row for it.
-async fn is_indexed(statement: &str) {
-    let (_folder, store) = sqlite().await;
-    let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
-    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(store.reader()).await.unwrap();
-    assert!(!plan.is_empty());
-    for (.., step) in plan {
-        assert!(!step.starts_with("SCAN"), "{step}: {statement}");
-    }
 }
 
 /// The statements that this thread sends to PostgreSQL; those to SQLite are sent by other threads.

@@ -12,6 +12,7 @@ use crate::{
         testing::{each_backend, sqlite},
     },
 };
+use hoody_protocol::container::Cause;
 use serde_json::json;
 use std::time::Duration;
 
@@ -158,6 +159,46 @@ async fn containers_that_do_not_start_elsewhere_hold_up_no_other() {
         assert_eq!(two.last(&stuck[0]).await.state, State::Done);
         drained(&two, &drain, &stuck[0]).await;
         assert_eq!(two.reserved().await.0, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_even_be_read_is_named_and_holds_up_no_other() {
+    each_backend(|store| async move {
+        let two = Two::new(&store).await;
+        let world = &two.world;
+        let (broken, fine) = (two.create(json!({"name": "broken"})).await, two.create(json!({"name": "fine"})).await);
+        // The broken one's turn comes first.
+        world
+            .sql(&format!("UPDATE containers SET attributes = 'x', created_at = 1 WHERE id = '{}'", id(&broken)))
+            .await;
+        let drain = format!("/api/v1/servers/{}/drain", world.server);
+        world.client.post(&drain, json!({})).await.expect(200);
+        next(&two).await;
+        assert_eq!(two.last(&fine).await.state, State::Copying);
+        let read = world.client.get(&drain).await.expect(200);
+        let waiting = &read.data()["waiting"];
+        assert_eq!(waiting[0]["container_id"], json!(id(&broken)), "{waiting}");
+        assert!(waiting[0]["reason"].as_str().unwrap().contains("stored"), "{waiting}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_only_a_move_needs_says_so_when_it_is_deleted() {
+    each_backend(|store| async move {
+        let two = Two::new(&store).await;
+        let (world, app) = (&two.world, &two.world.app);
+        let path = two.create(json!({"name": "web"})).await;
+        world.client.post(&format!("{path}/move"), json!({})).await.expect(200);
+        let (admin, _) = Client::new_user(app, "root", true).await;
+        for (server, why) in [(two.other, "moved"), (world.server, "has containers")] {
+            let refused = admin.delete(&format!("/api/v1/admin/servers/{server}")).await.expect(409);
+            assert!(refused.json["message"].as_str().unwrap().contains(why), "{}", refused.json);
+        }
+        steps::fail(app, &two.last(&path).await, Cause::new("test", "no")).await.unwrap();
+        admin.delete(&format!("/api/v1/admin/servers/{}", two.other)).await.expect(200);
     })
     .await;
 }

@@ -6,12 +6,17 @@ use crate::{
     nodes::simulated::Faults,
     service::container::moving::steps,
     store::{
-        container,
+        container, link_testing,
         moves::State,
         testing::{each_backend, sqlite},
+        transfer::{self, Transfer},
     },
 };
-use hoody_protocol::container::Desired;
+use hoody_protocol::{
+    container::{Cause, Desired},
+    id::{ServerId, TransferId},
+    transfer::MAX_KEPT,
+};
 use serde_json::json;
 
 /// Changes the specification as it is written, past what requests accept.
@@ -126,6 +131,51 @@ async fn what_is_refused_because_of_what_tenants_wrote_fails_the_move_and_is_not
         }
     })
     .await;
+}
+
+/// That many transfers of the container that are kept, each to another container on that server.
+async fn copies(two: &Two, path: &str, server: ServerId, count: usize) {
+    let store = &two.world.app.store;
+    for _ in 0..count {
+        let copy = link_testing::container(store, server, 1, Vec::new()).await.id;
+        let sent = Transfer {
+            id: TransferId::generate(),
+            container: copy,
+            target: server,
+            source_container: id(path),
+            source: two.world.server,
+            snapshot: None,
+            base: None,
+        };
+        let mut tx = store.begin().await.unwrap();
+        transfer::insert(&mut tx, &sent, 1).await.unwrap();
+        transfer::keep(&mut tx, sent.id, 0, 1).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn copies_on_its_own_server_do_not_keep_a_container_and_too_many_elsewhere_are_named() {
+    let (_folder, store) = sqlite().await;
+    let two = Two::new(&store).await;
+    let (client, path) = (&two.world.client, two.create(json!({"name": "web"})).await);
+    // Somewhere that no node deletes them as unknown.
+    let quiet = link_testing::server(&store, "quiet").await;
+    copies(&two, &path, two.world.server, MAX_KEPT + 1).await;
+    client.post(&format!("{path}/move"), json!({})).await.expect(200);
+    steps::fail(&two.world.app, &two.last(&path).await, Cause::new("test", "no")).await.unwrap();
+    let there = json!({"target_server_id": two.other.to_string()});
+    copies(&two, &path, quiet, MAX_KEPT - 1).await;
+    client.post(&format!("{path}/copy"), there.clone()).await.expect(200);
+    // Whatever becomes of that copy, it has the last place; on its own server there is room for more.
+    let open =
+        format!("UPDATE transfers SET state = 'kept' WHERE source_container_id = '{}' AND purpose = 'copy'", id(&path));
+    two.world.sql(&open).await;
+    for asked in ["move", "copy"] {
+        let refused = client.post(&format!("{path}/{asked}"), there.clone()).await.expect(409);
+        assert!(refused.json["message"].as_str().unwrap().contains("delete a copy"), "{}", refused.json);
+    }
+    client.post(&format!("{path}/copy"), json!({"name": "here"})).await.expect(200);
 }
 
 #[tokio::test]

@@ -4,10 +4,17 @@ use super::world::World;
 use crate::{
     app::testing,
     nodes::simulated::Faults,
-    store::testing::{each_backend, sqlite},
+    store::{
+        snapshot::{self, SnapshotRow, SnapshotState},
+        testing::{each_backend, sqlite},
+        transfer::{self, Transfer},
+    },
     tasks,
 };
-use hoody_protocol::container::Cause;
+use hoody_protocol::{
+    container::Cause,
+    id::{SnapshotId, TransferId},
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -189,4 +196,56 @@ async fn containers_without_a_root_file_system_have_no_snapshots() {
     world.client.get(&format!("{unknown}/snapshots")).await.expect(404);
     world.client.post(&format!("{unknown}/snapshots"), json!({})).await.expect(404);
     world.client.post("/api/v1/containers/nonsense/snapshots", json!({})).await.expect(400);
+}
+
+#[tokio::test]
+async fn what_cannot_be_deleted_keeps_no_other_snapshot_from_its_turn() {
+    const STUCK: usize = 300;
+    each_backend(|store| async move {
+        let world = World::new(&store).await;
+        let (path, other) = (world.create(json!({"name": "web"})).await, world.create(json!({"name": "other"})).await);
+        let id = |path: &str| path.rsplit('/').next().unwrap().parse().unwrap();
+        let mut tx = store.begin().await.unwrap();
+        for number in 0..STUCK {
+            let row = SnapshotRow {
+                id: SnapshotId::generate(),
+                container: id(&path),
+                name: format!("stuck-{number}"),
+                alias: None,
+                state: SnapshotState::Ready,
+                size_bytes: 0,
+                created_at: 1,
+                expires_at: Some(1),
+                last_used_at: None,
+            };
+            snapshot::insert(&mut tx, &row).await.unwrap();
+            // A copy of it is on its way, for ever.
+            let copy = Transfer {
+                id: TransferId::generate(),
+                container: id(&other),
+                target: world.server,
+                source_container: id(&path),
+                source: world.server,
+                snapshot: Some(row.id),
+                base: None,
+            };
+            transfer::insert(&mut tx, &copy, 1).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        world.client.post(&format!("{other}/snapshots"), json!({"name": "late", "expiry": 1})).await.expect(200);
+        world.sql("UPDATE snapshots SET expires_at = 2 WHERE name = 'late'").await;
+        let (mut turns, now) = (tasks::snapshots::Turns::default(), tokio::time::Instant::now());
+        for _ in 0..STUCK / 64 + 1 {
+            turns.round(&world.app, now).await.unwrap();
+        }
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let gone = world.app.nodes.changes.wait_for(id(&other), deadline, || async {
+            Ok::<_, crate::store::StoreError>(
+                snapshot::list(store.reader(), id(&other)).await?.is_empty().then_some(()),
+            )
+        });
+        assert!(gone.await.unwrap().is_some(), "others stopped it");
+        assert_eq!(snapshot::list(store.reader(), id(&path)).await.unwrap().len(), STUCK);
+    })
+    .await;
 }

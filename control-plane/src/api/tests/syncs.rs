@@ -6,7 +6,7 @@ use crate::{
     nodes::simulated::Faults,
     service::container::sync as service,
     store::{
-        Store, container, sync,
+        Store, container, moves, sync,
         testing::{each_backend, sqlite},
         transfer,
     },
@@ -78,9 +78,16 @@ async fn a_sync_takes_a_snapshot_and_tells_how_it_ends() {
         world.client.post(&sync, json!({})).await.expect(200);
         arrives(&world, world.server).await;
         settled(&world, &copy, 2).await;
-        let due = crate::store::snapshot::due(&store, i64::MAX, 9).await.unwrap();
-        assert_eq!(due[0].name, name);
-        assert!(due[0].expires_at.unwrap() < due[1].expires_at.unwrap());
+        // Nothing is based any more on what the copy was made from, and what came before.
+        let sql = format!(
+            "SELECT CAST(COUNT(*) AS BIGINT) FROM transfers WHERE container_id = '{}' AND state = 'kept'",
+            id(&copy)
+        );
+        let kept: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(store.reader()).await.unwrap();
+        assert_eq!(kept, 1);
+        let due = crate::store::snapshot::due(&store, i64::MAX, None, 9).await.unwrap();
+        assert_eq!(due[0].snapshot.name, name);
+        assert!(due[0].since < due[1].since);
 
         // One that fails leaves no snapshot behind.
         world
@@ -189,4 +196,41 @@ async fn servers_that_cannot_take_a_copy() {
     let (_, stranger) = Client::new_user(&world.app, "stranger", false).await;
     let theirs = add_server(&store, "three", stranger).await;
     world.client.post(&copy, json!({"target_server_id": theirs.to_string()})).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_sync_whose_server_stays_away_ends_and_ties_nothing_any_more() {
+    each_backend(|store| async move {
+        let (world, source, copy) = copied(&store).await;
+        let asked = format!("{copy}/sync");
+        world.client.post(&asked, json!({})).await.expect(200);
+        let id = id(&source).parse().unwrap();
+        let tied = async || {
+            let mut tx = store.begin().await.unwrap();
+            moves::ties(&mut tx, id).await.unwrap().copied_by
+        };
+        let away = async |seconds: i64| {
+            let since = hoody_protocol::time::now_ms() as i64 - seconds * 1000;
+            world.sql(&format!("UPDATE servers SET online = 0, online_changed_at = {since}")).await;
+            crate::tasks::moves::once(&world.app).await.unwrap();
+        };
+        away(14 * 60).await;
+        assert_eq!((sync::waiting(&store, world.server).await.unwrap().len(), tied().await), (1, 1));
+        let late = sync::waiting(&store, world.server).await.unwrap().remove(0);
+        away(16 * 60).await;
+        assert_eq!((sync::waiting(&store, world.server).await.unwrap().len(), tied().await), (0, 0));
+        assert!(logs(&world, &copy).await.contains("target_offline"));
+        // Its server is back: the next one begins, and what comes late of the first does nothing.
+        world.sql("UPDATE servers SET online = 1").await;
+        service::received(&world.app, &late).await.unwrap();
+        world.client.post(&asked, json!({})).await.expect(200);
+        let begun = sync::waiting(&store, world.server).await.unwrap().remove(0);
+        service::received(&world.app, &begun).await.unwrap();
+        // One that is being put in place is not ended from under its operation.
+        service::failed(&world.app, &begun, &Cause::new("x", "late")).await.unwrap();
+        settled(&world, &copy, 2).await;
+        let log = logs(&world, &copy).await;
+        assert_eq!((log.matches("\"succeeded\"").count(), log.matches("\"failed\"").count()), (1, 1), "{log}");
+    })
+    .await;
 }

@@ -233,6 +233,10 @@ async fn place(
         Some(called) => Some(snapshots::ready(snapshot::list(&mut *tx, from).await?, called)?),
         None => None,
     };
+    let is_local = server == source.server;
+    if !is_local {
+        transfers::check_room(&mut tx, &source, None).await?;
+    }
     if !reservation::reserve(&mut tx, server, project.owner, &source.spec.limits).await? {
         return Err(taken_meanwhile());
     }
@@ -250,7 +254,6 @@ async fn place(
         snapshot: taken.as_ref().map(|taken| taken.id),
         base: None,
     };
-    let is_local = server == source.server;
     if is_local {
         row.spec.origin = row.spec.origin.map(|origin| Origin { kept: Some(transfer.id), ..origin });
     } else {

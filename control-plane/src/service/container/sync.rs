@@ -149,10 +149,12 @@ async fn begin(app: &App, caller: &Caller, id: ContainerId, from: ContainerId) -
             "the container has {held} of at most {most} snapshots, and a sync keeps what was before as one: delete one first"
         )));
     }
-    let base = match row.server == source.server {
-        true => None,
-        false => transfer::newest_kept(&mut *tx, id, Some(from)).await?.map(|base| base.id),
-    };
+    let newest = transfer::newest_kept(&mut *tx, id, Some(from)).await?.map(|newest| newest.id);
+    let base = newest.filter(|_| row.server != source.server);
+    transfers::check_room(&mut tx, &row, newest).await?;
+    if row.server != source.server {
+        transfers::check_room(&mut tx, &source, newest).await?;
+    }
     let transfer = Transfer {
         id: TransferId::generate(),
         container: id,

@@ -1,4 +1,4 @@
-//! What is on its way from one server to another, for those who ask, and whether anything can be.
+//! What is on its way from one server to another, for those who ask, and whether anything more can be.
 
 use crate::{
     app::App,
@@ -9,7 +9,12 @@ use crate::{
         transfer::{self, Moving},
     },
 };
-use hoody_protocol::{id::ServerId, replica::Moved};
+use hoody_protocol::{
+    id::{ServerId, TransferId},
+    replica::Moved,
+    transfer::MAX_KEPT,
+};
+use sqlx::AnyConnection;
 
 /// A transfer that has not come to its end, and how far it is.
 #[derive(Debug, Clone)]
@@ -51,4 +56,23 @@ pub(super) async fn check_reachable(app: &App, one: ServerId, other: ServerId) -
         }
         _ => Ok(()),
     }
+}
+
+/// 409 where the container, which is locked, has as many copies on other servers as its server keeps something for: with one
+/// more, not all that stays could be named, and nothing could be let go of. A transfer that takes the place of `base` takes
+/// none of its own.
+pub(super) async fn check_room(
+    connection: &mut AnyConnection,
+    row: &ContainerRow,
+    base: Option<TransferId>,
+) -> Result<(), ServiceError> {
+    let used = transfer::in_use(connection, row.spec.id, MAX_KEPT + 1).await?;
+    if used.len() < MAX_KEPT || base.is_some_and(|base| used.contains(&base)) {
+        return Ok(());
+    }
+    Err(ServiceError::Conflict(format!(
+        "container {} has copies on other servers for which its server keeps {MAX_KEPT} states of its files, and it can keep \
+         no more: delete a copy that is not needed first",
+        row.name
+    )))
 }

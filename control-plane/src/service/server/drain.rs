@@ -14,7 +14,10 @@ use crate::{
         moves, server,
     },
 };
-use hoody_protocol::{id::ServerId, time::now_ms};
+use hoody_protocol::{
+    id::{ContainerId, ServerId},
+    time::now_ms,
+};
 
 /// Containers that move away from one server at once.
 const AT_ONCE: usize = 2;
@@ -113,13 +116,31 @@ pub(crate) async fn begin_next(app: &App, drain: &Drain) -> Result<(), ServiceEr
                 error: error @ (ServiceError::Conflict(_) | ServiceError::Unprocessable { .. }), ..
             }) => {
                 tracing::info!(%container, server = %drain.server, error = chain(&error), "cannot be moved away");
-                moving::refuse(app, container, wanted, &error).await?;
+                if let Err(error) = moving::refuse(app, container, wanted, &error).await {
+                    waiting.insert(container, unexpected(drain, container, &error));
+                }
             }
-            Err(NotBegun { error, .. }) => return Err(error),
+            // It holds up no other container.
+            Err(NotBegun { error, .. }) => _ = waiting.insert(container, unexpected(drain, container, &error)),
         }
     }
     if waiting != drain.waiting {
         store::set_waiting(&app.store, drain, &waiting).await?;
     }
     Ok(())
+}
+
+/// What is written down of a container that could not be looked at, whatever is wrong with it; logged when it is new.
+fn unexpected(drain: &Drain, container: ContainerId, error: &ServiceError) -> String {
+    let why = match error {
+        ServiceError::Internal(_) => {
+            "something is wrong with what is stored of the container: an operator finds what in the control plane's log"
+                .to_owned()
+        }
+        other => other.to_string(),
+    };
+    if drain.waiting.get(&container) != Some(&why) {
+        tracing::error!(%container, server = %drain.server, error = chain(error), "a container cannot be moved away");
+    }
+    why
 }

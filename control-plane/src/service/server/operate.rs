@@ -151,14 +151,19 @@ async fn settled(app: &App, id: ServerId, done: bool) -> Result<Server, ServiceE
     }
 }
 
-/// Deletes a server without containers.
+/// Deletes a server without containers, to which and from which none is being moved.
 pub async fn delete(app: &App, id: ServerId) -> Result<(), ServiceError> {
     let mut tx = app.store.begin().await?;
     match store::delete(&mut tx, id).await {
         Ok(true) => {}
         Ok(false) => return Err(ServiceError::NotFound(SERVER)),
         Err(StoreError::MissingReference) => {
-            return Err(ServiceError::Conflict("the server still has containers: delete them first".to_owned()));
+            drop(tx);
+            let message = match store::has_containers(&app.store, id).await? {
+                true => "the server still has containers: delete them first",
+                false => "a container is just being moved to the server, or away from it: wait until that is over",
+            };
+            return Err(ServiceError::Conflict(message.to_owned()));
         }
         Err(error) => return Err(error.into()),
     }

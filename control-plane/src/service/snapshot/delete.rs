@@ -61,7 +61,7 @@ async fn begin(
     snapshot: &SnapshotRow,
     user: Option<UserId>,
 ) -> Result<Begun, ServiceError> {
-    if snapshot::is_being_copied(connection, snapshot.id).await? {
+    if snapshot::is_being_copied(connection, row.spec.id, snapshot.id).await? {
         return Err(ServiceError::Conflict("a container is being made from the snapshot: wait until it is".to_owned()));
     }
     let kind = OperationKind::DeleteSnapshot { snapshot: snapshot.id };

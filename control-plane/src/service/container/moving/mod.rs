@@ -11,7 +11,7 @@ pub(crate) mod steps;
 mod target;
 mod ties;
 
-use super::authorise;
+use super::{authorise, transfers};
 use crate::{
     access::Level,
     app::App,
@@ -145,7 +145,7 @@ pub(in crate::service) async fn begin(
     wanted: Wanted,
 ) -> Result<Move, NotBegun> {
     let row = container::get(&app.store, id).await?.ok_or(ServiceError::NotFound("container"))?;
-    let candidates = target::candidates(app, &row, target).await?;
+    let candidates = target::candidates(app, &row, target, wanted.drain).await?;
     let mut tx = app.store.begin().await?;
     let row = container::lock(&mut tx, id).await?.ok_or(ServiceError::NotFound("container"))?;
     if let Some(tie) = ties::of(&mut tx, &row).await? {
@@ -155,6 +155,7 @@ pub(in crate::service) async fn begin(
         let error = ServiceError::Conflict("the container is being moved already".to_owned());
         return Err(NotBegun { error, passes: true });
     }
+    transfers::check_room(&mut tx, &row, None).await?;
     if !row.server_info.online {
         let message = format!("server {} is offline: nothing can be moved away from it", row.server_info.name);
         return Err(ServiceError::Unavailable(message).into());

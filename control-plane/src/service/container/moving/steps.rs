@@ -109,7 +109,7 @@ async fn hold(
         None if owned.spec.limits != row.limits => {
             Some(Cause::new("limits_changed", "the container's limits were changed while it was copied: move it again"))
         }
-        None => target::objection(&mut tx, &owned, target).await?,
+        None => target::objection(&mut tx, &owned, target, row.drain).await?,
         tie => tie,
     };
     if let Some(tie) = tie {
@@ -203,7 +203,7 @@ async fn switch(
     if row.held != Some(read) || !is_stopped(&row, &owned) {
         return give_up(app, tx, row, Some(owned), changed()).await;
     }
-    if let Some(objection) = target::objection(&mut tx, &owned, target).await? {
+    if let Some(objection) = target::objection(&mut tx, &owned, target, row.drain).await? {
         return give_up(app, tx, row, Some(owned), objection).await;
     }
     let missing = move_snapshots::next(&mut tx, row.container).await?.is_some();
