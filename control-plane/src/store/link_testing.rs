@@ -11,7 +11,7 @@ use hoody_protocol::{
     version::{self, SpecVersion},
 };
 
-pub(super) async fn execute(store: &Store, sql: String) {
+pub(crate) async fn execute(store: &Store, sql: String) {
     let mut tx = store.begin().await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
@@ -28,7 +28,7 @@ pub(crate) async fn user(store: &Store) -> String {
     id
 }
 
-pub(super) async fn server(store: &Store, name: &str) -> ServerId {
+pub(crate) async fn server(store: &Store, name: &str) -> ServerId {
     let mut tx = store.begin().await.unwrap();
     let server = ServerId::generate();
     super::server::insert(&mut tx, server, name).await.unwrap();
@@ -61,7 +61,7 @@ pub(super) fn hello(cores: u32, memory_bytes: u64) -> Hello {
 
 /// A container whose current version is 1.`generation`, with nothing acknowledged and status `creating`
 /// since 1000.
-pub(super) async fn container(store: &Store, server: ServerId, generation: u64, layers: Vec<Layer>) -> ContainerSpec {
+pub(crate) async fn container(store: &Store, server: ServerId, generation: u64, layers: Vec<Layer>) -> ContainerSpec {
     let (user, project) = (UserId::generate(), ProjectId::generate());
     let spec = ContainerSpec {
         id: ContainerId::generate(),

@@ -131,6 +131,31 @@ async fn a_container_whose_pull_hangs_is_deleted_at_once() {
     assert_eq!(shop.world.reserved().await.0, 0);
 }
 
+/// Waits for a condition.
+async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let fulfilled = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), fulfilled).await.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn a_pull_whose_end_cannot_be_written_down_is_tried_again() {
+    let (_folder, store) = sqlite().await;
+    let shop = Shop::new(&store).await;
+    let refused = "CREATE TRIGGER refused BEFORE UPDATE ON image_pulls WHEN NEW.state = 'failed' \
+                   BEGIN SELECT RAISE(ABORT, 'staged'); END";
+    shop.world.sql(refused).await;
+    let path = shop.world.create(shop.body("app:late")).await;
+    // Neither the pull nor whoever gives it up can say that it failed.
+    until("it is tried again", async || shop.registry.asked("app/manifests/late").len() > 1).await;
+    assert_eq!(shop.world.status(&path).await, "creating");
+    shop.world.sql("DROP TRIGGER refused").await;
+    shop.world.until(&path, "failed").await;
+}
+
 #[tokio::test]
 async fn references_and_credentials_are_checked_and_sealed() {
     let (_folder, store) = sqlite().await;
