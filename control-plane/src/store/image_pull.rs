@@ -260,11 +260,12 @@ pub async fn fail(
     Ok(done.rows_affected() == 1)
 }
 
-/// Queues a pull again that failed.
+/// Queues a pull again that failed: behind those that wait. Who has a pull fail and begins it again would otherwise always be
+/// the first.
 pub async fn retry(connection: &mut AnyConnection, container: ContainerId) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE image_pulls SET state = 'queued', failure = NULL, bytes_done = 0, bytes_total = 0, updated_at = $2 \
-         WHERE container_id = $1 AND state = 'failed'",
+        "UPDATE image_pulls SET state = 'queued', failure = NULL, bytes_done = 0, bytes_total = 0, created_at = $2, \
+         updated_at = $2 WHERE container_id = $1 AND state = 'failed'",
     )
     .bind(container.to_string())
     .bind(now_ms() as i64)

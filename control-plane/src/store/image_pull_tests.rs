@@ -92,6 +92,32 @@ async fn a_claim_that_nobody_works_on_is_free_to_whoever_made_it() {
 }
 
 #[tokio::test]
+async fn a_pull_that_is_tried_again_waits_behind_those_that_wait() {
+    each_backend(|store| async move {
+        let server = server(&store, "one").await;
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let id = container(&store, server, 1, Vec::new()).await.id;
+            queue(&store, id).await;
+            ids.push(id);
+        }
+        let at = now_ms() as i64;
+        for (id, age) in [(ids[0], 2000), (ids[1], 1000)] {
+            let at = at - age;
+            execute(&store, format!("UPDATE image_pulls SET created_at = {at} WHERE container_id = '{id}'")).await;
+        }
+        assert_eq!(claimed(&store, "r", 1).await, [ids[0]]);
+        let mut tx = store.begin().await.unwrap();
+        assert!(fail(&mut tx, ids[0], "r", &Cause::new("registry_slow", "it was slow")).await.unwrap());
+        retry(&mut tx, ids[0]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(claimed(&store, "r", 1).await, [ids[1]]);
+        assert_eq!(claimed(&store, "r", 1).await, [ids[0]]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_owner_with_many_does_not_keep_others_waiting() {
     each_backend(|store| async move {
         let server = server(&store, "one").await;

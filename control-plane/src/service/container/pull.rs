@@ -14,7 +14,7 @@ use crate::{
     keys::Keys,
     service::image::{
         import::Platform,
-        registry::{self, Credentials, Holder, Progress, PullError, PullRequest, Pulled, Reference, Registry},
+        registry::{self, Credentials, Holder, Progress, PullError, PullRequest, Pulled, Reference, Registry, Traces},
     },
     store::{
         StoreError,
@@ -33,7 +33,7 @@ use hoody_protocol::{
 use ipnet::IpNet;
 use serde_json::json;
 use sqlx::AnyConnection;
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{Notify, OnceCell};
 use zeroize::Zeroizing;
 
@@ -123,11 +123,13 @@ pub(super) async fn begin_again(
 /// Does a pull that this process has claimed, and writes down what became of it.
 pub async fn run(app: &App, pull: NewPull) -> Result<(), ServiceError> {
     let id = pull.container;
-    let progress = Progress::default();
+    let (progress, traces) = (Progress::default(), Traces::new(&app.config.data_dir));
     let outcome = tokio::select! {
-        outcome = fetch(app, &pull, &progress) => outcome,
+        outcome = fetch(app, &pull, &traces, &progress) => outcome,
         ended = watch(app, id, &progress) => {
-            tracing::debug!(container = %id, ?ended, "a pull is not ours any more");
+            if ended == Ended::Gone {
+                traces.forget();
+            }
             return Ok(());
         }
     };
@@ -152,10 +154,10 @@ pub async fn run(app: &App, pull: NewPull) -> Result<(), ServiceError> {
     }
 }
 
-async fn fetch(app: &App, pull: &NewPull, progress: &Progress) -> Result<Pulled, PullError> {
+async fn fetch(app: &App, pull: &NewPull, traces: &Arc<Traces>, progress: &Progress) -> Result<Pulled, PullError> {
     let request = request(app, pull).await?;
     let registry = app.pulls.registry.get_or_try_init(|| client(&app.config)).await?;
-    registry::pull(registry, &request, &app.config.data_dir, progress).await
+    registry::pull(registry, &request, traces, progress).await
 }
 
 async fn request(app: &App, pull: &NewPull) -> Result<PullRequest, PullError> {
