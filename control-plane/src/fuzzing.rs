@@ -12,7 +12,7 @@ use crate::{
     },
 };
 use hoody_protocol::firewall::{Direction, Match};
-use std::path::Path;
+use std::{path::Path, sync::atomic::AtomicBool};
 
 pub use crate::service::image::registry::fuzzing::registry;
 pub use import::fuzzing::{archive as image_archive, documents};
@@ -43,7 +43,7 @@ pub fn rule(bytes: &[u8]) {
 pub fn container_archive(bytes: &[u8]) {
     let compressed = zstd::encode_all(bytes, 1).expect("a text in memory");
     for bytes in [bytes, &compressed] {
-        if let Ok(found) = archive::inspect(bytes) {
+        if let Ok(found) = archive::inspect(bytes, u64::MAX, &AtomicBool::new(false)) {
             assert!(found.document.len() as u64 <= found.bytes && found.file_bytes <= found.bytes);
         }
     }

@@ -1,5 +1,6 @@
-//! Pulls of containers' images. A row's claim is good as long as the lease of the replica that made it; whoever
-//! ends a pull does so in the transaction that changes the container, on condition that the claim is still theirs.
+//! Pulls of containers' images. A row's claim is good as long as the lease of the replica that made it, and as that is at
+//! work on it; whoever ends a pull does so in the transaction that changes the container, on condition that the claim is
+//! still theirs.
 
 use super::{Store, StoreError, replica};
 use hoody_protocol::{container::Cause, id::ContainerId, time::now_ms};
@@ -95,24 +96,41 @@ pub async fn insert(connection: &mut AnyConnection, pull: &NewPull) -> Result<()
     Ok(())
 }
 
-/// Held by nobody: `$1` is the time, `$2` the replica that asks.
-const FREE: &str = "(state = 'queued' OR (state = 'running' AND claimed_by <> $2 AND claimed_by NOT IN \
-     (SELECT id FROM replicas WHERE expires_at > $1)))";
+/// Bound before the containers that the asking replica is at work on.
+const BOUND: usize = 4;
+
+/// Held by nobody: `$1` is the time, `$2` the replica that asks, and `$5` and those behind it the `at_work` containers whose
+/// pulls it does. What it has claimed beside them would wait for ever: its end could not be written down.
+fn free(at_work: usize) -> String {
+    let others = "claimed_by <> $2 AND claimed_by NOT IN (SELECT id FROM replicas WHERE expires_at > $1)";
+    let numbers: Vec<String> = (1..=at_work).map(|number| format!("${}", BOUND + number)).collect();
+    let beside = match at_work {
+        0 => String::new(),
+        _ => format!(" AND container_id NOT IN ({})", numbers.join(", ")),
+    };
+    format!("(state = 'queued' OR (state = 'running' AND (({others}) OR (claimed_by = $2{beside}))))")
+}
 
 /// The pulls that are free, the oldest first and `$3` of each owner. A left join: SQLite would begin an inner one with
 /// all containers, because they have an index by owner.
-fn next() -> String {
+fn next(free: &str) -> String {
     format!(
-        "SELECT container_id FROM (SELECT ip.container_id, ip.created_at, {FREE} AS is_free, \
-         ROW_NUMBER() OVER (PARTITION BY c.owner_id ORDER BY CASE WHEN {FREE} THEN 1 ELSE 0 END, ip.created_at, \
+        "SELECT container_id FROM (SELECT ip.container_id, ip.created_at, {free} AS is_free, \
+         ROW_NUMBER() OVER (PARTITION BY c.owner_id ORDER BY CASE WHEN {free} THEN 1 ELSE 0 END, ip.created_at, \
          ip.container_id) AS place FROM image_pulls ip LEFT JOIN containers c ON c.id = ip.container_id \
          WHERE ip.state <> 'failed') AS ranked \
          WHERE is_free AND place <= $3 ORDER BY created_at, container_id LIMIT $4"
     )
 }
 
-/// Claims up to `limit` pulls for `replica`, the oldest first and a few of each owner.
-pub async fn claim(store: &Store, replica: &str, limit: usize) -> Result<Vec<NewPull>, StoreError> {
+/// Claims up to `limit` pulls for `replica`, the oldest first and a few of each owner. It does those of the containers
+/// `at_work`.
+pub async fn claim(
+    store: &Store,
+    replica: &str,
+    at_work: &[ContainerId],
+    limit: usize,
+) -> Result<Vec<NewPull>, StoreError> {
     // Asked after every change of a container: what waits is seen without taking the right to write.
     if sqlx::query("SELECT 1 FROM image_pulls WHERE state <> 'failed' LIMIT 1")
         .fetch_optional(store.reader())
@@ -123,28 +141,30 @@ pub async fn claim(store: &Store, replica: &str, limit: usize) -> Result<Vec<New
     }
     let mut tx = store.begin().await?;
     let now = replica::now(&mut tx).await?;
+    let free = free(at_work.len());
     // Those of an owner that are held count, so that only what is left of their share is claimed.
-    let rows = sqlx::query(sqlx::AssertSqlSafe(next()))
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(next(&free)))
         .bind(now)
         .bind(replica.to_owned())
         .bind(MAX_OF_ONE_OWNER)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *tx)
-        .await?;
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    for id in at_work {
+        query = query.bind(id.to_string());
+    }
+    let rows = query.fetch_all(&mut *tx).await?;
     let mut claimed = Vec::new();
     for row in rows {
         let id: String = row.try_get("container_id")?;
         let sql = format!(
             "UPDATE image_pulls SET state = 'running', claimed_by = $2, updated_at = $4 \
-             WHERE container_id = $3 AND {FREE} RETURNING container_id, reference, architecture, credentials"
+             WHERE container_id = $3 AND {free} RETURNING container_id, reference, architecture, credentials"
         );
-        let found = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(now)
-            .bind(replica.to_owned())
-            .bind(id)
-            .bind(now_ms() as i64)
-            .fetch_optional(&mut *tx)
-            .await?;
+        let mut query =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now).bind(replica.to_owned()).bind(id).bind(now_ms() as i64);
+        for id in at_work {
+            query = query.bind(id.to_string());
+        }
+        let found = query.fetch_optional(&mut *tx).await?;
         claimed.extend(found.as_ref().map(read).transpose()?);
     }
     tx.commit().await?;
@@ -163,13 +183,24 @@ fn read(row: &AnyRow) -> Result<NewPull, StoreError> {
     })
 }
 
-/// Notes how far a pull is; false where it is not `replica`'s any more.
+/// Whose a pull is that a replica writes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// That replica's: it is written down.
+    Ours,
+    /// Another's, or nobody's.
+    Theirs,
+    /// Nobody's any more: its container was deleted, or has its image.
+    Gone,
+}
+
+/// Notes how far a pull is, where it is `replica`'s.
 pub async fn note(
     store: &Store,
     container: ContainerId,
     replica: &str,
     (done, total): (u64, u64),
-) -> Result<bool, StoreError> {
+) -> Result<Noted, StoreError> {
     let replica = replica.to_owned();
     let write = store.write(move |connection| {
         Box::pin(async move {
@@ -182,9 +213,16 @@ pub async fn note(
             .bind(signed(done))
             .bind(signed(total))
             .bind(now_ms() as i64)
-            .execute(connection)
+            .execute(&mut *connection)
             .await?;
-            Ok(written.rows_affected() == 1)
+            if written.rows_affected() == 1 {
+                return Ok(Noted::Ours);
+            }
+            let found = sqlx::query("SELECT 1 FROM image_pulls WHERE container_id = $1")
+                .bind(container.to_string())
+                .fetch_optional(connection)
+                .await?;
+            Ok(if found.is_some() { Noted::Theirs } else { Noted::Gone })
         })
     });
     write.await
@@ -222,11 +260,12 @@ pub async fn fail(
     Ok(done.rows_affected() == 1)
 }
 
-/// Queues a pull again that failed.
+/// Queues a pull again that failed: behind those that wait. Who has a pull fail and begins it again would otherwise always be
+/// the first.
 pub async fn retry(connection: &mut AnyConnection, container: ContainerId) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE image_pulls SET state = 'queued', failure = NULL, bytes_done = 0, bytes_total = 0, updated_at = $2 \
-         WHERE container_id = $1 AND state = 'failed'",
+        "UPDATE image_pulls SET state = 'queued', failure = NULL, bytes_done = 0, bytes_total = 0, created_at = $2, \
+         updated_at = $2 WHERE container_id = $1 AND state = 'failed'",
     )
     .bind(container.to_string())
     .bind(now_ms() as i64)

@@ -19,8 +19,16 @@ async fn queue(store: &Store, id: ContainerId) {
     tx.commit().await.unwrap();
 }
 
+/// What the replica claims that is at work on all it has.
 async fn claimed(store: &Store, replica: &str, limit: usize) -> Vec<ContainerId> {
-    claim(store, replica, limit).await.unwrap().into_iter().map(|pull| pull.container).collect()
+    let held = sqlx::query_scalar::<_, String>("SELECT container_id FROM image_pulls WHERE claimed_by = $1");
+    let held = held.bind(replica.to_owned()).fetch_all(store.reader()).await.unwrap();
+    let at_work: Vec<ContainerId> = held.into_iter().map(|id| id.parse().unwrap()).collect();
+    claimed_beside(store, replica, &at_work, limit).await
+}
+
+async fn claimed_beside(store: &Store, replica: &str, at_work: &[ContainerId], limit: usize) -> Vec<ContainerId> {
+    claim(store, replica, at_work, limit).await.unwrap().into_iter().map(|pull| pull.container).collect()
 }
 
 #[tokio::test]
@@ -34,8 +42,8 @@ async fn a_pull_is_one_replicas_until_that_is_gone() {
         assert_eq!(claimed(&store, "first", 9).await, [id]);
         assert!(claimed(&store, "second", 9).await.is_empty());
         assert!(claimed(&store, "first", 9).await.is_empty(), "once");
-        assert!(note(&store, id, "first", (5, 10)).await.unwrap());
-        assert!(!note(&store, id, "second", (9, 10)).await.unwrap());
+        assert_eq!(note(&store, id, "first", (5, 10)).await.unwrap(), Noted::Ours);
+        assert_eq!(note(&store, id, "second", (9, 10)).await.unwrap(), Noted::Theirs);
         replica::end(&store, "first").await.unwrap();
         assert_eq!(claimed(&store, "second", 9).await, [id]);
 
@@ -54,6 +62,57 @@ async fn a_pull_is_one_replicas_until_that_is_gone() {
         retry(&mut tx, id).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(claimed(&store, "second", 9).await, [id]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_nobody_works_on_is_free_to_whoever_made_it() {
+    each_backend(|store| async move {
+        let server = server(&store, "one").await;
+        let (left, worked_on) =
+            (container(&store, server, 1, Vec::new()).await, container(&store, server, 1, Vec::new()).await);
+        let (left, worked_on) = (left.id, worked_on.id);
+        for id in [left, worked_on] {
+            queue(&store, id).await;
+        }
+        for replica in ["first", "second"] {
+            replica::renew(&store, replica, None).await.unwrap();
+        }
+        assert_eq!(claimed(&store, "first", 9).await.len(), 2);
+        // The others cannot know what it works on.
+        assert!(claimed(&store, "second", 9).await.is_empty());
+        assert_eq!(claimed_beside(&store, "first", &[worked_on], 9).await, [left]);
+        assert!(claimed_beside(&store, "first", &[worked_on, left], 9).await.is_empty());
+        assert_eq!(claimed_beside(&store, "first", &[], 9).await.len(), 2);
+        execute(&store, format!("DELETE FROM image_pulls WHERE container_id = '{left}'")).await;
+        assert_eq!(note(&store, left, "first", (1, 2)).await.unwrap(), Noted::Gone);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pull_that_is_tried_again_waits_behind_those_that_wait() {
+    each_backend(|store| async move {
+        let server = server(&store, "one").await;
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let id = container(&store, server, 1, Vec::new()).await.id;
+            queue(&store, id).await;
+            ids.push(id);
+        }
+        let at = now_ms() as i64;
+        for (id, age) in [(ids[0], 2000), (ids[1], 1000)] {
+            let at = at - age;
+            execute(&store, format!("UPDATE image_pulls SET created_at = {at} WHERE container_id = '{id}'")).await;
+        }
+        assert_eq!(claimed(&store, "r", 1).await, [ids[0]]);
+        let mut tx = store.begin().await.unwrap();
+        assert!(fail(&mut tx, ids[0], "r", &Cause::new("registry_slow", "it was slow")).await.unwrap());
+        retry(&mut tx, ids[0]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(claimed(&store, "r", 1).await, [ids[1]]);
+        assert_eq!(claimed(&store, "r", 1).await, [ids[0]]);
     })
     .await;
 }
@@ -106,7 +165,7 @@ async fn nothing_of_an_unpulled_container_is_sent() {
 #[tokio::test]
 async fn looking_for_a_pull_does_not_look_at_every_container() {
     let (_folder, store) = crate::store::testing::sqlite().await;
-    let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", next()));
+    let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", next(&free(1))));
     let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(store.reader()).await.unwrap();
     let steps: Vec<String> = plan.into_iter().map(|(.., step)| step).collect();
     assert!(steps.iter().any(|step| step.starts_with("SEARCH c ")), "{steps:?}");

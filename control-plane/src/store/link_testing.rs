@@ -11,7 +11,7 @@ use hoody_protocol::{
     version::{self, SpecVersion},
 };
 
-pub(super) async fn execute(store: &Store, sql: String) {
+pub(crate) async fn execute(store: &Store, sql: String) {
     let mut tx = store.begin().await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();

@@ -131,6 +131,58 @@ async fn a_container_whose_pull_hangs_is_deleted_at_once() {
     assert_eq!(shop.world.reserved().await.0, 0);
 }
 
+/// Waits for a condition.
+async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let fulfilled = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), fulfilled).await.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_the_pull_of_a_container_that_is_deleted() {
+    let (_folder, store) = sqlite().await;
+    let shop = Shop::new(&store).await;
+    let layer: Vec<u8> = vec![7; 100_000];
+    shop.registry.image("app", Some("v1"), "amd64", &[b"done", &layer]);
+    let blob = format!("app/blobs/{}", Digest::of(&layer));
+    shop.registry.put(&blob, Answer::Trickle(1000, Duration::from_secs(1), layer));
+    let path = shop.world.create(shop.body("app:v1")).await;
+    let files = || {
+        let found = std::fs::read_dir(shop._data.path().join("blobs")).into_iter().flatten();
+        let files = found.map(|entry| entry.unwrap()).map(|entry| {
+            let bytes = entry.metadata().map_or(0, |found| found.len());
+            (entry.file_name().into_string().unwrap(), bytes)
+        });
+        files.filter(|(name, _)| name != ".lock").collect::<Vec<_>>()
+    };
+    until("one layer is there, and the other on its way", async || {
+        let found = files();
+        let has = |prefix: &str| found.iter().any(|(name, bytes)| name.starts_with(prefix) && *bytes > 0);
+        has(".pulling-") && has(".pulled-")
+    })
+    .await;
+    shop.world.client.delete(&path).await.expect(200);
+    until("nothing is left", async || files().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_pull_whose_end_cannot_be_written_down_is_tried_again() {
+    let (_folder, store) = sqlite().await;
+    let shop = Shop::new(&store).await;
+    let refused = "CREATE TRIGGER refused BEFORE UPDATE ON image_pulls WHEN NEW.state = 'failed' \
+                   BEGIN SELECT RAISE(ABORT, 'staged'); END";
+    shop.world.sql(refused).await;
+    let path = shop.world.create(shop.body("app:late")).await;
+    // Neither the pull nor whoever gives it up can say that it failed.
+    until("it is tried again", async || shop.registry.asked("app/manifests/late").len() > 1).await;
+    assert_eq!(shop.world.status(&path).await, "creating");
+    shop.world.sql("DROP TRIGGER refused").await;
+    shop.world.until(&path, "failed").await;
+}
+
 #[tokio::test]
 async fn references_and_credentials_are_checked_and_sealed() {
     let (_folder, store) = sqlite().await;

@@ -60,7 +60,7 @@ pub async fn create(
     }
     let image = image::resolve(app, &wanted).await?;
     let servers = reservation::servers_of(app.store.reader(), project.owner, project_id).await?;
-    let ranked = choose(&servers, &wanted, &image)?;
+    let ranked = choose(&servers, &wanted, image.architecture())?;
     let row = step("api: written", place(app, caller, project_id, wanted, image, &servers, &ranked)).await?;
     app.nodes.wake(row.server);
     app.pulls.wake();
@@ -78,9 +78,13 @@ pub(super) async fn may_use<'e>(
     object::in_project(queries, caller, object, Level::Edit).await
 }
 
-/// The servers to try, best first.
-pub(super) fn choose(servers: &[ServerRow], wanted: &Wanted, image: &Source) -> Result<Vec<ServerId>, ServiceError> {
-    let demand = Demand { limits: &wanted.limits, architecture: image.architecture(), kvm: wanted.kvm };
+/// The servers to try, best first; `architecture` is the image's.
+pub(super) fn choose(
+    servers: &[ServerRow],
+    wanted: &Wanted,
+    architecture: Option<&str>,
+) -> Result<Vec<ServerId>, ServiceError> {
+    let demand = Demand { limits: &wanted.limits, architecture, kvm: wanted.kvm };
     if let Some(id) = wanted.server {
         let server = servers.iter().find(|server| server.id == id).ok_or(ServiceError::NotFound("server"))?;
         return match scheduler::check(server, demand) {

@@ -14,13 +14,13 @@ use crate::{
     keys::Keys,
     service::image::{
         import::Platform,
-        registry::{self, Credentials, Holder, Progress, PullError, PullRequest, Pulled, Reference, Registry},
+        registry::{self, Credentials, Holder, Progress, PullError, PullRequest, Pulled, Reference, Registry, Traces},
     },
     store::{
         StoreError,
         container::{self, ContainerRow, Status},
         event, image,
-        image_pull::{self, NewPull, PullState},
+        image_pull::{self, NewPull, Noted, PullState},
         status_log::{self, Trigger},
     },
 };
@@ -33,7 +33,7 @@ use hoody_protocol::{
 use ipnet::IpNet;
 use serde_json::json;
 use sqlx::AnyConnection;
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{Notify, OnceCell};
 use zeroize::Zeroizing;
 
@@ -123,10 +123,15 @@ pub(super) async fn begin_again(
 /// Does a pull that this process has claimed, and writes down what became of it.
 pub async fn run(app: &App, pull: NewPull) -> Result<(), ServiceError> {
     let id = pull.container;
-    let progress = Progress::default();
+    let (progress, traces) = (Progress::default(), Traces::new(&app.config.data_dir));
     let outcome = tokio::select! {
-        outcome = fetch(app, &pull, &progress) => outcome,
-        ended = watch(app, id, &progress) => return ended,
+        outcome = fetch(app, &pull, &traces, &progress) => outcome,
+        ended = watch(app, id, &progress) => {
+            if ended == Ended::Gone {
+                traces.forget();
+            }
+            return Ok(());
+        }
     };
     match outcome {
         Ok(pulled) => {
@@ -149,10 +154,10 @@ pub async fn run(app: &App, pull: NewPull) -> Result<(), ServiceError> {
     }
 }
 
-async fn fetch(app: &App, pull: &NewPull, progress: &Progress) -> Result<Pulled, PullError> {
+async fn fetch(app: &App, pull: &NewPull, traces: &Arc<Traces>, progress: &Progress) -> Result<Pulled, PullError> {
     let request = request(app, pull).await?;
     let registry = app.pulls.registry.get_or_try_init(|| client(&app.config)).await?;
-    registry::pull(registry, &request, &app.config.data_dir, progress).await
+    registry::pull(registry, &request, traces, progress).await
 }
 
 async fn request(app: &App, pull: &NewPull) -> Result<PullRequest, PullError> {
@@ -185,16 +190,38 @@ async fn request(app: &App, pull: &NewPull) -> Result<PullRequest, PullError> {
     })
 }
 
-/// Writes down how far the pull is; ends where it is not ours any more, since the container was deleted.
-async fn watch(app: &App, id: ContainerId, progress: &Progress) -> Result<(), ServiceError> {
+/// Why a pull is not ours any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Its container was deleted, or has its image by another replica: nobody goes on with what is there.
+    Gone,
+    /// Another replica took it over, and goes on with what is there.
+    TakenOver,
+}
+
+/// Writes down how far the pull is; ends where it is not ours any more. Where the database does not answer the transfer goes
+/// on: whose it is shows when it answers again.
+async fn watch(app: &App, id: ContainerId, progress: &Progress) -> Ended {
     let mut ticks = tokio::time::interval(NOTE_INTERVAL);
-    let (mut last, mut quarter) = (None, 0);
+    let (mut last, mut quarter, mut silent) = (None, 0, false);
     loop {
         ticks.tick().await;
         let now = progress.bytes();
         // Also without news: it says whether the pull is still wanted.
-        if !image_pull::note(&app.store, id, &app.replica, now).await? {
-            return Ok(());
+        let noted = image_pull::note(&app.store, id, &app.replica, now).await;
+        match &noted {
+            Ok(Noted::Ours) => {}
+            Ok(Noted::Theirs) => return Ended::TakenOver,
+            Ok(Noted::Gone) => return Ended::Gone,
+            // Once, not every second.
+            Err(error) if !silent => {
+                tracing::warn!(container = %id, error = chain(error), "write down how far a pull is: it goes on");
+            }
+            Err(_) => {}
+        }
+        silent = noted.is_err();
+        if silent {
+            continue;
         }
         if last != Some(now) {
             app.nodes.changes.announce(id);
@@ -203,7 +230,9 @@ async fn watch(app: &App, id: ContainerId, progress: &Progress) -> Result<(), Se
         let reached = (now.0 * 4).checked_div(now.1).unwrap_or(0);
         if reached > quarter {
             quarter = reached;
-            tell(app, id, now).await?;
+            if let Err(error) = tell(app, id, now).await {
+                tracing::warn!(container = %id, error = chain(&error), "write an event of how far a pull is");
+            }
         }
     }
 }
@@ -265,3 +294,7 @@ pub async fn fail(app: &App, id: ContainerId, cause: &Cause) -> Result<(), Servi
     app.nodes.changes.announce(id);
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "pull_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::{
     import::{self, ImportError, Naming, Overrides},
-    registry::{Progress, PullError, PullRequest, Registry, pull},
+    registry::{Progress, PullError, PullRequest, Registry, Traces, pull},
 };
 use crate::store::{Store, image::ImageRow};
 use std::path::Path;
@@ -30,7 +30,7 @@ pub async fn pull_into_catalogue(
     naming.check()?;
     // What is wrong with the options is said before anything is fetched.
     import::apply(Default::default(), &overrides)?;
-    let pulled = pull(registry, &request, data_dir, progress).await?;
+    let pulled = pull(registry, &request, &Traces::new(data_dir), progress).await?;
     let config = import::apply(pulled.spec.config.clone(), &overrides)?;
     let spec = hoody_protocol::image::ImageSpec::new(pulled.spec.layers.clone(), config);
     let new = naming.describe(spec, pulled.size, pulled.architecture.clone())?;

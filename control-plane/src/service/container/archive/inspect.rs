@@ -2,14 +2,18 @@
 //! it are the node's business, which unpacks them in a process of its own; what can be told here is refused here.
 //!
 //! Nothing of the archive is taken at its word: headers have their checksums looked at, lengths are bounded before they
-//! are read, and nothing but the document and the manifest is kept in memory.
+//! are read, and nothing but the document and the manifest is kept in memory. A small upload can be hundreds of GiB without
+//! its compression: reading ends where that is more than the container's disk could hold, and where nobody waits for it.
 
 use hoody_protocol::{
     export::{DOCUMENT, MANIFEST, MAX_ARCHIVE_BYTES, MAX_DOCUMENT_BYTES, MAX_MANIFEST_BYTES, Manifest, ROOT, VERSION},
     image::Digest,
 };
 use sha2::{Digest as _, Sha256};
-use std::io::{self, Read};
+use std::{
+    io::{self, BufReader, Read},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 const BLOCK_BYTES: u64 = 512;
 /// Largest zstd window, log2.
@@ -22,6 +26,9 @@ const MAX_ENTRIES: u64 = 2_000_000;
 const MAX_TAIL_BYTES: u64 = 1 << 20;
 /// Highest user or group id of a container.
 const MAX_ID: u64 = 65_535;
+/// What a member comes to beside its content and its attributes, which are on the disk as well: its headers, a name and a
+/// link of 4 KiB, what fills up blocks.
+const BESIDE_BYTES: u64 = 16 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// What is wrong with an archive, worded to follow its name.
@@ -45,6 +52,12 @@ pub(crate) enum Problem {
     /// It is too large.
     #[error("is larger than can be imported: {0}")]
     TooLarge(&'static str),
+    /// Its files are more than the container's disk, which has as many bytes.
+    #[error("has more files than a disk of {0} bytes can hold")]
+    Disk(u64),
+    /// Nobody waits for it any more.
+    #[error("is not wanted any more")]
+    Stopped,
     /// It cannot be read here.
     #[error("cannot be read")]
     Io(#[source] io::Error),
@@ -61,19 +74,17 @@ pub(crate) struct Inspected {
     pub(crate) file_bytes: u64,
 }
 
-/// Reads the archive.
-pub(crate) fn inspect(file: impl Read) -> Result<Inspected, Problem> {
-    let mut decoder = zstd::stream::read::Decoder::new(file).map_err(Problem::Io)?;
-    decoder.window_log_max(WINDOW_LOG).map_err(Problem::Io)?;
-    let mut tar = Tar { reader: decoder, hasher: Sha256::new(), bytes: 0, buffer: vec![0; BUFFER_BYTES] };
-    let first = tar.header()?.ok_or(Problem::Truncated)?;
-    if first.name != DOCUMENT.as_bytes() || !first.is_file() || first.size > MAX_DOCUMENT_BYTES as u64 {
-        return Err(Problem::Damaged("its first member is not container.json"));
-    }
-    tar.take(&first.block);
-    let document = tar.content(first.size)?;
+/// Reads no more than the archive's document.
+pub(super) fn document(file: impl Read, stopped: &AtomicBool) -> Result<Vec<u8>, Problem> {
+    Ok(Tar::open(file, stopped)?.1)
+}
+
+/// Reads the archive, for a container with a disk of `most` bytes; ends soon once `stopped` is set.
+pub(crate) fn inspect(file: impl Read, most: u64, stopped: &AtomicBool) -> Result<Inspected, Problem> {
+    let (mut tar, document) = Tar::open(file, stopped)?;
     let (mut entries, mut file_bytes, mut extended) = (0u64, 0u64, None::<Extension>);
     loop {
+        tar.check_beside(most, entries)?;
         let before = tar.bytes;
         let header = tar.header()?.ok_or(Problem::Damaged("it has no manifest"))?;
         if header.name == MANIFEST.as_bytes() && extended.is_none() {
@@ -94,9 +105,29 @@ pub(crate) fn inspect(file: impl Read) -> Result<Inspected, Problem> {
         if entries > MAX_ENTRIES {
             return Err(Problem::TooLarge("it has too many files"));
         }
+        if file_bytes > most {
+            return Err(Problem::Disk(most));
+        }
         tar.skip(header.size)?;
     }
 }
+
+/// A reader that fails once its flag is set. Around the decompression, since a few bytes before it are GiB behind it.
+struct Stoppable<'a, R> {
+    reader: R,
+    stopped: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.reader.read(buffer)
+    }
+}
+
+type Content<'a, F> = Stoppable<'a, zstd::stream::read::Decoder<'static, BufReader<F>>>;
 
 struct Tar<R> {
     reader: R,
@@ -176,7 +207,35 @@ impl Extension {
     }
 }
 
+impl<'a, F: Read> Tar<Content<'a, F>> {
+    /// Reads the first member, the document.
+    fn open(file: F, stopped: &'a AtomicBool) -> Result<(Self, Vec<u8>), Problem> {
+        let mut decoder = zstd::stream::read::Decoder::new(file).map_err(Problem::Io)?;
+        decoder.window_log_max(WINDOW_LOG).map_err(Problem::Io)?;
+        let reader = Stoppable { reader: decoder, stopped };
+        let mut tar = Tar { reader, hasher: Sha256::new(), bytes: 0, buffer: vec![0; BUFFER_BYTES] };
+        let first = tar.header()?.ok_or(Problem::Truncated)?;
+        if first.name != DOCUMENT.as_bytes() || !first.is_file() || first.size > MAX_DOCUMENT_BYTES as u64 {
+            return Err(Problem::Damaged("its first member is not container.json"));
+        }
+        tar.take(&first.block);
+        let document = tar.content(first.size)?;
+        Ok((tar, document))
+    }
+}
+
 impl<R: Read> Tar<R> {
+    /// An error where what was read is more than `entries` members with contents and attributes of `most` bytes each can
+    /// come to: extension headers alone could go on for ever.
+    fn check_beside(&self, most: u64, entries: u64) -> Result<(), Problem> {
+        let plausible = most.saturating_mul(2).saturating_add((entries + 1) * BESIDE_BYTES);
+        let document = MAX_DOCUMENT_BYTES as u64;
+        if self.bytes > plausible.saturating_add(document + MAX_EXTENSION_BYTES).min(MAX_ARCHIVE_BYTES) {
+            return Err(Problem::TooLarge("it has more beside its files than a container has"));
+        }
+        Ok(())
+    }
+
     /// The next header, not yet counted; `None` at the archive's end.
     fn header(&mut self) -> Result<Option<Header>, Problem> {
         let mut header = tar::Header::new_old();
@@ -275,6 +334,7 @@ impl<R: Read> Tar<R> {
 fn broken(error: io::Error) -> Problem {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Problem::Truncated,
+        io::ErrorKind::ConnectionAborted => Problem::Stopped,
         _ if error.raw_os_error().is_some() => Problem::Io(error),
         _ => Problem::Damaged("its compression is damaged"),
     }

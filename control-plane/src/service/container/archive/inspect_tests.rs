@@ -40,7 +40,36 @@ fn end(mut before: Vec<u8>, version: u32, extra_bytes: u64) -> Vec<u8> {
 }
 
 fn look(tar: &[u8]) -> Result<Inspected, Problem> {
-    inspect(&zstd::encode_all(tar, 1).unwrap()[..])
+    whole(&zstd::encode_all(tar, 1).unwrap())
+}
+
+fn whole(archive: &[u8]) -> Result<Inspected, Problem> {
+    inspect(archive, u64::MAX, &AtomicBool::new(false))
+}
+
+/// Zeros without an end, behind these bytes; sets the flag with the second piece. It cannot be read for long.
+struct Bomb<'a> {
+    frames: [Vec<u8>; 2],
+    pieces: usize,
+    stopped: &'a AtomicBool,
+}
+
+impl<'a> Bomb<'a> {
+    fn new(start: &[u8], stopped: &'a AtomicBool) -> Self {
+        let frames = [start.to_vec(), vec![0; 8 << 20]].map(|bytes| zstd::encode_all(&bytes[..], 1).unwrap());
+        Self { frames, pieces: 0, stopped }
+    }
+}
+
+impl Read for Bomb<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let frame = &self.frames[self.pieces.min(1)];
+        assert!(self.pieces < 20, "it is read on and on");
+        self.pieces += 1;
+        self.stopped.store(self.pieces > 2, Ordering::Relaxed);
+        buffer[..frame.len()].copy_from_slice(frame);
+        Ok(frame.len())
+    }
 }
 
 fn document() -> Vec<u8> {
@@ -63,17 +92,17 @@ fn every_cut_and_every_flipped_bit_is_noticed() {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
     encoder.include_checksum(true).unwrap();
     io::copy(&mut &tar[..], &mut encoder).unwrap();
-    let whole = encoder.finish().unwrap();
-    assert!(inspect(&whole[..]).is_ok());
-    for length in 0..whole.len() {
-        let refused = inspect(&whole[..length]).unwrap_err();
+    let archive = encoder.finish().unwrap();
+    assert!(whole(&archive).is_ok());
+    for length in 0..archive.len() {
+        let refused = whole(&archive[..length]).unwrap_err();
         assert!(matches!(refused, Problem::Truncated | Problem::Damaged(_)), "{length}: {refused}");
     }
-    for at in 0..whole.len() {
-        let mut damaged = whole.clone();
+    for at in 0..archive.len() {
+        let mut damaged = archive.clone();
         damaged[at] ^= 1;
         // The window's size may be another one: the content is the same then, which the manifest says.
-        assert!(at == WINDOW_DESCRIPTOR || inspect(&damaged[..]).is_err(), "byte {at}");
+        assert!(at == WINDOW_DESCRIPTOR || whole(&damaged).is_err(), "byte {at}");
     }
     for length in (0..tar.len() - 512).step_by(512) {
         assert!(look(&tar[..length]).is_err(), "{length} bytes of the tar");
@@ -127,5 +156,32 @@ fn what_no_export_holds_is_refused() {
     assert!(matches!(refused(vec![header("rootfs/a", tar::EntryType::Regular, u64::MAX)]), Problem::TooLarge(_)));
     assert!(matches!(look(&end(member("rootfs/a", b""), VERSION, 0)), Err(Problem::Damaged(_))), "no document");
     assert!(look(b"not a tar at all").is_err());
-    assert!(matches!(inspect(&b"not compressed"[..]), Err(Problem::Damaged(_))));
+    assert!(matches!(whole(b"not compressed"), Err(Problem::Damaged(_))));
+}
+
+#[test]
+fn more_than_the_disk_is_refused_as_soon_as_it_is_known() {
+    let running = AtomicBool::new(false);
+    let most = 4 << 20;
+    let fits = end([document(), member("rootfs/a", &[7; 700])].concat(), VERSION, 0);
+    assert_eq!(inspect(&zstd::encode_all(&fits[..], 1).unwrap()[..], 700, &running).unwrap().file_bytes, 700);
+    // Nothing of the file that is too many is there to be read.
+    let files = [member("rootfs/a", &[7; 700]), header("rootfs/b", tar::EntryType::Regular, most - 699)].concat();
+    let archive = zstd::encode_all(&[document(), files].concat()[..], 1).unwrap();
+    assert!(matches!(inspect(&archive[..], most, &running), Err(Problem::Disk(_))));
+    // Nor can extension headers take the place of files.
+    let comment = extended(&format!("{} comment={}\n", 1_000_000, "x".repeat(1_000_000 - 17)), Vec::new());
+    let archive = zstd::encode_all(&[document(), comment.repeat(12)].concat()[..], 1).unwrap();
+    assert!(matches!(inspect(&archive[..], most, &running), Err(Problem::TooLarge(_))));
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_read_to_its_end() {
+    let stopped = AtomicBool::new(false);
+    let start = [document(), header("rootfs/a", tar::EntryType::Regular, 200 << 30)].concat();
+    let found = inspect(Bomb::new(&start, &stopped), u64::MAX, &stopped);
+    assert!(matches!(found, Err(Problem::Stopped)), "{found:?}");
+    // Its document is still there to be read.
+    stopped.store(false, Ordering::Relaxed);
+    assert_eq!(super::document(Bomb::new(&start, &stopped), &stopped).unwrap(), b"{}");
 }

@@ -4,6 +4,7 @@ use super::{
     auth::{self, Credentials},
     dial::{self, Dialing, Resolver},
     error::PullError,
+    pace,
     reference::Reference,
 };
 use crate::config::Registries;
@@ -21,6 +22,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const READ_DEADLINE: Duration = Duration::from_secs(30);
 /// Time for a whole document.
 const DOCUMENT_DEADLINE: Duration = Duration::from_secs(60);
+/// Time for a whole pull.
+const PULL_DEADLINE: Duration = Duration::from_secs(3600);
+/// Time for all documents of a pull.
+const FIND_DEADLINE: Duration = Duration::from_secs(300);
 /// Redirections of one request.
 const MAX_REDIRECTS: usize = 5;
 
@@ -29,6 +34,18 @@ const MAX_REDIRECTS: usize = 5;
 pub struct Registry {
     client: Client,
     pub(super) dialing: Dialing,
+    pub(super) patience: Patience,
+}
+
+/// How long registries are waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For a whole pull.
+    pub(super) pull: Duration,
+    /// For all its documents.
+    pub(super) find: Duration,
+    /// For a part of a layer: see [`pace`].
+    pub(super) stall: Duration,
 }
 
 impl Registry {
@@ -50,7 +67,8 @@ impl Registry {
             }
         }
         let client = builder.build().map_err(PullError::Client)?;
-        Ok(Self { client, dialing: Dialing { rules, plain: settings.plain_http.clone().into() } })
+        let patience = Patience { pull: PULL_DEADLINE, find: FIND_DEADLINE, stall: pace::STALL };
+        Ok(Self { client, dialing: Dialing { rules, plain: settings.plain_http.clone().into() }, patience })
     }
 
     /// Asks one URL, which was checked.

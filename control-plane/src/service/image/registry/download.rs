@@ -5,15 +5,18 @@ use super::{
     dial,
     error::PullError,
     holder::Holder,
+    pace::{Pace, Stalls},
     partial::Partial,
     progress::{Progress, Share},
+    room,
+    traces::Traces,
 };
 use crate::service::image::blobs::{blob_path, pulled_path};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use hoody_protocol::image::{Digest, Layer};
 use reqwest::{Response, StatusCode, header::CONTENT_RANGE};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// Layers of one image fetched at once.
@@ -30,44 +33,40 @@ const WAITING_CHUNKS: usize = 16;
 /// Fetches every layer that is not there yet.
 pub(super) async fn layers(
     session: &Session,
-    data_dir: &Path,
+    traces: &Arc<Traces>,
     holder: &Holder,
     layers: &[Layer],
     progress: &Progress,
 ) -> Result<(), PullError> {
     let distinct: BTreeMap<Digest, &Layer> = layers.iter().map(|layer| (layer.digest, layer)).collect();
-    let fetches: Vec<_> =
-        distinct.into_values().map(|layer| fetch(session, data_dir, holder, layer, progress).boxed()).collect();
+    let stalls = Stalls::new(session.registry.patience.stall);
+    let fetching = Fetching { session, traces, holder, stalls: &stalls };
+    let fetches: Vec<_> = distinct.into_values().map(|layer| fetch(fetching, layer, progress).boxed()).collect();
     futures::stream::iter(fetches).buffer_unordered(LAYERS_AT_ONCE).try_collect().await
 }
 
-/// Removes what transfers of these layers left, but for what another pull is writing.
-pub(super) fn forget(data_dir: &Path, holder: &Holder, layers: &[Layer]) {
-    let holder = holder.prefix();
-    for layer in layers {
-        if let Ok(partial) = Partial::open(data_dir, &holder, layer.digest, 0) {
-            partial.remove();
-        }
-        // A pull that shares it finds out, and fetches it again.
-        let _ = std::fs::remove_file(pulled_path(data_dir, &holder, layer.digest));
-    }
+/// What the layers of an image have in common.
+#[derive(Debug, Clone, Copy)]
+struct Fetching<'a> {
+    session: &'a Session,
+    traces: &'a Arc<Traces>,
+    holder: &'a Holder,
+    stalls: &'a Stalls,
 }
 
-async fn fetch(
-    session: &Session,
-    data_dir: &Path,
-    holder: &Holder,
-    layer: &Layer,
-    progress: &Progress,
-) -> Result<(), PullError> {
+async fn fetch(fetching: Fetching<'_>, layer: &Layer, progress: &Progress) -> Result<(), PullError> {
     let (mut vain, mut tries) = (0, 0);
+    let mut pace = Pace::new(layer.digest, fetching.stalls);
     loop {
         let share = progress.share();
-        let error = match attempt(session, data_dir, holder, layer, &share).await {
+        let error = match attempt(fetching, layer, &share, &mut pace).await {
             Ok(()) => return Ok(()),
             Err(error) if error.is_passing() => error,
             Err(error) => return Err(error),
         };
+        if matches!(error, PullError::Stalled { .. }) && !fetching.stalls.forgive() {
+            return Err(error);
+        }
         tries += 1;
         // Who waits for another pull of the same layer is not trying in vain.
         vain = if share.withdraw() || matches!(error, PullError::Busy(_)) { 0 } else { vain + 1 };
@@ -78,13 +77,9 @@ async fn fetch(
     }
 }
 
-async fn attempt(
-    session: &Session,
-    data_dir: &Path,
-    holder: &Holder,
-    layer: &Layer,
-    share: &Share<'_>,
-) -> Result<(), PullError> {
+async fn attempt(fetching: Fetching<'_>, layer: &Layer, share: &Share<'_>, pace: &mut Pace) -> Result<(), PullError> {
+    let Fetching { session, traces, holder, .. } = fetching;
+    let data_dir = traces.data_dir();
     let Layer { digest, size, compression, .. } = *layer;
     let prefix = holder.prefix();
     let blob = holder.has(digest).then(|| blob_path(data_dir, digest));
@@ -94,11 +89,11 @@ async fn attempt(
             return Ok(());
         }
     }
-    let folder = data_dir.to_owned();
-    let mut partial = tokio::task::spawn_blocking(move || Partial::open(&folder, &prefix, digest, size)).await??;
+    let held = Arc::clone(traces);
+    let mut partial = tokio::task::spawn_blocking(move || Partial::open(held, &prefix, digest, size)).await??;
     if partial.written() < size {
         let from = Some(partial.written()).filter(|offset| *offset > 0);
-        let response = session.get(&format!("blobs/{digest}"), None, from).await?;
+        let response = pace.wait(session.get(&format!("blobs/{digest}"), None, from)).await??;
         if from.is_some() && !continues(&response, partial.written()) {
             partial.clear()?;
             if response.status() == StatusCode::PARTIAL_CONTENT {
@@ -107,7 +102,7 @@ async fn attempt(
             }
         }
         share.find(partial.written());
-        let (received, transferred) = transfer(partial, response, share).await?;
+        let (received, transferred) = transfer(partial, response, data_dir, share, pace).await?;
         partial = received;
         if let Err(error) = transferred {
             if matches!(error, PullError::TooLong { .. }) {
@@ -132,22 +127,26 @@ fn continues(response: &Response, offset: u64) -> bool {
 async fn transfer(
     mut partial: Partial,
     mut response: Response,
+    data_dir: &Path,
     share: &Share<'_>,
+    pace: &mut Pace,
 ) -> Result<(Partial, Result<(), PullError>), PullError> {
     let host = response.url().host_str().unwrap_or_default().to_owned();
     let (sender, receiver) = mpsc::channel::<Bytes>(WAITING_CHUNKS);
+    let folder = data_dir.to_owned();
     let writing = tokio::task::spawn_blocking(move || {
-        let written = partial.append(receiver);
+        let written = partial.append(receiver, |missing| room::check(&folder, missing));
         (partial, written)
     });
     let read = async {
-        while let Some(chunk) = response.chunk().await.map_err(|error| dial::failed(&host, error))? {
+        while let Some(chunk) = pace.wait(response.chunk()).await?.map_err(|error| dial::failed(&host, error))? {
             let bytes = chunk.len() as u64;
             if sender.send(chunk).await.is_err() {
                 // The writer says why it does not take more.
                 return Ok(());
             }
             share.fetch(bytes);
+            pace.came(bytes);
         }
         Ok(())
     }

@@ -43,6 +43,16 @@ pub enum PullError {
     /// The registry took too long over something small.
     #[error("the registry took longer than {0} s")]
     Slow(u64),
+    /// A layer that hardly comes.
+    #[error("layer {digest} comes too slowly: less than {} KiB in {seconds} s", least >> 10)]
+    Stalled {
+        /// The layer.
+        digest: Digest,
+        /// Bytes that should have come.
+        least: u64,
+        /// Within this time.
+        seconds: u64,
+    },
     /// Wrong or no credentials, or the image is not there: registries do not tell them apart.
     #[error("the registry does not let us read {0}: wrong name, or credentials are needed")]
     Denied(Reference),
@@ -142,9 +152,12 @@ impl PullError {
     /// True where trying again soon may help.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Slow(_) | Self::BrokeOff { .. } | Self::Vanished(_) | Self::Busy(_) => {
-                true
-            }
+            Self::Unreachable { .. }
+            | Self::Slow(_)
+            | Self::Stalled { .. }
+            | Self::BrokeOff { .. }
+            | Self::Vanished(_)
+            | Self::Busy(_) => true,
             Self::Status { status, .. } => *status == 429 || *status >= 500,
             _ => false,
         }
@@ -157,6 +170,7 @@ impl PullError {
             Self::Unreachable { .. } | Self::Slow(_) | Self::Status { .. } | Self::BrokeOff { .. } | Self::Busy(_) => {
                 "registry_unreachable"
             }
+            Self::Stalled { .. } => "registry_slow",
             Self::Denied(_) | Self::Challenge => "registry_denied",
             Self::NotFound(_) => "image_not_found",
             Self::Import(ImportError::NoMatch { .. }) => "image_platform",

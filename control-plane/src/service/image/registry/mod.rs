@@ -13,12 +13,15 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod holder;
+mod pace;
 mod partial;
 mod progress;
 mod reference;
+mod room;
 mod source;
 #[cfg(test)]
 pub(crate) mod testing;
+mod traces;
 
 pub use auth::Credentials;
 pub use client::Registry;
@@ -26,6 +29,7 @@ pub use error::PullError;
 pub use holder::Holder;
 pub use progress::Progress;
 pub use reference::{InvalidReference, MAX_REFERENCE_CHARS, Reference};
+pub use traces::Traces;
 
 use super::{
     blobs::{self, BlobFolder, LOCK_DEADLINE},
@@ -46,10 +50,6 @@ use std::{
     time::Duration,
 };
 
-/// Time for a whole pull.
-const PULL_DEADLINE: Duration = Duration::from_secs(3600);
-/// Bytes that stay free on the control plane's disk.
-const RESERVED_BYTES: u64 = 1 << 30;
 /// Pause before the documents are asked for again, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Tries of the documents that may end without an answer.
@@ -85,36 +85,43 @@ pub struct Pulled {
     _lock: BlobFolder,
 }
 
-/// Pulls an image into the blobs of `data_dir`. What breaks off is resumed, here and by the next pull of the same
-/// layers; what failed for good leaves nothing.
+/// Pulls an image into the blobs of the folder of `traces`. What breaks off is resumed, here and by the next pull of the same
+/// layers; what failed for good leaves nothing, and neither does what the caller gives up and forgets.
 pub async fn pull(
     registry: &Registry,
     request: &PullRequest,
-    data_dir: &Path,
+    traces: &Arc<Traces>,
     progress: &Progress,
 ) -> Result<Pulled, PullError> {
     let work = async {
         let mut begins = 1;
         loop {
-            match once(registry, request, data_dir, progress).await {
+            match once(registry, request, traces, progress).await {
                 Err(PullError::Vanished(_)) if begins < MAX_BEGINS => begins += 1,
                 outcome => return outcome,
             }
         }
     };
-    let expired = PullError::Deadline(PULL_DEADLINE.as_secs());
-    tokio::time::timeout(PULL_DEADLINE, work).await.unwrap_or(Err(expired))
+    let deadline = registry.patience.pull;
+    let outcome = tokio::time::timeout(deadline, work).await;
+    let outcome = outcome.unwrap_or(Err(PullError::Deadline(deadline.as_secs())));
+    if outcome.is_err() {
+        traces.forget();
+    }
+    outcome
 }
 
 async fn once(
     registry: &Registry,
     request: &PullRequest,
-    data_dir: &Path,
+    traces: &Arc<Traces>,
     progress: &Progress,
 ) -> Result<Pulled, PullError> {
     let session = Session::new(registry.clone(), request.reference.clone(), request.credentials.clone())?;
     let session = Arc::new(session);
-    let found = find(&session, &request.platform).await?;
+    let patience = registry.patience.find;
+    let finding = tokio::time::timeout(patience, find(&session, &request.platform)).await;
+    let found = finding.map_err(|_| PullError::Slow(patience.as_secs()))??;
     let mut layers = Vec::with_capacity(found.layers.len());
     for descriptor in &found.layers {
         let layer = Layer {
@@ -135,14 +142,12 @@ async fn once(
         return Err(PullError::ImageTooLarge { bytes, max: request.max_bytes });
     }
     let holder = &request.holder;
-    check_room(data_dir, holder, &layers)?;
+    traces.begin(holder, &layers);
+    check_room(traces.data_dir(), holder, &layers)?;
     progress.begin(bytes);
-    if let Err(error) = download::layers(&session, data_dir, holder, &layers, progress).await {
-        download::forget(data_dir, holder, &layers);
-        return Err(error);
-    }
-    let (folder, prefix, kept) = (data_dir.to_owned(), holder.prefix(), layers.clone());
-    let lock = tokio::task::spawn_blocking(move || adopt(&folder, &prefix, &kept)).await??;
+    download::layers(&session, traces, holder, &layers, progress).await?;
+    let (held, prefix, kept) = (Arc::clone(traces), holder.prefix(), layers.clone());
+    let lock = tokio::task::spawn_blocking(move || adopt(held.data_dir(), &prefix, &kept)).await??;
     let size = layers.iter().map(|layer| layer.size).sum();
     let list = List::try_from(layers).map_err(|_| too_many_layers())?;
     Ok(Pulled {
@@ -192,13 +197,7 @@ fn check_room(data_dir: &Path, holder: &Holder, layers: &[Layer]) -> Result<(), 
         .filter(is_missing)
         .map(|layer| layer.size.saturating_sub(length(blobs::partial_path(data_dir, &prefix, layer.digest))))
         .fold(0, u64::saturating_add);
-    let free = nix::sys::statvfs::statvfs(data_dir)
-        .map_err(|error| PullError::Io("look for room for", error.into()))
-        .map(|found| found.blocks_available().saturating_mul(found.fragment_size()))?;
-    match missing.saturating_add(RESERVED_BYTES).saturating_sub(free) {
-        0 => Ok(()),
-        needed => Err(PullError::Room { needed }),
-    }
+    room::check(data_dir, missing)
 }
 
 #[cfg(test)]

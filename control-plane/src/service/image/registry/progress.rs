@@ -15,6 +15,17 @@ impl Progress {
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
+    /// As if a pull were there.
+    #[cfg(test)]
+    pub(crate) fn at(done: u64, total: u64) -> Self {
+        Self { done: done.into(), total: total.into() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+
     /// The layers are known; counting begins.
     pub(super) fn begin(&self, total: u64) {
         self.done.store(0, Ordering::Relaxed);

@@ -15,6 +15,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -29,6 +30,8 @@ pub(crate) enum Answer {
     Content(&'static str, Vec<u8>),
     /// As many of the bytes as this, the first time; then as [`Self::Content`].
     BrokenOnce(usize, Vec<u8>),
+    /// As many of the bytes as this, then one every so often.
+    Trickle(usize, Duration, Vec<u8>),
     /// Bytes without an end.
     Endless,
     /// 307.
@@ -152,6 +155,15 @@ async fn answer(State(shelf): State<Arc<Mutex<Shelf>>>, request: Request) -> Res
                 piece
             });
             status(200).body(Body::from_stream(pieces)).unwrap()
+        }
+        Some(Answer::Trickle(bytes, pause, content)) => {
+            let (first, rest) = content.split_at(bytes);
+            let first = futures::stream::iter([Bytes::copy_from_slice(first)]);
+            let rest = futures::stream::iter(rest.to_vec()).then(move |byte| async move {
+                tokio::time::sleep(pause).await;
+                Bytes::from(vec![byte])
+            });
+            status(200).body(Body::from_stream(first.chain(rest).map(Ok::<_, io::Error>))).unwrap()
         }
         Some(Answer::Endless) => {
             let piece = Bytes::from(vec![7; 64 << 10]);

@@ -34,7 +34,16 @@ impl Fixture {
     }
 
     async fn pull(&self, rest: &str) -> Result<(ImageSpec, (u64, u64)), PullError> {
-        let client = Registry::new(&self.settings, Vec::new()).await.unwrap();
+        self.pull_with(rest, |_| {}).await
+    }
+
+    async fn pull_with(
+        &self,
+        rest: &str,
+        patience: impl FnOnce(&mut client::Patience),
+    ) -> Result<(ImageSpec, (u64, u64)), PullError> {
+        let mut client = Registry::new(&self.settings, Vec::new()).await.unwrap();
+        patience(&mut client.patience);
         let request = PullRequest {
             reference: self.registry.reference(rest).parse().unwrap(),
             platform: "linux/amd64".parse().unwrap(),
@@ -43,7 +52,7 @@ impl Fixture {
             holder: self.holder.clone(),
         };
         let progress = Progress::default();
-        let pulled = pull(&client, &request, self.data.path(), &progress).await?;
+        let pulled = pull(&client, &request, &Traces::new(self.data.path()), &progress).await?;
         Ok((pulled.spec, progress.bytes()))
     }
 
@@ -52,6 +61,19 @@ impl Fixture {
         let folder = std::fs::read_dir(self.data.path().join("blobs"));
         let names = folder.into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name != ".lock").collect()
+    }
+}
+
+impl Fixture {
+    /// Waits until the threads that wrote have ended.
+    async fn nothing_left(&self) {
+        let gone = async {
+            while !self.files().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), gone).await;
+        assert!(waited.is_ok(), "left: {:?}", self.files());
     }
 }
 
@@ -160,7 +182,7 @@ async fn other_bytes_than_announced_leave_nothing() {
     fixture.registry.put(&path, Answer::Endless);
     let refused = fixture.pull("app:v1").await;
     assert!(matches!(refused, Err(PullError::TooLong { .. })), "{refused:?}");
-    assert!(fixture.files().is_empty(), "{:?}", fixture.files());
+    fixture.nothing_left().await;
 }
 
 #[tokio::test]
@@ -238,7 +260,7 @@ async fn nobody_is_led_to_where_a_pull_must_not_go() {
             max_bytes: u64::MAX,
             holder: Holder::Operator,
         };
-        let refused = pull(&client, &request, fixture.data.path(), &Progress::default()).await;
+        let refused = pull(&client, &request, &Traces::new(fixture.data.path()), &Progress::default()).await;
         assert!(matches!(refused, Err(PullError::Address { why: NotPublic::Loopback, .. })), "{host}: {refused:?}");
     }
     assert_eq!(fixture.registry.asked("").len(), asked, "nobody was asked");
@@ -286,4 +308,39 @@ async fn credentials_go_to_the_realm_and_tokens_to_the_registry_alone() {
     let refused = fixture.pull("app:v1").await.unwrap_err();
     assert_eq!(refused.cause().code.as_str(), "registry_denied");
     assert!(!format!("{refused:?} {refused}").contains("wrong\""));
+}
+
+#[tokio::test]
+async fn a_registry_that_hardly_sends_does_not_keep_its_place() {
+    let fixture = Fixture::new().await;
+    let content = layer(10);
+    fixture.registry.image("app", Some("v1"), "amd64", &[&content]);
+    let path = format!("app/blobs/{}", Digest::of(&content));
+    fixture.registry.put(&path, Answer::Trickle(1000, Duration::from_millis(20), content.clone()));
+    let short = |patience: &mut client::Patience| patience.stall = Duration::from_millis(200);
+    let refused = tokio::time::timeout(Duration::from_secs(60), fixture.pull_with("app:v1", short)).await;
+    let refused = refused.expect("it is waited for on and on");
+    assert!(matches!(refused, Err(PullError::Stalled { .. })), "{refused:?}");
+    assert_eq!(fixture.registry.asked(&path).len(), pace::MAX_STALLS as usize + 1, "networks fail for a moment");
+    fixture.nothing_left().await;
+
+    // Nor does one that answers no question.
+    fixture.registry.put("app/manifests/v2", Answer::Silence);
+    let short = |patience: &mut client::Patience| patience.find = Duration::from_millis(200);
+    let refused = fixture.pull_with("app:v2", short).await;
+    assert!(matches!(refused, Err(PullError::Slow(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_pull_that_took_too_long_leaves_nothing() {
+    let fixture = Fixture::new().await;
+    let (small, content) = (layer(13), layer(14));
+    fixture.registry.image("app", Some("v1"), "amd64", &[&small, &content]);
+    let path = format!("app/blobs/{}", Digest::of(&content));
+    fixture.registry.put(&path, Answer::Trickle(1000, Duration::from_secs(1), content));
+    let short = |patience: &mut client::Patience| patience.pull = Duration::from_secs(2);
+    let refused = fixture.pull_with("app:v1", short).await;
+    assert!(matches!(refused, Err(PullError::Deadline(_))), "{refused:?}");
+    assert!(!fixture.registry.asked(&path).is_empty());
+    fixture.nothing_left().await;
 }
