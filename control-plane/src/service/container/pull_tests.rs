@@ -46,6 +46,8 @@ async fn a_note_that_is_not_taken_ends_no_pull() {
         ended = &mut watching => panic!("{ended:?}"),
         () = noted => {}
     }
-    execute(&store, format!("DELETE FROM image_pulls WHERE container_id = '{id}'")).await;
-    assert_eq!(watching.await, Ended::Gone);
+    // Side by side: it may be at an event, with the one connection that writes.
+    let delete = execute(&store, format!("DELETE FROM image_pulls WHERE container_id = '{id}'"));
+    let (ended, ()) = tokio::join!(watching, delete);
+    assert_eq!(ended, Ended::Gone);
 }

@@ -29,10 +29,10 @@ async fn a_place_is_taken_until_nothing_reads_the_upload() {
     let mut looking = Box::pin(look(place, spooled, read));
     assert!(futures::poll!(&mut looking).is_pending());
     drop(looking);
-    assert!(matches!(all.begin(user, Kind::Import), Err(ServiceError::RateLimited { .. })), "the thread goes on");
-
+    let meanwhile = all.begin(user, Kind::Import);
     let opened = tokio::task::spawn_blocking(move || OpenOptions::new().write(true).open(path));
     opened.await.unwrap().unwrap();
+    assert!(matches!(meanwhile, Err(ServiceError::RateLimited { .. })), "the thread went on without a place");
     assert!(tokio::time::timeout(DEADLINE, told).await.unwrap().unwrap(), "it is not told that nobody waits");
     let free = async {
         while all.begin(user, Kind::Import).is_err() {
