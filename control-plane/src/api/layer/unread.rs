@@ -106,7 +106,7 @@ impl Drop for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{Router, middleware, routing::post};
+    use axum::{Router, middleware, response::IntoResponse};
     use http::StatusCode;
     use hyper_util::{rt::TokioIo, service::TowerToHyperService};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -114,10 +114,13 @@ mod tests {
     /// A connection to a server that reads nothing, or all, of a body.
     fn connection() -> DuplexStream {
         let (client, server) = duplex(64 << 10);
-        let routes = Router::new()
-            .route("/refused", post(async || StatusCode::UNAUTHORIZED))
-            .route("/read", post(async |body: Bytes| body.len().to_string()))
-            .layer(middleware::from_fn(layer));
+        let served = async |request: Request| {
+            if request.uri().path() == "/refused" {
+                return StatusCode::UNAUTHORIZED.into_response();
+            }
+            request.into_body().collect().await.unwrap().to_bytes().len().to_string().into_response()
+        };
+        let routes = Router::new().fallback(served).layer(middleware::from_fn(layer));
         let service = TowerToHyperService::new(routes);
         tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service));
         client
