@@ -244,8 +244,7 @@ impl Store {
 
     /// Room for the tree of these layers.
     async fn promise(&self, tree: Digest, layers: &[Layer]) -> Result<Promise, ImageError> {
-        let expected = compressed(layers).saturating_mul(SPACE_FACTOR);
-        match self.room.promise(tree, self.free().await?, expected) {
+        match self.room.promise(tree, self.free().await?, expected(layers)) {
             Ok(promise) => Ok(promise),
             Err(needed) => Err(self.no_room(needed).await),
         }
@@ -292,9 +291,29 @@ fn compressed(layers: &[Layer]) -> u64 {
     layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size))
 }
 
+/// Bytes that the layers are expected to come to: of an archive that is known, whatever it was compressed to.
+fn expected(layers: &[Layer]) -> u64 {
+    let one = |layer: &Layer| layer.archive_bytes.unwrap_or_else(|| layer.size.saturating_mul(SPACE_FACTOR));
+    layers.iter().fold(0, |sum, layer| sum.saturating_add(one(layer)))
+}
+
 /// Bytes that were unpacked into a tree; nothing where that is not written down.
 fn unpacked(tree: OwnedFd) -> io::Result<u64> {
     let value = File::from(tree).get_xattr(UNPACKED)?;
     let text = value.as_deref().map(String::from_utf8_lossy);
     Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hoody_protocol::image::Compression;
+
+    #[test]
+    fn a_container_that_compressed_well_is_expected_at_its_whole_length() {
+        let layer = Layer { digest: Digest::of(b""), size: 10, compression: Compression::Zstd, archive_bytes: None };
+        let archive = Layer { archive_bytes: Some(1 << 30), ..layer.clone() };
+        assert_eq!(expected(&[layer.clone()]), 30);
+        assert_eq!(expected(&[layer, archive]), 30 + (1 << 30));
+    }
 }

@@ -28,11 +28,11 @@ pub(crate) use authorized_keys::fuzzing as authorized_keys_fuzzing;
 pub use devices::devices;
 pub use error::StorageError;
 pub use exports::Exports;
-pub use lineages::{Lineages, Room, StageError, Staging};
+pub use lineages::{Lineages, StageError, Staging};
 pub use pool::{BtrfsPool, PoolConfig};
 pub(crate) use pool::{root_mount, space};
 pub use quota::QuotaMode;
-pub use receive::{ReceiveError, Refusal};
+pub use receive::{ReceiveError, Refusal, Room};
 pub use send::SendStream;
 pub(crate) use snapshot::{charge, is_charged};
 

@@ -9,12 +9,14 @@
 mod apply;
 mod child;
 mod report;
+mod room;
 pub(crate) mod run;
 pub(crate) mod stream;
 mod tree;
 
 pub use child::{SUBCOMMAND, child_main};
 pub use report::Refusal;
+pub use room::Room;
 pub use run::ReceiveError;
 
 /// What must hold of any bytes.
