@@ -313,7 +313,7 @@ mod tests {
     fn a_container_that_compressed_well_is_expected_at_its_whole_length() {
         let layer = Layer { digest: Digest::of(b""), size: 10, compression: Compression::Zstd, archive_bytes: None };
         let archive = Layer { archive_bytes: Some(1 << 30), ..layer.clone() };
-        assert_eq!(expected(&[layer.clone()]), 30);
+        assert_eq!(expected(std::slice::from_ref(&layer)), 30);
         assert_eq!(expected(&[layer, archive]), 30 + (1 << 30));
     }
 }
